@@ -1,0 +1,66 @@
+//! SHA-256 digests (FIPS 180-4), always with a domain string in front.
+
+use core::fmt;
+use core::str::FromStr;
+
+use sha2::{Digest as _, Sha256};
+
+/// A SHA-256 digest: the name of a charter, a record, an adapter, a vector.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, bincode::Encode, bincode::Decode,
+)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The digest of 32 zero bytes: what stands where there is nothing before.
+    pub const ZERO: Self = Self([0; 32]);
+
+    /// `SHA-256(domain ‖ parts[0] ‖ parts[1] ‖ …)`.
+    ///
+    /// The parts are joined without lengths: the caller gives each domain one shape, in which only
+    /// the last part may vary in length.
+    pub fn of(domain: &str, parts: &[&[u8]]) -> Self {
+        let mut hasher = Sha256::new_with_prefix(domain.as_bytes());
+        for part in parts {
+            hasher.update(part);
+        }
+        Self(hasher.finalize().into())
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first eight hexadecimal digits, for people.
+    pub fn short(&self) -> String {
+        hex::encode(self.0.first_chunk::<4>().expect("a digest has 32 bytes"))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({})", self.short())
+    }
+}
+
+/// Why a text is no digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a digest has 64 hexadecimal digits, this is {0:?}")]
+pub struct NotADigest(String);
+
+impl FromStr for Digest {
+    type Err = NotADigest;
+
+    fn from_str(text: &str) -> Result<Self, NotADigest> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| NotADigest(text.to_owned()))?;
+        Ok(Self(bytes))
+    }
+}

@@ -1,0 +1,2 @@
+//! The binary of conclave.
+fn main() {}

@@ -1,0 +1,12 @@
+//! The sans-IO core of conclave: one member of a federation as a value.
+//!
+//! `Member` takes `(now, Input)` and yields [`output::Output`]s. It knows no clock, socket, disk,
+//! thread or float; the same value runs in the node, in the deterministic world and under fuzzing.
+#![forbid(unsafe_code)]
+
+pub mod envelope;
+pub mod input;
+pub mod names;
+pub mod output;
+pub mod refusal;
+pub mod time;

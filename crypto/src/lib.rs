@@ -1,9 +1,26 @@
 //! The pure mathematics of conclave: no IO, no clock, no async; randomness is passed in.
 //!
 //! Every primitive names the document that it follows and is checked against that document's vectors.
-//! What may leave an institution is a type: [`ladder::Delta`] → Clipped → Encoded → Noised → Masked.
+//! What may leave an institution is a type: [`ladder::Delta`] → `Clipped` → `Encoded` → `Noised` → `Masked`.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss
+    )
+)]
 
+pub mod agree;
+pub mod dealing;
 pub mod digest;
+pub mod fixed;
+pub mod fraction;
 pub mod ladder;
+pub mod mask;
+pub mod merkle;
+pub mod sealed;
+pub mod shamir;
 pub mod sign;

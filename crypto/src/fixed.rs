@@ -1,0 +1,216 @@
+//! Fixed-point numbers in the ring Z_2^32: the scale that makes overflow impossible, and the one way back to floats.
+//!
+//! `s = ⌊(2^31 − 1) / (n_max · w_max · c)⌋` for clamp c (PROTOCOL.md, section 8; LEARNING.md, 3.3).
+
+use sha2::{Digest as _, Sha256};
+
+use crate::digest::Digest;
+use crate::fraction::Fraction;
+
+/// The scale of a federation: integer steps per unit, and the clamp in steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scale {
+    steps: u32,
+    bound: u32,
+    clamp: Fraction,
+}
+
+/// Why a charter leaves no room in the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Infeasible {
+    /// Only 32 bits are built.
+    #[error("ring_bits = {0} is not supported: use 32")]
+    Bits(u32),
+    /// A factor is zero.
+    #[error("members_max, weight_max and clip must be above zero")]
+    Zero,
+    /// Fewer than [`STEPS_MIN`] steps a unit remain.
+    #[error(
+        "members_max x weight_max x clip leaves only {steps} steps for a unit in the 32-bit ring, fewer than {STEPS_MIN}: lower one of them"
+    )]
+    Coarse {
+        /// The scale that came out.
+        steps: u64,
+    },
+}
+
+/// The coarsest scale that is accepted: about three decimal digits.
+pub const STEPS_MIN: u64 = 1000;
+
+const HALF_RING: u64 = (1 << 31) - 1;
+
+impl Scale {
+    /// Solves the scale for at most `members_max` members of weight at most `weight_max` and the clamp.
+    pub fn solve(
+        members_max: u32,
+        weight_max: u32,
+        clamp: &Fraction,
+        ring_bits: u32,
+    ) -> Result<Self, Infeasible> {
+        if ring_bits != 32 {
+            return Err(Infeasible::Bits(ring_bits));
+        }
+        let spread = u128::from(members_max)
+            .saturating_mul(weight_max.into())
+            .saturating_mul(clamp.numerator().into());
+        let steps = u128::from(HALF_RING)
+            .saturating_mul(clamp.denominator().into())
+            .checked_div(spread);
+        let steps = u64::try_from(steps.ok_or(Infeasible::Zero)?)
+            .unwrap_or(u64::MAX)
+            .min(HALF_RING);
+        if steps < STEPS_MIN {
+            return Err(Infeasible::Coarse { steps });
+        }
+        let bound = u32::try_from(clamp.floor_of(steps)).map_err(|_| Infeasible::Zero)?;
+        let steps = u32::try_from(steps).map_err(|_| Infeasible::Zero)?;
+        Ok(Self {
+            steps,
+            bound,
+            clamp: *clamp,
+        })
+    }
+
+    /// Integer steps for a unit: s.
+    pub const fn steps(&self) -> u32 {
+        self.steps
+    }
+
+    /// The clamp c.
+    pub fn clamp(&self) -> f32 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "rounding a clamp to f32 is meant; `quantise` bounds in steps"
+        )]
+        let clamp = self.clamp.to_f64() as f32;
+        clamp
+    }
+
+    /// The nearest integer to `value · s`, ties away from zero, within the bound `⌊c · s⌋`. `value` is finite.
+    pub fn quantise(&self, value: f32) -> i32 {
+        let bound = f64::from(self.bound);
+        let steps = (f64::from(value) * f64::from(self.steps))
+            .round()
+            .clamp(-bound, bound);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "an integer of at most 2^31 − 1 after the clamp"
+        )]
+        let steps = steps as i32;
+        steps
+    }
+
+    /// Whether every coordinate of an opened sum can come from inputs within the clamp: `|sum| ≤ Σw · bound`.
+    pub fn is_in_range(&self, sum: &[u32], total_weight: u64) -> bool {
+        let bound = total_weight.saturating_mul(self.bound.into());
+        sum.iter()
+            .all(|value| u64::from(centred(*value).unsigned_abs()) <= bound)
+    }
+
+    /// `f32(f64(old) + f64(sum) / (s · Σw))`, coordinate by coordinate: the same bytes on every machine (IEEE 754).
+    ///
+    /// `old` and `sum` have the same length; `sum` wraps around zero.
+    pub fn apply(&self, old: &[f32], sum: &[u32], total_weight: u64) -> Vec<f32> {
+        assert_eq!(
+            old.len(),
+            sum.len(),
+            "a sum has one coordinate for each of the adapter's"
+        );
+        #[expect(clippy::cast_precision_loss, reason = "a weight sum is far below 2^53")]
+        let divisor = f64::from(self.steps) * total_weight as f64;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the one rounding to f32 that the protocol defines"
+        )]
+        let apply = |(old, sum): (&f32, &u32)| {
+            (f64::from(*old) + f64::from(centred(*sum)) / divisor) as f32
+        };
+        old.iter().zip(sum).map(apply).collect()
+    }
+}
+
+/// The representative of a ring element in −2^31 … 2^31 − 1.
+pub const fn centred(value: u32) -> i32 {
+    value.cast_signed()
+}
+
+/// `SHA-256("conclave/v1/adapter" ‖ shape ‖ f32 little-endian vector)`.
+pub fn adapter_digest(shape: &Digest, adapter: &[f32]) -> Digest {
+    let mut hasher = Sha256::new_with_prefix(b"conclave/v1/adapter");
+    hasher.update(shape.as_bytes());
+    for piece in adapter.chunks(1024) {
+        let bytes: Vec<u8> = piece.iter().flat_map(|value| value.to_le_bytes()).collect();
+        hasher.update(&bytes);
+    }
+    Digest(hasher.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scale(members: u32, weight: u32, clamp: &str) -> Result<Scale, Infeasible> {
+        Scale::solve(members, weight, &clamp.parse().expect("a fraction"), 32)
+    }
+
+    #[test]
+    fn the_default_charter_has_room() {
+        assert_eq!(scale(16, 16, "1.0").expect("feasible").steps(), 8_388_607);
+        assert_eq!(scale(200, 16, "1.0").expect("feasible").steps(), 671_088);
+    }
+
+    #[test]
+    fn infeasible_charters_are_refused() {
+        assert_eq!(
+            Scale::solve(5, 1, &"1".parse().expect("good"), 16).err(),
+            Some(Infeasible::Bits(16))
+        );
+        assert_eq!(scale(0, 1, "1").err(), Some(Infeasible::Zero));
+        assert_eq!(scale(5, 1, "0").err(), Some(Infeasible::Zero));
+        assert_eq!(
+            scale(200, 65_536, "1000").err(),
+            Some(Infeasible::Coarse { steps: 0 })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_sum_overflows_and_the_error_is_half_a_step_a_member(
+            members in 1..200_u32, weight in 1..64_u32, values in prop::collection::vec(-2.0..2.0_f32, 1..200),
+        ) {
+            let scale = scale(200, 64, "1.5").expect("feasible");
+            let mut sum = 0_i64;
+            let mut exact = 0.0;
+            for value in values.iter().take(members as usize) {
+                sum += i64::from(scale.quantise(*value)) * i64::from(weight);
+                exact += f64::from(value.clamp(-1.5, 1.5)) * f64::from(weight);
+            }
+            prop_assert!(sum.abs() <= i64::from(i32::MAX));
+            let ring = u32::from_le_bytes(i32::try_from(sum).expect("no overflow").to_le_bytes());
+            let count = u32::try_from(values.len()).expect("few").min(members);
+            let total = u64::from(weight * count);
+            prop_assert!(scale.is_in_range(&[ring], total));
+            let total = f64::from(weight * count);
+            let error = (f64::from(centred(ring)) / f64::from(scale.steps()) - exact).abs();
+            prop_assert!(error <= total * (0.500_01 / f64::from(scale.steps()) + 1e-6), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_worst_case_fills_the_ring_and_no_more() {
+        let scale = scale(64, 16, "1.0").expect("feasible");
+        let most = i64::from(scale.quantise(1e9)) * 64 * 16;
+        assert!(most <= i64::from(i32::MAX) && most > i64::from(i32::MAX) - 64 * 16);
+        assert_eq!(scale.quantise(-1e9), -scale.quantise(1e9));
+    }
+
+    #[test]
+    fn apply_is_the_average() {
+        let scale = scale(4, 2, "1.0").expect("feasible");
+        let sum = scale.quantise(0.5) * 2 + scale.quantise(-0.25);
+        let new = scale.apply(&[1.0], &[u32::from_le_bytes(sum.to_le_bytes())], 3);
+        assert!((new[0] - 1.25).abs() < 1e-6, "{new:?}");
+    }
+}

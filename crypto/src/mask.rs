@@ -1,0 +1,215 @@
+//! Masks: key streams over the ring Z_2^32, one seed for each pair of sharers and one of a member's own.
+//!
+//! `pair seed = HKDF-SHA256(salt = sid ‖ min(pk_m) ‖ max(pk_m), ikm = X25519(sk_m, pk_m), info = "conclave/v1/mask" ‖
+//! lower id ‖ higher id)`; `own seed = HKDF-SHA256(salt = none, ikm = b_i, info = "conclave/v1/self" ‖ sid)`.
+//! The stream is ChaCha20 (RFC 8439) or AES-256-CTR (SP 800-38A), one nonce for each chunk of 1 MiB ("MSK" ‖ chunk),
+//! so that chunks grow in parallel and no shard needs seeking.
+
+use core::fmt;
+
+use aes::Aes256;
+use chacha20::ChaCha20;
+use chacha20::cipher::{KeyIvInit as _, StreamCipher as _};
+use ctr::Ctr128BE;
+use hkdf::Hkdf;
+use rayon::prelude::*;
+use sha2::Sha256;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::agree::{ExchangePublic, Shared};
+use crate::dealing::SelfSecret;
+use crate::digest::Digest;
+
+/// The cipher whose key stream makes the mask: the charter's `prg`.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    bincode::Encode,
+    bincode::Decode,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Prg {
+    /// ChaCha20: constant time on every machine.
+    ChaCha20,
+    /// AES-256 in counter mode: faster where the processor has AES instructions.
+    Aes256Ctr,
+}
+
+/// Whether a mask is added or subtracted: plus for the lower member id of a pair, and for the own mask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// Add.
+    Plus,
+    /// Subtract.
+    Minus,
+}
+
+/// The seed of one mask. It has no `Clone`, is silent in `Debug` and wiped when dropped.
+pub struct MaskSeed(Zeroizing<[u8; 32]>);
+
+/// Ring elements in a chunk of the stream: 1 MiB.
+pub const CHUNK_ELEMENTS: usize = 1 << 18;
+
+/// Ring elements that are grown at once: 8 KiB, within the first-level cache.
+const PIECE_ELEMENTS: usize = 2048;
+
+impl MaskSeed {
+    /// The seed that two sharers have in common. `one` and `other` are their mask keys, in any order;
+    /// `lower` and `higher` their member ids.
+    pub fn pair(
+        shared: &Shared,
+        sid: &Digest,
+        one: &ExchangePublic,
+        other: &ExchangePublic,
+        lower: u32,
+        higher: u32,
+    ) -> Self {
+        let (least, greatest) = if one <= other {
+            (one, other)
+        } else {
+            (other, one)
+        };
+        let salt = [sid.as_bytes().as_slice(), &least.0, &greatest.0].concat();
+        let mut seed = Zeroizing::new([0; 32]);
+        Hkdf::<Sha256>::new(Some(&salt), shared.as_bytes())
+            .expand_multi_info(
+                &[
+                    b"conclave/v1/mask",
+                    &lower.to_le_bytes(),
+                    &higher.to_le_bytes(),
+                ],
+                seed.as_mut(),
+            )
+            .expect("32 bytes are within HKDF's limit");
+        Self(seed)
+    }
+
+    /// The seed of a member's own mask.
+    pub fn own(secret: &SelfSecret, sid: &Digest) -> Self {
+        let mut seed = Zeroizing::new([0; 32]);
+        Hkdf::<Sha256>::new(None, secret.0.as_ref())
+            .expand_multi_info(&[b"conclave/v1/self", sid.as_bytes()], seed.as_mut())
+            .expect("32 bytes are within HKDF's limit");
+        Self(seed)
+    }
+}
+
+/// Grows the mask of `seed` and adds it to (or subtracts it from) `vector`, wrapping, in one pass.
+///
+/// The result is the same at any number of threads.
+pub fn grow_into(seed: &MaskSeed, prg: Prg, sign: Sign, vector: &mut [u32]) {
+    vector
+        .par_chunks_mut(CHUNK_ELEMENTS)
+        .enumerate()
+        .for_each(|(index, chunk)| {
+            let index = u64::try_from(index).expect("a chunk index fits 64 bits");
+            match prg {
+                Prg::ChaCha20 => {
+                    let mut nonce = [0; 12];
+                    let (tag, counter) = nonce.split_at_mut(4);
+                    tag.copy_from_slice(b"MSK\0");
+                    counter.copy_from_slice(&index.to_le_bytes());
+                    let mut cipher = ChaCha20::new((&*seed.0).into(), &nonce.into());
+                    grow_chunk(chunk, sign, |piece| cipher.apply_keystream(piece));
+                }
+                Prg::Aes256Ctr => {
+                    let mut counter = [0; 16];
+                    let (tag, rest) = counter.split_at_mut(4);
+                    tag.copy_from_slice(b"MSK\0");
+                    let (number, _) = rest.split_at_mut(8);
+                    number.copy_from_slice(&index.to_le_bytes());
+                    let mut cipher = Ctr128BE::<Aes256>::new((&*seed.0).into(), &counter.into());
+                    grow_chunk(chunk, sign, |piece| cipher.apply_keystream(piece));
+                }
+            }
+        });
+}
+
+fn grow_chunk(chunk: &mut [u32], sign: Sign, mut stream: impl FnMut(&mut [u8])) {
+    let mut buffer = [0_u8; PIECE_ELEMENTS.saturating_mul(4)];
+    for piece in chunk.chunks_mut(PIECE_ELEMENTS) {
+        let (bytes, _) = buffer.split_at_mut(piece.len().saturating_mul(4));
+        bytes.fill(0);
+        stream(bytes);
+        let (words, _) = bytes.as_chunks::<4>();
+        match sign {
+            Sign::Plus => {
+                for (value, word) in piece.iter_mut().zip(words) {
+                    *value = value.wrapping_add(u32::from_le_bytes(*word));
+                }
+            }
+            Sign::Minus => {
+                for (value, word) in piece.iter_mut().zip(words) {
+                    *value = value.wrapping_sub(u32::from_le_bytes(*word));
+                }
+            }
+        }
+    }
+    buffer.zeroize();
+}
+
+impl fmt::Debug for MaskSeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MaskSeed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seed(byte: u8) -> MaskSeed {
+        MaskSeed(Zeroizing::new([byte; 32]))
+    }
+
+    #[test]
+    fn plus_and_minus_cancel_over_chunks() {
+        for prg in [Prg::ChaCha20, Prg::Aes256Ctr] {
+            let start: Vec<u32> = (0..CHUNK_ELEMENTS + 5000)
+                .map(|i| u32::try_from(i).expect("small"))
+                .collect();
+            let mut vector = start.clone();
+            grow_into(&seed(3), prg, Sign::Plus, &mut vector);
+            assert_ne!(vector, start);
+            grow_into(&seed(3), prg, Sign::Minus, &mut vector);
+            assert_eq!(vector, start);
+        }
+    }
+
+    #[test]
+    fn any_number_of_threads_gives_the_same_bytes() {
+        let grow = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .expect("a pool");
+            let mut vector = vec![0; 3 * CHUNK_ELEMENTS + 17];
+            pool.install(|| grow_into(&seed(9), Prg::ChaCha20, Sign::Plus, &mut vector));
+            vector
+        };
+        assert_eq!(grow(1), grow(2));
+    }
+
+    #[test]
+    fn the_stream_is_the_cipher_of_the_chunk() {
+        let mut vector = vec![0; CHUNK_ELEMENTS + 16];
+        grow_into(&seed(1), Prg::ChaCha20, Sign::Plus, &mut vector);
+        for (chunk, at) in [(0_u64, 0), (1, CHUNK_ELEMENTS)] {
+            let mut nonce = *b"MSK\0________";
+            nonce[4..].copy_from_slice(&chunk.to_le_bytes());
+            let mut expected = [0; 64];
+            ChaCha20::new(&[1; 32].into(), &nonce.into()).apply_keystream(&mut expected);
+            let got: Vec<u8> = vector[at..at + 16]
+                .iter()
+                .flat_map(|word| word.to_le_bytes())
+                .collect();
+            assert_eq!(got, expected);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Shamir's secret sharing (CACM 22(11), 1979) byte by byte over GF(2^8) with the polynomial 0x11B of AES.
+//!
+//! Branch-free and table-free: no timing depends on a secret. `x = 0` is the secret itself and never a holder.
+
+use zeroize::Zeroizing;
+
+/// Why shares do not combine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ShamirError {
+    /// No share was given.
+    #[error("no share was given")]
+    Empty,
+    /// A holder's position is 0 or stands twice.
+    #[error("position {0} is zero or stands twice among the shares")]
+    Position(u8),
+}
+
+/// `f(x) = secret + Σ coefficients[k]·x^(k+1)`, for each of the 32 bytes. With `t − 1` coefficients any `t` shares open.
+pub fn share_at(secret: &[u8; 32], coefficients: &[Zeroizing<[u8; 32]>], x: u8) -> [u8; 32] {
+    let mut value = [0; 32];
+    // Horner's rule, from the highest coefficient down.
+    for coefficient in coefficients.iter().rev() {
+        for (byte, add) in value.iter_mut().zip(coefficient.iter()) {
+            *byte = multiply(*byte ^ add, x);
+        }
+    }
+    for (byte, add) in value.iter_mut().zip(secret) {
+        *byte ^= add;
+    }
+    value
+}
+
+/// Lagrange interpolation at 0: `Σ_i y_i · Π_{j≠i} x_j / (x_j − x_i)`.
+///
+/// With fewer than the dealing's threshold the result is unrelated to the secret: the caller counts.
+pub fn combine(shares: &[(u8, [u8; 32])]) -> Result<Zeroizing<[u8; 32]>, ShamirError> {
+    if shares.is_empty() {
+        return Err(ShamirError::Empty);
+    }
+    let mut seen = [false; 256];
+    for (x, _) in shares {
+        let mark = seen
+            .get_mut(usize::from(*x))
+            .expect("a byte indexes 256 marks");
+        if *x == 0 || *mark {
+            return Err(ShamirError::Position(*x));
+        }
+        *mark = true;
+    }
+    let mut secret = Zeroizing::new([0; 32]);
+    for (x, share) in shares {
+        let (mut over, mut under) = (1, 1);
+        for (other, _) in shares.iter().filter(|(other, _)| other != x) {
+            over = multiply(over, *other);
+            under = multiply(under, other ^ x);
+        }
+        let weight = multiply(over, invert(under));
+        for (byte, part) in secret.iter_mut().zip(share) {
+            *byte ^= multiply(*part, weight);
+        }
+    }
+    Ok(secret)
+}
+
+/// The product in GF(2^8): eight masked additions, no branch, no table.
+const fn multiply(a: u8, b: u8) -> u8 {
+    let (mut a, mut b, mut product, mut bit) = (a, b, 0, 0);
+    while bit < 8 {
+        product ^= a & (b & 1).wrapping_neg();
+        let carry = (a >> 7).wrapping_neg();
+        a = (a << 1) ^ (carry & 0x1b);
+        b >>= 1;
+        bit = bit_after(bit);
+    }
+    product
+}
+
+const fn bit_after(bit: u32) -> u32 {
+    bit.wrapping_add(1)
+}
+
+/// The inverse as `a^254` (0 maps to 0, which no caller passes).
+const fn invert(a: u8) -> u8 {
+    let mut power = a;
+    let mut result = 1;
+    let mut bit = 0;
+    while bit < 7 {
+        power = multiply(power, power);
+        result = multiply(result, power);
+        bit = bit_after(bit);
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_field_is_that_of_aes() {
+        // FIPS 197, section 4.2: {57} · {83} = {c1}; {57} · {13} = {fe}.
+        assert_eq!(multiply(0x57, 0x83), 0xc1);
+        assert_eq!(multiply(0x57, 0x13), 0xfe);
+        for a in 1..=255 {
+            assert_eq!(multiply(a, invert(a)), 1, "{a}");
+        }
+    }
+
+    #[test]
+    fn refuses_bad_positions() {
+        assert_eq!(combine(&[]).err(), Some(ShamirError::Empty));
+        assert_eq!(
+            combine(&[(0, [1; 32])]).err(),
+            Some(ShamirError::Position(0))
+        );
+        assert_eq!(
+            combine(&[(3, [1; 32]), (3, [1; 32])]).err(),
+            Some(ShamirError::Position(3))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_threshold_opens_and_fewer_do_not(
+            secret: [u8; 32],
+            rest in prop::collection::vec(any::<[u8; 32]>(), 1..12),
+            order in Just((1..=20_u8).collect::<Vec<_>>()).prop_shuffle(),
+        ) {
+            let coefficients: Vec<_> = rest.into_iter().map(Zeroizing::new).collect();
+            let threshold = coefficients.len() + 1;
+            let shares: Vec<_> =
+                order.iter().take(threshold).map(|x| (*x, share_at(&secret, &coefficients, *x))).collect();
+            prop_assert_eq!(*combine(&shares).expect("good"), secret);
+            // With one share fewer, every secret is possible: shift the missing share, and another secret opens.
+            let mut other = shares;
+            other[0].1[0] ^= 1;
+            prop_assert_ne!(*combine(&other).expect("good"), secret);
+        }
+    }
+}

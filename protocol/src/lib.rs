@@ -4,6 +4,7 @@
 //! thread or float; the same value runs in the node, in the deterministic world and under fuzzing.
 #![forbid(unsafe_code)]
 
+pub mod decide;
 pub mod envelope;
 pub mod input;
 pub mod names;

@@ -1,0 +1,153 @@
+//! What arrives: checked against the rules, heard once, and only then shown to the core.
+
+use arc_malachitebft_core_consensus::Input as Fed;
+use conclave_crypto::digest::Digest;
+use conclave_crypto::sign::IdentityKey;
+
+use super::shell::Slot;
+use super::wire::{
+    self, LIVENESS_MAX, LivenessBody, PROPOSAL_MAX, ProposalBody, VOTE_MAX, VoteBody,
+};
+use super::{Decider, Effect, record_digest};
+use crate::envelope::{Envelope, Kind};
+use crate::input::Verdict;
+use crate::refusal::Refusal;
+
+/// Liveness messages remembered against repetition; forgotten together when there are more.
+const CERTIFICATES_MAX: usize = 1024;
+/// Rounds ahead of the own for which votes and proposals are taken: the core's own bound.
+const ROUNDS_AHEAD: u32 = 10;
+
+impl Decider {
+    /// One envelope of this session.
+    pub(super) fn receive(&mut self, envelope: &Envelope, key: &IdentityKey) -> Verdict {
+        if envelope.sess != self.shell.sess || envelope.seq != 0 {
+            return Verdict::Refused(Refusal::Rule);
+        }
+        if self.shell.voters.key(envelope.sender).is_none() {
+            return Verdict::Refused(Refusal::Stranger);
+        }
+        let taken = match envelope.kind {
+            Kind::Liveness => self.take_certificate(envelope, key),
+            Kind::Vote | Kind::Proposal => self.take_said(envelope, key),
+            _ => Err(Verdict::Refused(Refusal::Rule)),
+        };
+        taken.map_or_else(|verdict| verdict, |()| Verdict::Accepted)
+    }
+
+    /// Shows a heard vote or proposal to the core, and a new record to the host.
+    pub(super) fn feed_said(&mut self, envelope: &Envelope, key: &IdentityKey) {
+        let Some(input) = wire::said(envelope) else {
+            return;
+        };
+        let record = match &input {
+            Fed::Proposal(proposal) => Some(proposal.value.digest()),
+            _ => None,
+        };
+        self.feed(input, key);
+        if let Some(digest) = record
+            && !self.done
+            && !self.judged.contains_key(&digest)
+            && let Some((round, proposer, record)) = self.proposed.get(&digest)
+            && self.shown.insert(digest)
+        {
+            self.shell.outbox.push_back(Effect::Judge {
+                round: *round,
+                proposer: *proposer,
+                record: record.clone(),
+            });
+        }
+    }
+
+    /// The slot of a vote or proposal that follows the rules.
+    pub(super) fn slot(&self, envelope: &Envelope) -> Result<Slot, Refusal> {
+        let vote = envelope.kind == Kind::Vote;
+        if envelope.body.len() > if vote { VOTE_MAX } else { PROPOSAL_MAX } {
+            return Err(Refusal::Oversized);
+        }
+        let (height, round, step) = if vote {
+            let body: VoteBody =
+                wire::decode::<VOTE_MAX, _>(&envelope.body).ok_or(Refusal::Malformed)?;
+            (body.height, body.round, Some(body.step))
+        } else {
+            let body: ProposalBody =
+                wire::decode::<PROPOSAL_MAX, _>(&envelope.body).ok_or(Refusal::Malformed)?;
+            let backwards = body.pol_round.is_none_or(|earlier| earlier < body.round);
+            if !backwards || self.proposer(body.round) != envelope.sender {
+                return Err(Refusal::Rule);
+            }
+            (body.height, body.round, None)
+        };
+        if height != self.height {
+            return Err(Refusal::Rule);
+        }
+        Ok((round, envelope.sender, step))
+    }
+
+    /// Keeps the record of a proposal, so that the host can be asked about it.
+    pub(super) fn register(&mut self, envelope: &Envelope, slot: Slot) {
+        if envelope.kind != Kind::Proposal {
+            return;
+        }
+        if let Some(body) = wire::decode::<PROPOSAL_MAX, ProposalBody>(&envelope.body) {
+            let first = (slot.0, slot.1, body.record);
+            let digest = record_digest(&first.2);
+            self.proposed.entry(digest).or_insert(first);
+        }
+    }
+
+    /// Checks, keeps and feeds a vote or proposal that was not heard before.
+    fn take_said(&mut self, envelope: &Envelope, key: &IdentityKey) -> Result<(), Verdict> {
+        let slot = self.slot(envelope).map_err(Verdict::Refused)?;
+        let heard = self.shell.heard.get(&slot);
+        if heard.is_some_and(|said| said.contains(envelope))
+            || slot.0 > self.round().saturating_add(ROUNDS_AHEAD)
+        {
+            return Err(Verdict::Ignored);
+        }
+        if !self.shell.verified(slot, envelope) {
+            return Err(Verdict::Refused(Refusal::Signature));
+        }
+        self.shell
+            .note(slot, envelope.clone())
+            .map_err(Verdict::Refused)?;
+        self.register(envelope, slot);
+        if self.started {
+            self.feed_said(envelope, key);
+        } else {
+            self.early.push(envelope.clone());
+        }
+        Ok(())
+    }
+
+    /// Checks and feeds a polka or round certificate.
+    fn take_certificate(&mut self, envelope: &Envelope, key: &IdentityKey) -> Result<(), Verdict> {
+        if envelope.body.len() > LIVENESS_MAX {
+            return Err(Verdict::Refused(Refusal::Oversized));
+        }
+        let name = Digest::of("conclave/v1/liveness", &[&envelope.body]);
+        // Before the start it says nothing yet: it is repeated as long as it matters.
+        if !self.started || self.certificates.contains(&name) {
+            return Err(Verdict::Ignored);
+        }
+        let body: LivenessBody = wire::decode::<LIVENESS_MAX, _>(&envelope.body)
+            .ok_or(Verdict::Refused(Refusal::Malformed))?;
+        if body.height() != self.height {
+            return Err(Verdict::Refused(Refusal::Rule));
+        }
+        let sender = self.shell.voters.key(envelope.sender);
+        if sender.is_none_or(|sender| envelope.verify(sender).is_err()) {
+            return Err(Verdict::Refused(Refusal::Signature));
+        }
+        self.shell.forged = false;
+        self.feed(body.input(), key);
+        if self.shell.forged {
+            return Err(Verdict::Refused(Refusal::Signature));
+        }
+        if self.certificates.len() >= CERTIFICATES_MAX {
+            self.certificates.clear();
+        }
+        self.certificates.insert(name);
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! The text of a charter.
+
+use conclave_crypto::mask::Prg;
+
+use super::{Admission, Charter, Combination, Method, Targets};
+
+/// The text of a charter, everything written out.
+pub(super) fn write(charter: &Charter) -> String {
+    let Charter {
+        federation,
+        model,
+        adapter,
+        round,
+        aggregation,
+        admission,
+        members,
+    } = charter;
+    let targets = match &adapter.target_modules {
+        Targets::AllLinear => quoted("all-linear"),
+        Targets::Named(names) => {
+            let names: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+            format!("[{}]", names.join(", "))
+        }
+    };
+    let timers = join(
+        round
+            .timers
+            .named()
+            .map(|(key, span)| format!("{key} = {}\n", span.0)),
+    );
+    let founders = join(members.iter().map(|member| {
+        let (name, key) = (quoted(&member.name), member.key);
+        format!("\n[[members]]\nname = {name}\nkey = \"{key}\"\n")
+    }));
+    let method = match adapter.method {
+        Method::Lora => "lora",
+    };
+    let combination = match adapter.aggregation {
+        Combination::Alternating => "alternating",
+    };
+    let prg = match aggregation.prg {
+        Prg::ChaCha20 => "chacha20",
+        Prg::Aes256Ctr => "aes256ctr",
+    };
+    let mode = match admission {
+        Admission::Closed => "closed",
+        Admission::Invite => "invite",
+    };
+    format!(
+        "[federation]\nname = {}\nprotocol = {}\nnonce = \"{}\"\n\n\
+         [model]\ndigest = \"{}\"\narchitecture = {}\n\n\
+         [adapter]\nmethod = \"{method}\"\nlora_r = {}\nlora_alpha = {}\ntarget_modules = {targets}\n\
+         aggregation = \"{combination}\"\nseed = {}\n\n\
+         [round]\nrounds = {}\nlocal_steps = {}\n{timers}\n\
+         [aggregation]\nmin_survivors = {}\nmembers_max = {}\ncorruption = \"{}\"\nclip = \"{}\"\n\
+         weight_max = {}\nweight_unit = {}\nring_bits = {}\nprg = \"{prg}\"\ninline_limit = {}\n\
+         replicas = {}\nabsent_rounds = {}\n\n\
+         [admission]\nmode = \"{mode}\"\n{founders}",
+        quoted(&federation.name),
+        federation.protocol,
+        hex::encode(federation.nonce),
+        model.digest,
+        quoted(&model.architecture),
+        adapter.lora_r,
+        adapter.lora_alpha,
+        adapter.seed,
+        round.rounds,
+        round.local_steps,
+        aggregation.min_survivors,
+        aggregation.members_max,
+        aggregation.corruption,
+        aggregation.clip,
+        aggregation.weight_max,
+        aggregation.weight_unit,
+        aggregation.ring_bits,
+        aggregation.inline_limit,
+        aggregation.replicas,
+        aggregation.absent_rounds,
+    )
+}
+
+fn join(lines: impl IntoIterator<Item = String>) -> String {
+    lines.into_iter().collect()
+}
+
+/// A TOML string with its escapes.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}

@@ -1,1 +1,3 @@
 //! The node of conclave.
+
+pub mod learn;

@@ -1,0 +1,84 @@
+//! Examples packed into one row of tokens, without padding: attention stays inside each.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::data::Example;
+use super::fused::head::Targets;
+
+/// Some examples behind one another.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// All tokens.
+    pub ids: Vec<u32>,
+    /// Where each example lies; positions restart at each.
+    pub spans: Arc<Vec<Range<usize>>>,
+    /// Which rows predict which tokens.
+    pub targets: Arc<Targets>,
+}
+
+impl Batch {
+    /// Packs the examples in their order. Row `i` predicts token `i + 1` of the same example if that one is scored;
+    /// what follows the last scored token is computed by nobody and left out.
+    ///
+    /// # Panics
+    /// If the batch has four billion tokens.
+    pub fn pack<'a>(examples: impl IntoIterator<Item = &'a Example>) -> Self {
+        let mut ids = Vec::new();
+        let mut spans = Vec::new();
+        let mut targets = Targets::default();
+        for example in examples {
+            let last = example.scored.iter().rposition(|scored| *scored);
+            let Some(last) = last.filter(|last| *last > 0) else {
+                continue;
+            };
+            let start = ids.len();
+            for position in 1..=last {
+                if example.scored[position] {
+                    let row = u32::try_from(start + position - 1).expect("a batch fits u32");
+                    targets.rows.push(row);
+                    targets.tokens.push(example.ids[position]);
+                }
+            }
+            ids.extend_from_slice(&example.ids[..last]);
+            spans.push(start..ids.len());
+        }
+        Self {
+            ids,
+            spans: Arc::new(spans),
+            targets: Arc::new(targets),
+        }
+    }
+
+    /// How many tokens are scored.
+    pub fn scored(&self) -> usize {
+        self.targets.rows.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packing_shifts_targets_inside_each_example_and_drops_the_tail() {
+        let prompt = Example {
+            ids: vec![1, 5, 6, 7, 2],
+            scored: vec![false, false, true, true, false],
+        };
+        let text = Example {
+            ids: vec![1, 8, 9],
+            scored: vec![false, true, true],
+        };
+        let nothing = Example {
+            ids: vec![1, 8],
+            scored: vec![false, false],
+        };
+        let batch = Batch::pack([&prompt, &nothing, &text]);
+        assert_eq!(batch.ids, [1, 5, 6, 1, 8]);
+        assert_eq!(*batch.spans, [0..3, 3..5]);
+        assert_eq!(batch.targets.rows, [1, 2, 3, 4]);
+        assert_eq!(batch.targets.tokens, [6, 7, 8, 9]);
+        assert_eq!(batch.scored(), 4);
+    }
+}

@@ -1,0 +1,232 @@
+//! Linear maps: frozen, with a LoRA side path, or free (all weights train).
+//!
+//! Weights are `(out, in)` as Hugging Face stores them: `y = x · Wᵀ`.
+
+use std::sync::OnceLock;
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+
+use super::{Values, argument, kept, shaped_as};
+use crate::learn::kernel::product::{Old, View, ViewMut, product};
+use crate::learn::weights::Weight;
+
+struct Frozen {
+    weight: Weight,
+}
+
+struct Lora {
+    weight: Weight,
+    scale: f32,
+    /// Which of x, A, B want a gradient.
+    wanted: [bool; 3],
+    /// `h = x · Aᵀ`.
+    hidden: OnceLock<Vec<f32>>,
+}
+
+struct Free;
+
+/// `y = x · Wᵀ`; the weight is inside the operation and gets no gradient.
+pub fn frozen(x: &Tensor, weight: &Weight) -> Result<Tensor> {
+    let weight = weight.clone();
+    x.apply_op1(Frozen { weight })
+}
+
+/// `y = x · Wᵀ + scale · (x · Aᵀ) · Bᵀ` (Hu et al., LoRA, arXiv 2106.09685) for `A` `(r, in)` and `B` `(out, r)`.
+/// Only inputs that are variables, or depend on one, get a gradient.
+pub fn lora(x: &Tensor, weight: &Weight, a: &Tensor, b: &Tensor, scale: f32) -> Result<Tensor> {
+    let op = Lora {
+        weight: weight.clone(),
+        scale,
+        wanted: [x.track_op(), a.track_op(), b.track_op()],
+        hidden: OnceLock::new(),
+    };
+    x.apply_op3(a, b, op)
+}
+
+/// `y = x · Wᵀ` where the weight is a variable.
+pub fn free(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    x.apply_op2(weight, Free)
+}
+
+fn apply(x: &[f32], weight: &[f32], out: usize, inside: usize) -> Vec<f32> {
+    let tokens = x.len() / inside;
+    let mut y = vec![0.0; tokens * out];
+    product(
+        ViewMut::new(&mut y, tokens, out),
+        Old::Replace,
+        1.0,
+        View::new(x, tokens, inside),
+        View::new(weight, out, inside).t(),
+    );
+    y
+}
+
+fn apply_back(dy: &[f32], weight: &[f32], out: usize, inside: usize) -> Vec<f32> {
+    let tokens = dy.len() / out;
+    let mut dx = vec![0.0; tokens * inside];
+    product(
+        ViewMut::new(&mut dx, tokens, inside),
+        Old::Replace,
+        1.0,
+        View::new(dy, tokens, out),
+        View::new(weight, out, inside),
+    );
+    dx
+}
+
+/// `sum over tokens of scale · left[t] ⊗ right[t]`, `(left_cols, right_cols)`.
+fn outer(left: &[f32], left_cols: usize, right: &[f32], right_cols: usize, scale: f32) -> Vec<f32> {
+    let tokens = left.len() / left_cols;
+    let mut sum = vec![0.0; left_cols * right_cols];
+    product(
+        ViewMut::new(&mut sum, left_cols, right_cols),
+        Old::Replace,
+        scale,
+        View::new(left, tokens, left_cols).t(),
+        View::new(right, tokens, right_cols),
+    );
+    sum
+}
+
+impl CustomOp1 for Frozen {
+    fn name(&self) -> &'static str {
+        "frozen-linear"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (out, inside) = self.weight.dims2();
+        let y = apply(argument(x, layout)?, self.weight.values(), out, inside);
+        let shape = Shape::from((y.len() / out, out));
+        Ok((CpuStorage::F32(y), shape))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        let dy = dy.contiguous()?;
+        let (out, inside) = self.weight.dims2();
+        let dx = apply_back(&Values::of(&dy)?, self.weight.values(), out, inside);
+        Ok(Some(shaped_as(dx, x)?))
+    }
+}
+
+impl CustomOp2 for Free {
+    fn name(&self) -> &'static str {
+        "free-linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        w: &CpuStorage,
+        w_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (out, inside) = w_layout.shape().dims2()?;
+        let y = apply(argument(x, x_layout)?, argument(w, w_layout)?, out, inside);
+        let shape = Shape::from((y.len() / out, out));
+        Ok((CpuStorage::F32(y), shape))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let dy = dy.contiguous()?;
+        let (out, inside) = w.dims2()?;
+        let (xs, ws, dys) = (Values::of(x)?, Values::of(w)?, Values::of(&dy)?);
+        let dx = shaped_as(apply_back(&dys, &ws, out, inside), x)?;
+        let dw = shaped_as(outer(&dys, out, &xs, inside, 1.0), w)?;
+        Ok((Some(dx), Some(dw)))
+    }
+}
+
+impl CustomOp3 for Lora {
+    fn name(&self) -> &'static str {
+        "lora-linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        a: &CpuStorage,
+        a_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (out, inside) = self.weight.dims2();
+        let rank = a_layout.shape().dims2()?.0;
+        let x = argument(x, x_layout)?;
+        let hidden = apply(x, argument(a, a_layout)?, rank, inside);
+        let mut y = apply(x, self.weight.values(), out, inside);
+        let tokens = y.len() / out;
+        product(
+            ViewMut::new(&mut y, tokens, out),
+            Old::Keep,
+            self.scale,
+            View::new(&hidden, tokens, rank),
+            View::new(argument(b, b_layout)?, out, rank).t(),
+        );
+        if self.wanted[2] {
+            self.hidden.get_or_init(|| hidden);
+        }
+        Ok((CpuStorage::F32(y), Shape::from((tokens, out))))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        a: &Tensor,
+        b: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let dy = dy.contiguous()?;
+        let (out, inside) = self.weight.dims2();
+        let rank = a.dim(0)?;
+        let dys = Values::of(&dy)?;
+        let tokens = dys.len() / out;
+        let [x_wanted, a_wanted, b_wanted] = self.wanted;
+        // dh = scale · dy · B
+        let mut d_hidden = vec![0.0; tokens * rank];
+        if x_wanted || a_wanted {
+            let b = Values::of(b)?;
+            product(
+                ViewMut::new(&mut d_hidden, tokens, rank),
+                Old::Replace,
+                self.scale,
+                View::new(&dys, tokens, out),
+                View::new(&b, out, rank),
+            );
+        }
+        let mut dx = None;
+        if x_wanted {
+            let mut sum = apply_back(&dys, self.weight.values(), out, inside);
+            product(
+                ViewMut::new(&mut sum, tokens, inside),
+                Old::Keep,
+                1.0,
+                View::new(&d_hidden, tokens, rank),
+                View::new(&Values::of(a)?, rank, inside),
+            );
+            dx = Some(shaped_as(sum, x)?);
+        }
+        let mut da = None;
+        if a_wanted {
+            da = Some(shaped_as(
+                outer(&d_hidden, rank, &Values::of(x)?, inside, 1.0),
+                a,
+            )?);
+        }
+        let mut db = None;
+        if b_wanted {
+            db = Some(shaped_as(
+                outer(&dys, out, kept(&self.hidden)?, rank, self.scale),
+                b,
+            )?);
+        }
+        Ok((dx, da, db))
+    }
+}

@@ -1,0 +1,245 @@
+//! Matrix products on strided views: the one door to the `gemm` crate.
+//!
+//! `gemm` takes raw pointers and strides. The views check at construction that their last element lies inside
+//! their slice, and that the elements of an output do not overlap; everything else is safe code.
+
+use gemm::Parallelism;
+
+/// A matrix to read: `rows × cols` elements of a slice, at any strides.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    values: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+/// A matrix to write: rows of `cols` neighbouring elements, `row_stride` apart.
+#[derive(Debug)]
+pub struct ViewMut<'a> {
+    values: &'a mut [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+}
+
+/// What happens to the output's old values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Old {
+    /// They are overwritten.
+    Replace,
+    /// The product is added to them.
+    Keep,
+}
+
+impl<'a> View<'a> {
+    /// The dense row-major matrix in front of `values`.
+    ///
+    /// # Panics
+    /// If `values` is shorter than `rows × cols`.
+    pub fn new(values: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(values, rows, cols, cols)
+    }
+
+    /// A row-major matrix whose rows are `row_stride` elements apart (heads inside a wider row).
+    ///
+    /// # Panics
+    /// If the last element lies outside `values`.
+    pub fn strided(values: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        check(values.len(), rows, cols, row_stride);
+        Self {
+            values,
+            rows,
+            cols,
+            row_stride,
+            col_stride: 1,
+        }
+    }
+
+    /// The transpose: the same elements, no copy.
+    #[must_use]
+    pub fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+impl<'a> ViewMut<'a> {
+    /// The dense row-major matrix in front of `values`.
+    ///
+    /// # Panics
+    /// If `values` is shorter than `rows × cols`.
+    pub fn new(values: &'a mut [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(values, rows, cols, cols)
+    }
+
+    /// A row-major matrix whose rows are `row_stride >= cols` elements apart.
+    ///
+    /// # Panics
+    /// If the last element lies outside `values`, or rows would overlap.
+    pub fn strided(values: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+        check(values.len(), rows, cols, row_stride);
+        assert!(row_stride >= cols, "rows of an output must not overlap");
+        Self {
+            values,
+            rows,
+            cols,
+            row_stride,
+        }
+    }
+}
+
+/// `out = scale · a · b` or, keeping the old values, `out += scale · a · b`.
+///
+/// # Panics
+/// If the shapes do not fit: `a` is `out.rows × k`, `b` is `k × out.cols`.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the output is lent for this one product"
+)]
+pub fn product(out: ViewMut<'_>, old: Old, scale: f32, a: View<'_>, b: View<'_>) {
+    assert_eq!(a.rows, out.rows, "rows of the left factor");
+    assert_eq!(b.cols, out.cols, "columns of the right factor");
+    assert_eq!(a.cols, b.rows, "inner dimension");
+    if out.rows == 0 || out.cols == 0 {
+        return;
+    }
+    let work = out.rows * out.cols * a.cols;
+    let threads = rayon::current_num_threads();
+    let parallelism = if threads == 1 || work < PARALLEL_FROM {
+        Parallelism::None
+    } else {
+        Parallelism::Rayon(threads)
+    };
+    #[expect(
+        unsafe_code,
+        reason = "gemm takes pointers; the views have checked every index that it can reach"
+    )]
+    // SAFETY: `View` and `ViewMut` are built only by constructors that check (rows - 1) * row_stride +
+    // (cols - 1) * col_stride < values.len(), so each element read or written lies inside its slice; the output's
+    // elements are distinct (row_stride >= cols, column stride 1) and cannot alias the inputs (exclusive borrow).
+    // An empty inner dimension reads nothing. All strides fit isize, being smaller than a slice's length.
+    unsafe {
+        gemm::gemm(
+            out.rows,
+            out.cols,
+            a.cols,
+            out.values.as_mut_ptr(),
+            1,
+            out.row_stride.cast_signed(),
+            old == Old::Keep,
+            a.values.as_ptr(),
+            a.col_stride.cast_signed(),
+            a.row_stride.cast_signed(),
+            b.values.as_ptr(),
+            b.col_stride.cast_signed(),
+            b.row_stride.cast_signed(),
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// Multiplications below which threads cost more than they bring.
+const PARALLEL_FROM: usize = 1 << 16;
+
+fn check(len: usize, rows: usize, cols: usize, row_stride: usize) {
+    if rows == 0 || cols == 0 {
+        return;
+    }
+    let end = (rows - 1)
+        .checked_mul(row_stride)
+        .and_then(|start| start.checked_add(cols))
+        .expect("a matrix in memory has fewer elements than usize can count");
+    assert!(
+        end <= len,
+        "a {rows} × {cols} matrix of row stride {row_stride} needs {end} elements, the slice has {len}"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn naive(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
+        let mut out = vec![0.0; m * n];
+        for i in 0..m {
+            for j in 0..n {
+                out[i * n + j] = (0..k).map(|p| a[i * k + p] * b[p * n + j]).sum();
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn agrees_with_the_definition_dense_transposed_and_strided() {
+        let (m, k, n) = (5, 7, 3);
+        let a: Vec<f32> = (0..m * k).map(|i| (i % 11) as f32 - 5.0).collect();
+        let b: Vec<f32> = (0..k * n).map(|i| (i % 7) as f32 - 3.0).collect();
+        let want = naive(&a, &b, m, k, n);
+        let mut out = vec![1.0; m * n];
+        product(
+            ViewMut::new(&mut out, m, n),
+            Old::Replace,
+            1.0,
+            View::new(&a, m, k),
+            View::new(&b, k, n),
+        );
+        assert_eq!(out, want);
+        // b given as its transpose
+        let mut bt = vec![0.0; n * k];
+        for p in 0..k {
+            for j in 0..n {
+                bt[j * k + p] = b[p * n + j];
+            }
+        }
+        product(
+            ViewMut::new(&mut out, m, n),
+            Old::Keep,
+            2.0,
+            View::new(&a, m, k),
+            View::new(&bt, n, k).t(),
+        );
+        let tripled: Vec<f32> = want.iter().map(|x| 3.0 * x).collect();
+        assert_eq!(out, tripled);
+        // rows two apart: the gaps stay
+        let mut wide = vec![9.0; m * (n + 2)];
+        product(
+            ViewMut::strided(&mut wide, m, n, n + 2),
+            Old::Replace,
+            1.0,
+            View::new(&a, m, k),
+            View::new(&b, k, n),
+        );
+        for i in 0..m {
+            assert_eq!(
+                &wide[i * (n + 2)..i * (n + 2) + n],
+                &want[i * n..(i + 1) * n]
+            );
+            assert_eq!(&wide[i * (n + 2) + n..(i + 1) * (n + 2)], &[9.0, 9.0]);
+        }
+    }
+
+    #[test]
+    fn a_view_outside_its_slice_is_refused() {
+        let short = [0.0; 5];
+        let outcome = std::panic::catch_unwind(|| View::new(&short, 2, 3));
+        assert!(outcome.is_err());
+        let mut overlapping = [0.0; 9];
+        let outcome = std::panic::catch_unwind(move || {
+            let view = ViewMut::strided(&mut overlapping, 3, 3, 2);
+            view.rows
+        });
+        assert!(outcome.is_err());
+    }
+}

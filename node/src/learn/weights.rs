@@ -1,0 +1,342 @@
+//! The tensors of a model folder: safetensors files, memory-mapped.
+//!
+//! An f32 tensor is used where it lies in the file; f16 and bf16 are widened once. A mapped file must not be
+//! changed while it is open: the operator owns the folder, as every program that maps weights assumes.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest as _, Sha256};
+
+/// A frozen tensor of f32: mapped from a file or owned.
+#[derive(Clone)]
+pub struct Weight {
+    source: Source,
+    shape: Vec<usize>,
+}
+
+#[derive(Clone)]
+enum Source {
+    Mapped(Arc<Mmap>, Range<usize>),
+    Owned(Arc<Vec<f32>>),
+}
+
+/// All tensors of a folder, by name.
+#[derive(Debug, Default)]
+pub struct Weights {
+    tensors: BTreeMap<String, Stored>,
+}
+
+/// A tensor as it lies in its file.
+struct Stored {
+    map: Arc<Mmap>,
+    range: Range<usize>,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    file: PathBuf,
+}
+
+/// Why weights cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// Neither `model.safetensors` nor an index of shards.
+    #[error(
+        "{0}: no model.safetensors and no model.safetensors.index.json; give a Hugging Face folder"
+    )]
+    NoFile(PathBuf),
+    /// A file cannot be opened.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A file is not what its name says.
+    #[error("{path}: not a whole safetensors file ({reason}); copy it again from its origin")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said.
+        reason: String,
+    },
+    /// The index of the shards cannot be read.
+    #[error("{path}: not an index of shards ({reason})")]
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor that the architecture needs is not there.
+    #[error(
+        "{folder}: the tensor {name} is missing; the weights do not belong to this config.json"
+    )]
+    Missing {
+        /// The folder.
+        folder: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("{file}: the tensor {name} has shape {found:?}, config.json asks for {expected:?}")]
+    Shape {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape by config.json.
+        expected: Vec<usize>,
+    },
+    /// A number format that we do not compute with.
+    #[error("{file}: the tensor {name} is {dtype}; f32, f16 and bf16 are supported")]
+    Dtype {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its format.
+        dtype: String,
+    },
+}
+
+impl Weight {
+    /// A weight of our own.
+    ///
+    /// # Panics
+    /// If the shape does not count the values.
+    pub fn owned(values: Vec<f32>, shape: Vec<usize>) -> Self {
+        assert_eq!(
+            values.len(),
+            shape.iter().product::<usize>(),
+            "values of a weight"
+        );
+        let source = Source::Owned(Arc::new(values));
+        Self { source, shape }
+    }
+
+    /// The values, row-major.
+    #[expect(clippy::missing_panics_doc, reason = "alignment is checked before")]
+    pub fn values(&self) -> &[f32] {
+        match &self.source {
+            Source::Owned(values) => values,
+            Source::Mapped(map, range) => {
+                floats(&map[range.clone()]).expect("alignment was checked when the weight was made")
+            }
+        }
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Rows and columns of a matrix.
+    ///
+    /// # Panics
+    /// If it is no matrix; the loader has checked the shapes of all maps.
+    pub fn dims2(&self) -> (usize, usize) {
+        match self.shape[..] {
+            [rows, cols] => (rows, cols),
+            _ => panic!(
+                "a linear map has a matrix, this weight has shape {:?}",
+                self.shape
+            ),
+        }
+    }
+}
+
+impl std::fmt::Debug for Weight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Weight({:?})", self.shape)
+    }
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Stored({:?}, {:?})", self.dtype, self.shape)
+    }
+}
+
+impl Weights {
+    /// Maps `model.safetensors`, or every shard that `model.safetensors.index.json` names.
+    pub fn open(folder: &Path) -> Result<Self, WeightsError> {
+        let mut weights = Self::default();
+        let single = folder.join("model.safetensors");
+        let index = folder.join("model.safetensors.index.json");
+        if single.exists() {
+            weights.add_file(&single)?;
+        } else if index.exists() {
+            for shard in shards(&index)? {
+                weights.add_file(&folder.join(shard))?;
+            }
+        } else {
+            return Err(WeightsError::NoFile(folder.to_owned()));
+        }
+        Ok(weights)
+    }
+
+    /// Maps one file and adds its tensors.
+    pub fn add_file(&mut self, path: &Path) -> Result<(), WeightsError> {
+        let map = Arc::new(map(path)?);
+        let malformed = |e: safetensors::SafeTensorError| WeightsError::Malformed {
+            path: path.to_owned(),
+            reason: e.to_string(),
+        };
+        let tensors = SafeTensors::deserialize(&map).map_err(malformed)?;
+        let start = map.as_ptr().addr();
+        for (name, view) in tensors.iter() {
+            let at = view.data().as_ptr().addr() - start;
+            let stored = Stored {
+                map: map.clone(),
+                range: at..at + view.data().len(),
+                dtype: view.dtype(),
+                shape: view.shape().to_vec(),
+                file: path.to_owned(),
+            };
+            self.tensors.insert(name.to_owned(), stored);
+        }
+        Ok(())
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|t| t.shape.as_slice())
+    }
+
+    /// A tensor as f32; missing ones and other shapes are refused by name. `folder` is for the sentence.
+    pub fn take(&self, folder: &Path, name: &str, shape: &[usize]) -> Result<Weight, WeightsError> {
+        let stored = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| WeightsError::Missing {
+                folder: folder.to_owned(),
+                name: name.to_owned(),
+            })?;
+        if stored.shape != shape {
+            return Err(WeightsError::Shape {
+                file: stored.file.clone(),
+                name: name.to_owned(),
+                found: stored.shape.clone(),
+                expected: shape.to_vec(),
+            });
+        }
+        stored.widen(name)
+    }
+
+    /// SHA-256 over the sorted (name, dtype, shape, SHA-256 of the bytes), each with its length in front.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut all = Sha256::new();
+        for (name, stored) in &self.tensors {
+            let dtype = format!("{:?}", stored.dtype);
+            for part in [name.as_bytes(), dtype.as_bytes()] {
+                all.update((part.len() as u64).to_le_bytes());
+                all.update(part);
+            }
+            all.update((stored.shape.len() as u64).to_le_bytes());
+            for &size in &stored.shape {
+                all.update((size as u64).to_le_bytes());
+            }
+            all.update(Sha256::digest(&stored.map[stored.range.clone()]));
+        }
+        all.finalize().into()
+    }
+}
+
+impl Stored {
+    fn widen(&self, name: &str) -> Result<Weight, WeightsError> {
+        let bytes = &self.map[self.range.clone()];
+        let pairs = || bytes.as_chunks::<2>().0.iter().copied();
+        let values: Vec<f32> = match self.dtype {
+            Dtype::F32 if floats(bytes).is_some() => {
+                return Ok(Weight {
+                    source: Source::Mapped(self.map.clone(), self.range.clone()),
+                    shape: self.shape.clone(),
+                });
+            }
+            Dtype::F32 => {
+                let quads = bytes.as_chunks::<4>().0.iter();
+                quads.map(|b| f32::from_le_bytes(*b)).collect()
+            }
+            Dtype::F16 => pairs()
+                .map(|b| half::f16::from_le_bytes(b).to_f32())
+                .collect(),
+            Dtype::BF16 => pairs()
+                .map(|b| half::bf16::from_le_bytes(b).to_f32())
+                .collect(),
+            other => {
+                return Err(WeightsError::Dtype {
+                    file: self.file.clone(),
+                    name: name.to_owned(),
+                    dtype: format!("{other:?}"),
+                });
+            }
+        };
+        Ok(Weight::owned(values, self.shape.clone()))
+    }
+}
+
+/// The shard files that an index names, sorted; only plain names in the same folder.
+fn shards(index: &Path) -> Result<Vec<String>, WeightsError> {
+    let refuse = |reason: String| WeightsError::Index {
+        path: index.to_owned(),
+        reason,
+    };
+    let text = std::fs::read_to_string(index).map_err(|e| refuse(e.to_string()))?;
+    let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| refuse(e.to_string()))?;
+    let map = json["weight_map"]
+        .as_object()
+        .ok_or_else(|| refuse("it has no weight_map".into()))?;
+    let mut files = Vec::new();
+    for file in map.values() {
+        let name = file.as_str().filter(|name| !name.contains(['/', '\\']));
+        files.push(
+            name.ok_or_else(|| refuse(format!("{file} is no file name")))?
+                .to_owned(),
+        );
+    }
+    files.sort_unstable();
+    files.dedup();
+    Ok(files)
+}
+
+fn map(path: &Path) -> Result<Mmap, WeightsError> {
+    let io = |source| WeightsError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(io)?;
+    #[expect(unsafe_code, reason = "memory-mapped weights")]
+    // SAFETY: the map is read-only and private to this process; that nobody truncates the file meanwhile is the
+    // operator's part, as the module says.
+    let map = unsafe { Mmap::map(&file) };
+    map.map_err(io)
+}
+
+/// The bytes as f32, where they lie aligned on a little-endian machine.
+fn floats(bytes: &[u8]) -> Option<&[f32]> {
+    if cfg!(target_endian = "big") {
+        return None;
+    }
+    #[expect(unsafe_code, reason = "memory-mapped weights")]
+    // SAFETY: every bit pattern is an f32; `align_to` splits off what is not aligned.
+    let (before, values, after) = unsafe { bytes.align_to::<f32>() };
+    (before.is_empty() && after.is_empty()).then_some(values)
+}

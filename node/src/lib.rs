@@ -1,3 +1,4 @@
 //! The node of conclave.
 
 pub mod learn;
+pub mod store;

@@ -1,0 +1,373 @@
+//! The durable state of a node: one redb database, a folder of secrets, and a lock on the data folder.
+//!
+//! ```text
+//! DIR/lock      one writer: held for the life of the node
+//! DIR/db        ledger, outbox, journal, wal, inbox, vectors, adapters, facts; addresses; schema and charter
+//! DIR/secrets/  one file a secret, mode 0600, never in the database: unlinking it is its end
+//! ```
+//! [`Store::perform`] keeps the order of its writes: what stands earlier is durable before what stands later.
+
+mod error;
+mod lock;
+mod secrets;
+mod tables;
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use conclave_crypto::digest::Digest;
+use conclave_protocol::output::{Table, Write};
+use redb::{Database, Durability, ReadableDatabase as _};
+
+pub use error::StoreError;
+pub use tables::Rows;
+
+use self::lock::FolderLock;
+use self::secrets::Secrets;
+
+/// The layout of the database that this program writes. A newer one is refused.
+pub const SCHEMA: u64 = 1;
+
+/// The durable state of one node. Dropping it gives the data folder free.
+#[derive(Debug)]
+pub struct Store {
+    database: Arc<Database>,
+    path: PathBuf,
+    secrets: Secrets,
+    _lock: FolderLock,
+}
+
+/// A reader of what peers may ask for: masked vectors and certified adapters, by name.
+#[derive(Debug, Clone)]
+pub struct Blobs {
+    database: Arc<Database>,
+}
+
+impl Store {
+    /// Opens (or makes) the durable state in the data folder `dir` for the federation of `charter`.
+    ///
+    /// Refused: a folder that another node holds, a newer schema, another charter, a damaged database.
+    /// Nothing is written before all of these are checked, and a damaged file is never overwritten.
+    pub fn open(dir: &Path, charter: &Digest) -> Result<Self, StoreError> {
+        let lock = FolderLock::take(dir)?;
+        let path = dir.join("db");
+        let database = open_database(&path)?;
+        tables::settle(&database, &path, charter)?;
+        Ok(Self {
+            database: Arc::new(database),
+            secrets: Secrets::open(dir)?,
+            path,
+            _lock: lock,
+        })
+    }
+
+    /// Everything that [`conclave_protocol`]'s member stores, as it was left.
+    pub fn load(&self) -> Result<Rows, StoreError> {
+        let mut stored = tables::load(&self.database, &self.path)?;
+        for (name, secret) in self.secrets.load()? {
+            stored.insert((Table::Secrets, name), secret);
+        }
+        Ok(stored)
+    }
+
+    /// Makes the writes durable, in their order.
+    ///
+    /// Neighbouring writes to the database share one transaction; a write to [`Table::Secrets`] ends it, because
+    /// the file must not be made before, nor unlinked before, what stands earlier is durable.
+    pub fn perform(&self, writes: &[Write]) -> Result<(), StoreError> {
+        for run in writes.chunk_by(|a, b| a.table != Table::Secrets && b.table != Table::Secrets) {
+            match run {
+                [secret] if secret.table == Table::Secrets => self.secrets.perform(secret)?,
+                run => tables::commit(&self.database, &self.path, run)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The serving side of the tables that peers may read.
+    pub fn blobs(&self) -> Blobs {
+        Blobs {
+            database: Arc::clone(&self.database),
+        }
+    }
+
+    /// The addresses at which members were last met: key to addresses, as text.
+    pub fn addresses(&self) -> Result<BTreeMap<Vec<u8>, Vec<String>>, StoreError> {
+        tables::addresses(&self.database, &self.path)
+    }
+
+    /// Remembers where a member was met. Not worth a sync: the next durable write carries it.
+    pub fn remember(&self, member: &[u8], addresses: &[String]) -> Result<(), StoreError> {
+        let fault = |e: redb::Error| StoreError::database(&self.path, &e);
+        let mut transaction = self.database.begin_write().map_err(|e| fault(e.into()))?;
+        transaction
+            .set_durability(Durability::None)
+            .map_err(|e| fault(e.into()))?;
+        {
+            let mut table = transaction
+                .open_table(tables::ADDRESSES)
+                .map_err(|e| fault(e.into()))?;
+            table
+                .insert(member, addresses.join("\n").as_bytes())
+                .map_err(|e| fault(e.into()))?;
+        }
+        transaction.commit().map_err(|e| fault(e.into()))
+    }
+}
+
+impl Blobs {
+    /// The blob of that name, if this node holds it: a masked vector by its Merkle root, or an adapter by its digest.
+    /// A read fault counts as not having it: another holder is asked then.
+    pub fn read(&self, name: &Digest) -> Option<Vec<u8>> {
+        let transaction = self.database.begin_read().ok()?;
+        [Table::Vectors, Table::Adapters]
+            .into_iter()
+            .find_map(|table| {
+                let table = transaction.open_table(tables::definition(table)?).ok()?;
+                let value = table.get(name.as_bytes().as_slice()).ok()??;
+                Some(value.value().to_vec())
+            })
+    }
+}
+
+/// What a data folder's ledger holds.
+#[derive(Debug)]
+pub struct LedgerRows {
+    /// The charter that the database was made for.
+    pub charter: Digest,
+    /// The rows of [`Table::Ledger`].
+    pub rows: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// Reads a data folder's ledger without taking its lock exclusively for long: for `ledger verify` on a folder at rest.
+pub fn read_ledger(dir: &Path) -> Result<LedgerRows, StoreError> {
+    let path = dir.join("db");
+    if !path.is_file() {
+        return Err(StoreError::Missing { path });
+    }
+    let _lock = FolderLock::take(dir)?;
+    let database = open_database(&path)?;
+    let charter = tables::charter(&database, &path)?;
+    let rows = tables::load(&database, &path)?
+        .into_iter()
+        .filter(|((table, _), _)| *table == Table::Ledger)
+        .map(|((_, key), value)| (key, value))
+        .collect();
+    Ok(LedgerRows { charter, rows })
+}
+
+/// Opens the file with its checksums verified. redb repairs what a kill left behind, and answers damage by an error.
+fn open_database(path: &Path) -> Result<Database, StoreError> {
+    if let Ok(file) = OpenOptions::new().read(true).open(path) {
+        let length = file.metadata().map_err(|e| StoreError::io(path, &e))?.len();
+        if length == 0 {
+            return Err(StoreError::Damaged {
+                path: path.to_owned(),
+                detail: "it is empty".to_owned(),
+            });
+        }
+    }
+    Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .set_check_integrity_on_open(true)
+        .create(path)
+        .map_err(|e| StoreError::database(path, &e.into()))
+}
+
+/// Bytes of pages that redb keeps in memory.
+const CACHE_BYTES: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek as _, SeekFrom, Write as _};
+
+    use super::*;
+
+    const CHARTER: Digest = Digest([7; 32]);
+
+    fn put(table: Table, key: &[u8], value: &[u8]) -> Write {
+        Write {
+            table,
+            key: key.to_vec(),
+            value: Some(value.to_vec()),
+        }
+    }
+
+    fn delete(table: Table, key: &[u8]) -> Write {
+        Write {
+            table,
+            key: key.to_vec(),
+            value: None,
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_was_stored_is_there_after_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), &CHARTER).unwrap();
+        store
+            .perform(&[
+                put(Table::Outbox, b"slot", b"said"),
+                put(Table::Secrets, b"2.mask", b"seed"),
+                put(Table::Vectors, &[9; 32], b"vector"),
+                put(Table::Facts, b"gone", b"x"),
+                delete(Table::Facts, b"gone"),
+            ])
+            .unwrap();
+        assert_eq!(mode(&dir.path().join("secrets/2.mask")), 0o600);
+        assert_eq!(mode(&dir.path().join("secrets")), 0o700);
+        drop(store);
+        let store = Store::open(dir.path(), &CHARTER).unwrap();
+        let stored = store.load().unwrap();
+        assert_eq!(stored.len(), 3);
+        assert_eq!(stored[&(Table::Outbox, b"slot".to_vec())], b"said");
+        assert_eq!(stored[&(Table::Secrets, b"2.mask".to_vec())], b"seed");
+        assert_eq!(
+            store.blobs().read(&Digest([9; 32])),
+            Some(b"vector".to_vec())
+        );
+        assert_eq!(store.blobs().read(&Digest([8; 32])), None);
+        store.perform(&[delete(Table::Secrets, b"2.mask")]).unwrap();
+        assert!(!dir.path().join("secrets/2.mask").exists());
+        // Deleting twice is no fault: a replay after a crash does it.
+        store.perform(&[delete(Table::Secrets, b"2.mask")]).unwrap();
+    }
+
+    #[test]
+    fn no_secret_enters_the_database_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), &CHARTER).unwrap();
+        let secret = b"a very particular secret";
+        store
+            .perform(&[
+                put(Table::Secrets, b"1.mask", secret),
+                put(Table::Facts, b"a", b"b"),
+            ])
+            .unwrap();
+        drop(store);
+        let bytes = std::fs::read(dir.path().join("db")).unwrap();
+        assert!(!bytes.windows(secret.len()).any(|window| window == secret));
+    }
+
+    #[test]
+    fn a_secret_that_names_a_path_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), &CHARTER).unwrap();
+        for name in [b"../x".as_slice(), b"a/b", b".hidden", b"", &[0xFF]] {
+            let error = store
+                .perform(&[put(Table::Secrets, name, b"x")])
+                .unwrap_err();
+            assert!(matches!(error, StoreError::SecretName { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_half_written_secret_of_a_crash_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Store::open(dir.path(), &CHARTER).unwrap());
+        std::fs::write(dir.path().join("secrets/.3.mask.new"), b"half").unwrap();
+        let store = Store::open(dir.path(), &CHARTER).unwrap();
+        assert!(store.load().unwrap().is_empty());
+        assert!(!dir.path().join("secrets/.3.mask.new").exists());
+    }
+
+    #[test]
+    fn a_second_node_is_refused_in_one_sentence() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = Store::open(dir.path(), &CHARTER).unwrap();
+        let error = Store::open(dir.path(), &CHARTER).unwrap_err();
+        assert!(matches!(error, StoreError::Locked { .. }), "{error}");
+        assert_eq!(error.to_string().lines().count(), 1);
+    }
+
+    #[test]
+    fn another_charter_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Store::open(dir.path(), &CHARTER).unwrap());
+        let error = Store::open(dir.path(), &Digest([8; 32])).unwrap_err();
+        assert!(matches!(error, StoreError::Charter { .. }), "{error}");
+        drop(Store::open(dir.path(), &CHARTER).unwrap());
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), &CHARTER).unwrap();
+        tables::write_schema(&store.database, &store.path, SCHEMA + 3).unwrap();
+        drop(store);
+        let error = Store::open(dir.path(), &CHARTER).unwrap_err();
+        assert!(
+            matches!(error, StoreError::Newer { found, known: SCHEMA, .. } if found == SCHEMA + 3),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_damaged_database_is_named_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let noise: Vec<u8> = (0..40_000_u32)
+            .flat_map(|i| (i * 31).to_le_bytes())
+            .collect();
+        for bytes in [b"".as_slice(), b"short", &noise] {
+            std::fs::write(&path, bytes).unwrap();
+            let error = Store::open(dir.path(), &CHARTER).unwrap_err();
+            assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+            assert_eq!(error.to_string().lines().count(), 1);
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_truncated_or_overwritten_database_is_an_error_not_a_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), &CHARTER).unwrap();
+        for key in 0..200_u32 {
+            store
+                .perform(&[put(Table::Inbox, &key.to_be_bytes(), &[3; 3000])])
+                .unwrap();
+        }
+        drop(store);
+        let path = dir.path().join("db");
+        let whole = std::fs::read(&path).unwrap();
+        for damage in 0..40 {
+            let mut bytes = whole.clone();
+            if damage % 2 == 0 {
+                bytes.truncate(whole.len() * (damage + 1) / 41);
+                std::fs::write(&path, &bytes).unwrap();
+            } else {
+                std::fs::write(&path, &bytes).unwrap();
+                let mut file = OpenOptions::new().write(true).open(&path).unwrap();
+                file.seek(SeekFrom::Start((whole.len() * damage / 41) as u64))
+                    .unwrap();
+                file.write_all(&[0xA5; 4096]).unwrap();
+            }
+            // Damage in unused pages goes unnoticed; damage that is met must be an error in one sentence.
+            if let Err(error) = Store::open(dir.path(), &CHARTER).and_then(|store| store.load()) {
+                assert_eq!(error.to_string().lines().count(), 1, "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn addresses_are_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), &CHARTER).unwrap();
+        let addresses = [
+            "/ip4/127.0.0.1/tcp/4001".to_owned(),
+            "/dns/a/tcp/1".to_owned(),
+        ];
+        store.remember(&[1; 32], &addresses).unwrap();
+        store.perform(&[put(Table::Facts, b"a", b"b")]).unwrap();
+        drop(store);
+        let store = Store::open(dir.path(), &CHARTER).unwrap();
+        assert_eq!(store.addresses().unwrap()[[1; 32].as_slice()], addresses);
+    }
+}

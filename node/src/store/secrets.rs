@@ -1,0 +1,103 @@
+//! Secrets as files: mode 0600, whole or not there, gone once unlinked (PROTOCOL.md, sections 1 and 6).
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use conclave_protocol::output::Write;
+
+use super::StoreError;
+use super::tables::Row;
+
+/// The folder of secrets.
+#[derive(Debug)]
+pub(super) struct Secrets {
+    dir: PathBuf,
+}
+
+impl Secrets {
+    /// Opens or makes `secrets/` in the data folder.
+    pub(super) fn open(data: &Path) -> Result<Self, StoreError> {
+        let dir = data.join("secrets");
+        match DirBuilder::new().mode(0o700).create(&dir) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(StoreError::io(&dir, &e)),
+            _ => {
+                sync(data)?;
+                Ok(Self { dir })
+            }
+        }
+    }
+
+    /// Every secret with its name. What a crash left half written is removed: it was never relied upon.
+    pub(super) fn load(&self) -> Result<Vec<Row>, StoreError> {
+        let fault = |e| StoreError::io(&self.dir, &e);
+        let mut secrets = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(fault)? {
+            let path = entry.map_err(fault)?.path();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default()
+                .to_owned();
+            if name.starts_with('.') {
+                fs::remove_file(&path).map_err(|e| StoreError::io(&path, &e))?;
+            } else {
+                let bytes = fs::read(&path).map_err(|e| StoreError::io(&path, &e))?;
+                secrets.push((name.into_bytes(), bytes));
+            }
+        }
+        secrets.sort();
+        Ok(secrets)
+    }
+
+    /// Writes or unlinks one secret; durable when it returns.
+    pub(super) fn perform(&self, write: &Write) -> Result<(), StoreError> {
+        let name = plain_name(&write.key)?;
+        let path = self.dir.join(name);
+        match &write.value {
+            Some(bytes) => {
+                let fresh = self.dir.join(format!(".{name}.new"));
+                let fault = |e| StoreError::io(&fresh, &e);
+                let mut file = OpenOptions::new()
+                    .create(true)
+                    .truncate(true)
+                    .write(true)
+                    .mode(0o600)
+                    .open(&fresh)
+                    .map_err(fault)?;
+                file.write_all(bytes).map_err(fault)?;
+                file.sync_all().map_err(fault)?;
+                fs::rename(&fresh, &path).map_err(fault)?;
+            }
+            None => match fs::remove_file(&path) {
+                Err(e) if e.kind() != ErrorKind::NotFound => {
+                    return Err(StoreError::io(&path, &e));
+                }
+                _ => {}
+            },
+        }
+        sync(&self.dir)
+    }
+}
+
+/// The key as a file name that cannot lead out of the folder.
+fn plain_name(key: &[u8]) -> Result<&str, StoreError> {
+    let refused = || StoreError::SecretName {
+        name: String::from_utf8_lossy(key).into_owned(),
+    };
+    let name = str::from_utf8(key).map_err(|_| refused())?;
+    let plain = !name.is_empty()
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
+    if plain { Ok(name) } else { Err(refused()) }
+}
+
+/// Makes the folder's entries durable.
+fn sync(dir: &Path) -> Result<(), StoreError> {
+    File::open(dir)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|e| StoreError::io(dir, &e))
+}

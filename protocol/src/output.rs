@@ -3,6 +3,7 @@
 //! Outputs are performed in order. A [`Output::Store`] is durable (fsync) before any later output is performed;
 //! runs of neighbouring stores may share one transaction.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use conclave_crypto::digest::Digest;
@@ -88,6 +89,9 @@ pub enum Table {
     /// The key is the file's name.
     Secrets,
 }
+
+/// The whole durable state, as the driver hands it to `Member::open`.
+pub type Stored = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
 /// What the engine is to do.
 #[derive(Debug, Clone)]
@@ -209,7 +213,9 @@ pub enum Report {
 }
 
 /// The phases of a height.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode,
+)]
 pub enum Phase {
     /// Waiting for members to meet, or for set-up to complete.
     Advertise,

@@ -1,5 +1,7 @@
 //! Why a message was not taken: counted, never fatal.
 
+use std::collections::BTreeMap;
+
 /// A reason to refuse what a peer sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
@@ -15,4 +17,28 @@ pub enum Refusal {
     Equivocation,
     /// It breaks a rule of the protocol.
     Rule,
+}
+
+/// How often each reason was given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Refusals(BTreeMap<Refusal, u64>);
+
+impl Refusals {
+    /// Counts one.
+    pub fn count(&mut self, refusal: Refusal) {
+        let count = self.0.entry(refusal).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// How many in all.
+    pub fn total(&self) -> u64 {
+        self.0
+            .values()
+            .fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// How many for one reason.
+    pub fn of(&self, refusal: Refusal) -> u64 {
+        self.0.get(&refusal).copied().unwrap_or_default()
+    }
 }

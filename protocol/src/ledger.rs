@@ -1,0 +1,467 @@
+//! The chain of records: what follows from it, what may be appended, and the check of a whole one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave_crypto::digest::Digest;
+use conclave_crypto::sign::PublicKey;
+
+use crate::charter::Charter;
+use crate::layout::Layout;
+use crate::membership::Person;
+use crate::message::Decided;
+use crate::names::{Height, MemberId, Round, SessId, SumId};
+use crate::params;
+use crate::record::{Entry, Previous, Record, Sharer, Survivors};
+use crate::roster::Roster;
+
+/// What a chain must know of the model to recompute its masking contexts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// The adapter's layout.
+    pub layout: Layout,
+    /// The digest of the adapter before training.
+    pub adapter: Digest,
+}
+
+/// The decided chain and what follows from it.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    charter: Charter,
+    digest: Digest,
+    start: Option<Start>,
+    entries: Vec<Entry>,
+    /// The members table: everybody who ever was one.
+    pub(crate) people: Vec<Person>,
+    /// Uses of each invitation.
+    pub(crate) uses: BTreeMap<[u8; 16], u32>,
+    /// The largest W so far.
+    pub(crate) largest: usize,
+    /// Whose dealing was proved false.
+    culprits: BTreeSet<MemberId>,
+    /// Every session's height.
+    sessions: BTreeMap<SessId, Height>,
+    /// The last certified adapter; `None` while it is the initial one and that is unknown.
+    certified: Option<Digest>,
+}
+
+/// Why a record cannot be the next one, or why a chain is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("record {height}: {what}")]
+pub struct Broken {
+    /// The record's height.
+    pub height: u64,
+    /// Which rule it breaks.
+    pub what: String,
+}
+
+/// What `ledger verify` reports of a sound chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// The newest record.
+    pub head: Digest,
+    /// Its height.
+    pub height: Height,
+    /// Rounds whose sum is certified.
+    pub rounds_opened: u32,
+    /// Rounds without survivors, and spent ones.
+    pub rounds_null: u32,
+    /// The last certified adapter, if a round was opened (or the start is known).
+    pub adapter: Option<Digest>,
+    /// The members of the next height.
+    pub members: Vec<(MemberId, PublicKey)>,
+    /// Whether the closing record is there.
+    pub finished: bool,
+}
+
+/// Checks a chain from genesis: hashes, rosters, certificates, sharers and results. R41
+///
+/// `entries` are encoded [`Decided`] values by height from 1, as [`crate::output::Table::Ledger`] holds them.
+/// Without `start` the masking contexts are not recomputed (they bind the adapter's shape).
+pub fn verify_chain<'a>(
+    charter: &Charter,
+    start: Option<Start>,
+    entries: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<Verified, Broken> {
+    let mut ledger = Ledger::new(charter.clone(), start);
+    for bytes in entries {
+        let entry = ledger.parse(bytes)?;
+        ledger.verify(&entry)?;
+        ledger.append(entry)?;
+    }
+    Ok(ledger.summary())
+}
+
+impl Ledger {
+    /// The ledger of a charter: record 0 alone.
+    pub fn new(charter: Charter, start: Option<Start>) -> Self {
+        let digest = charter.digest();
+        let people: Vec<_> = charter.members.iter().map(Person::founder).collect();
+        let mut ledger = Self {
+            certified: start.as_ref().map(|start| start.adapter),
+            largest: people.len(),
+            charter,
+            digest,
+            start,
+            entries: Vec::new(),
+            people,
+            uses: BTreeMap::new(),
+            culprits: BTreeSet::new(),
+            sessions: BTreeMap::new(),
+        };
+        ledger.note_session(Height(1));
+        ledger.note_session(Height(2));
+        ledger
+    }
+
+    /// Parses what stands at the next height of the ledger table.
+    pub fn parse(&self, bytes: &[u8]) -> Result<Entry, Broken> {
+        let broken = || self.broken("no canonical encoding");
+        let decided: Decided = crate::message::decode(bytes).map_err(|_| broken())?;
+        Entry::new(decided.record, decided.certificate).map_err(|_| broken())
+    }
+
+    /// R41. The certificate must name this record and carry a quorum of its height's members.
+    pub fn verify(&self, entry: &Entry) -> Result<(), Broken> {
+        let height = self.next();
+        if entry.certificate.record != entry.digest || entry.certificate.height != height {
+            return Err(self.broken("the certificate is of another record"));
+        }
+        let voters = self
+            .roster(height)
+            .map(|roster| roster.voters())
+            .unwrap_or_default();
+        let sess = self
+            .session_id(height)
+            .ok_or_else(|| self.broken("no such session"))?;
+        let verdict = entry.certificate.verify(sess, &voters);
+        verdict.map_err(|error| self.broken(&format!("the certificate does not hold: {error}")))
+    }
+
+    /// Appends a record whose certificate was verified.
+    pub fn append(&mut self, entry: Entry) -> Result<(), Broken> {
+        self.check(&entry.record)?;
+        self.admit(&entry.record);
+        let record = &entry.record;
+        match &record.previous {
+            Previous::Opened(adapter) => self.certified = Some(*adapter),
+            Previous::Spent { culprits, .. } => self.culprits.extend(culprits.iter().copied()),
+            Previous::None => {}
+        }
+        self.entries.push(entry);
+        self.note_session(Height(self.head().0.saturating_add(2)));
+        Ok(())
+    }
+
+    /// R40. Everything of a record that the chain alone decides.
+    pub fn check(&self, record: &Record) -> Result<(), Broken> {
+        let must = |holds: bool, what: &str| {
+            if holds {
+                Ok(())
+            } else {
+                Err(self.broken(what))
+            }
+        };
+        must(!self.finished(), "the closing record was decided before it")?;
+        must(
+            record.height == self.next() && record.epoch == 0,
+            "it names another height",
+        )?;
+        must(
+            record.before == self.head_digest(),
+            "it does not follow the head",
+        )?;
+        must(
+            record.evidence.is_empty(),
+            "evidence is not part of this version",
+        )?;
+        self.check_previous(record)?;
+        if let Some(survivors) = &record.survivors {
+            self.check_survivors(record, survivors)?;
+        }
+        self.check_sharers(&record.sharers_next)?;
+        let members = self
+            .members_after_next(record)
+            .map_err(|what| self.broken(&what))?;
+        must(
+            record.members_after_next == members,
+            "its members do not follow from the rules",
+        )
+    }
+
+    /// R42. A sum was called for if and only if it was opened or spent; a spent one leaves no survivors.
+    fn check_previous(&self, record: &Record) -> Result<(), Broken> {
+        let called = self
+            .entries
+            .last()
+            .is_some_and(|entry| entry.record.survivors.is_some());
+        let (fits, what) = match &record.previous {
+            Previous::None => (!called, "it is silent on the sum before"),
+            Previous::Opened(_) => (called, "it certifies a sum that nobody called for"),
+            Previous::Spent { culprits, silent } => {
+                let dealt = self.sharer_ids(self.head());
+                let fits = called
+                    && record.survivors.is_none()
+                    && silent.is_empty()
+                    && ascending(culprits)
+                    && culprits.iter().all(|culprit| dealt.contains(culprit));
+                (fits, "it spends what cannot be spent")
+            }
+        };
+        if fits { Ok(()) } else { Err(self.broken(what)) }
+    }
+
+    /// R20, R2. Survivors are sharers, enough of them, under the masking context of the chain.
+    fn check_survivors(&self, record: &Record, survivors: &Survivors) -> Result<(), Broken> {
+        let height = record.height;
+        let sharers = self.sharer_ids(height);
+        let ids = record.survivor_ids();
+        let n = self.roster(height).map_or(0, |roster| roster.len());
+        if !ascending(&ids) || !ids.iter().all(|id| sharers.contains(id)) {
+            return Err(self.broken("its survivors are not sharers"));
+        }
+        if ids.len() < params::survivors_min(&self.charter, n) {
+            return Err(self.broken("it has too few survivors"));
+        }
+        let adapter = match &record.previous {
+            Previous::Opened(adapter) => Some(*adapter),
+            Previous::None | Previous::Spent { .. } => self.certified,
+        };
+        if let (Some(adapter), Some(_)) = (adapter, &self.start)
+            && self.sum_id(height, &adapter) != Some(survivors.sid)
+        {
+            return Err(self.broken("its masking context does not follow from the chain"));
+        }
+        Ok(())
+    }
+
+    /// R12. Sharers are members that at least t members acknowledged; too few are none; none after the last round.
+    fn check_sharers(&self, sharers: &[Sharer]) -> Result<(), Broken> {
+        let Some(roster) = self.roster(Height(self.next().0.saturating_add(1))) else {
+            return Err(self.broken("its next height has no members"));
+        };
+        let ids: Vec<_> = sharers.iter().map(|sharer| sharer.member).collect();
+        let sound = |sharer: &Sharer| {
+            roster.contains(sharer.member)
+                && !self.culprits.contains(&sharer.member)
+                && ascending(&sharer.ackers)
+                && sharer.ackers.iter().all(|acker| roster.contains(*acker))
+                && sharer.ackers.contains(&sharer.member)
+                && sharer.ackers.len() >= roster.quorum()
+        };
+        if !ascending(&ids) || !sharers.iter().all(sound) {
+            return Err(self.broken("its sharers are not acknowledged members"));
+        }
+        if !ids.is_empty() && ids.len() < params::survivors_min(&self.charter, roster.len()) {
+            return Err(self.broken("it has too few sharers"));
+        }
+        if !ids.is_empty() && self.rounds_through(self.next()) >= self.charter.round.rounds {
+            return Err(self.broken("no sharers follow the last round"));
+        }
+        Ok(())
+    }
+
+    fn broken(&self, what: &str) -> Broken {
+        Broken {
+            height: self.next().0,
+            what: what.to_owned(),
+        }
+    }
+
+    fn note_session(&mut self, height: Height) {
+        if let Some(sess) = self.session_id(height) {
+            self.sessions.insert(sess, height);
+        }
+    }
+
+    /// The charter.
+    pub fn charter(&self) -> &Charter {
+        &self.charter
+    }
+
+    /// The charter's digest.
+    pub fn charter_digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The height of the newest record.
+    pub fn head(&self) -> Height {
+        Height(u64::try_from(self.entries.len()).unwrap_or(u64::MAX))
+    }
+
+    /// The height that is to be decided.
+    pub fn next(&self) -> Height {
+        Height(self.head().0.saturating_add(1))
+    }
+
+    /// The digest of the newest record.
+    pub fn head_digest(&self) -> Digest {
+        self.entries
+            .last()
+            .map_or(self.digest, |entry| entry.digest)
+    }
+
+    /// The decided entry of a height.
+    pub fn entry(&self, height: Height) -> Option<&Entry> {
+        let index = usize::try_from(height.0.checked_sub(1)?).ok()?;
+        self.entries.get(index)
+    }
+
+    /// The digest of a height's record.
+    pub fn record_digest(&self, height: Height) -> Option<Digest> {
+        if height.0 == 0 {
+            Some(self.digest)
+        } else {
+            self.entry(height).map(|entry| entry.digest)
+        }
+    }
+
+    /// The members of a height, if they are fixed already.
+    pub fn roster(&self, height: Height) -> Option<Roster> {
+        let ids = match height.0.checked_sub(2) {
+            None | Some(0) => (0u32..)
+                .map(MemberId)
+                .take(self.charter.members.len())
+                .collect(),
+            Some(before) => self
+                .entry(Height(before))?
+                .record
+                .members_after_next
+                .clone(),
+        };
+        Some(Roster::new(
+            ids.into_iter()
+                .filter_map(|id| Some((id, self.person(id)?.key)))
+                .collect(),
+        ))
+    }
+
+    /// A row of the members table.
+    pub fn person(&self, member: MemberId) -> Option<&Person> {
+        self.people.get(usize::try_from(member.0).ok()?)
+    }
+
+    /// The member with this key, past or present.
+    pub fn member(&self, key: &PublicKey) -> Option<MemberId> {
+        let index = self.people.iter().position(|person| person.key == *key)?;
+        u32::try_from(index).ok().map(MemberId)
+    }
+
+    /// Who shares in a height.
+    pub fn sharers(&self, height: Height) -> &[Sharer] {
+        let before = height
+            .0
+            .checked_sub(1)
+            .and_then(|before| self.entry(Height(before)));
+        before.map_or(&[], |entry| entry.record.sharers_next.as_slice())
+    }
+
+    /// Their ids.
+    pub fn sharer_ids(&self, height: Height) -> Vec<MemberId> {
+        self.sharers(height)
+            .iter()
+            .map(|sharer| sharer.member)
+            .collect()
+    }
+
+    /// The session of a height, once the record two before is known.
+    pub fn session_id(&self, height: Height) -> Option<SessId> {
+        let before = match height.0.checked_sub(2) {
+            None => Digest::ZERO,
+            Some(before) => self.record_digest(Height(before))?,
+        };
+        Some(params::session_id(&self.digest, 0, height, &before))
+    }
+
+    /// The height of a session, past or open.
+    pub fn session_height(&self, sess: &SessId) -> Option<Height> {
+        self.sessions.get(sess).copied()
+    }
+
+    /// The masking context of a height over an adapter.
+    pub fn sum_id(&self, height: Height, adapter: &Digest) -> Option<SumId> {
+        let sess = self.session_id(height)?;
+        let round = self.round(height)?;
+        let layout = &self.start.as_ref()?.layout;
+        let before = self.record_digest(Height(height.0.checked_sub(1)?))?;
+        let factor = params::factor(layout, round);
+        let terms = params::configuration_digest(&self.charter, &layout.shape, round, factor);
+        Some(params::sum_id(&sess, &before, adapter, &terms))
+    }
+
+    /// The round of a height: only heights with sharers have one.
+    pub fn round(&self, height: Height) -> Option<Round> {
+        if self.sharers(height).is_empty() {
+            None
+        } else {
+            Some(Round(self.rounds_through(height)))
+        }
+    }
+
+    /// Heights with sharers up to and with this one.
+    pub fn rounds_through(&self, height: Height) -> u32 {
+        let before = usize::try_from(height.0.saturating_sub(1)).unwrap_or(usize::MAX);
+        let rounds = self
+            .entries
+            .iter()
+            .take(before)
+            .filter(|entry| !entry.record.sharers_next.is_empty());
+        u32::try_from(rounds.count()).unwrap_or(u32::MAX)
+    }
+
+    /// R45. The height after the last round: it certifies the last result and shares nothing.
+    pub fn closing(&self, height: Height) -> bool {
+        let before = Height(height.0.saturating_sub(1));
+        self.sharers(height).is_empty() && self.rounds_through(before) >= self.charter.round.rounds
+    }
+
+    /// Whether the closing record stands.
+    pub fn finished(&self) -> bool {
+        !self.entries.is_empty() && self.closing(self.head())
+    }
+
+    /// The last certified adapter.
+    pub fn certified(&self) -> Option<Digest> {
+        self.certified
+    }
+
+    /// What became of a height's sum, by the record after it.
+    pub fn outcome(&self, height: Height) -> Option<&Previous> {
+        self.entry(Height(height.0.saturating_add(1)))
+            .map(|entry| &entry.record.previous)
+    }
+
+    /// Whether this member's dealing was proved false.
+    pub fn is_culprit(&self, member: MemberId) -> bool {
+        self.culprits.contains(&member)
+    }
+
+    /// Numbers and names of the chain.
+    pub fn summary(&self) -> Verified {
+        let heights = (1..=self.head().0).map(Height);
+        let ended = |height: &Height| self.round(*height).is_some();
+        let opened = |height: &Height| matches!(self.outcome(*height), Some(Previous::Opened(_)));
+        let lost = |height: &Height| {
+            let null = self
+                .entry(*height)
+                .is_some_and(|entry| entry.record.survivors.is_none());
+            null || matches!(self.outcome(*height), Some(Previous::Spent { .. }))
+        };
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let roster = self.roster(self.next());
+        Verified {
+            head: self.head_digest(),
+            height: self.head(),
+            rounds_opened: count(heights.clone().filter(ended).filter(opened).count()),
+            rounds_null: count(heights.filter(ended).filter(lost).count()),
+            adapter: self.certified,
+            members: roster
+                .map(|r| r.ids().zip(r.keys()).collect())
+                .unwrap_or_default(),
+            finished: self.finished(),
+        }
+    }
+}
+
+fn ascending(ids: &[MemberId]) -> bool {
+    ids.is_sorted_by(|a, b| a < b)
+}

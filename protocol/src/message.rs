@@ -1,0 +1,277 @@
+//! The bodies that envelopes carry, and their one encoding.
+//!
+//! bincode with fixed-width little-endian integers: every value has exactly one encoding, `encode(decode(x)) == x`.
+
+use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
+use bincode::{Decode, Encode};
+use conclave_crypto::agree::ExchangePublic;
+use conclave_crypto::dealing::Secret;
+use conclave_crypto::digest::Digest;
+use conclave_crypto::sign::{IdentityKey, PublicKey, SignError, Signature};
+
+use crate::decide::Certificate;
+use crate::envelope::Envelope;
+use crate::limits;
+use crate::names::{Height, MemberId, SumId};
+use crate::output::Phase;
+
+/// The session keys of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct KeyAd {
+    /// Masks are agreed with it (pk_m).
+    pub mask: ExchangePublic,
+    /// Shares are sealed to it (pk_c).
+    pub seal: ExchangePublic,
+    /// The public weight class: a power of two.
+    pub weight: u32,
+}
+
+/// What a dealer binds itself to: one leaf for each share, for all positions of the session's members.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Deal {
+    /// The dealer seals with it (pk_e).
+    pub sealer: ExchangePublic,
+    /// Leaves of the self seed's shares, by position.
+    pub own: Vec<Digest>,
+    /// Leaves of the pair key's shares, by position.
+    pub pair: Vec<Digest>,
+}
+
+/// The two shares of one dealer for one holder.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Seal {
+    /// The holder.
+    pub to: MemberId,
+    /// `share_b ‖ salt_b ‖ share_m ‖ salt_m`, sealed.
+    pub sealed: Vec<u8>,
+}
+
+/// One dealing that a holder can open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Acked {
+    /// The dealer.
+    pub dealer: MemberId,
+    /// The digest of its KeyAd.
+    pub key_ad: Digest,
+    /// The digest of its Deal.
+    pub deal: Digest,
+}
+
+/// All dealings that the sender holds shares of, by dealer.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Ack {
+    /// Ascending by dealer, at most one a dealer.
+    pub dealings: Vec<Acked>,
+}
+
+/// A masked vector, announced and (while it is small) included.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Commit {
+    /// The masking context.
+    pub sid: SumId,
+    /// Merkle root of the vector's bytes.
+    pub root: Digest,
+    /// Bytes of the vector.
+    pub length: u64,
+    /// The vector, ring elements u32 little-endian, up to the charter's inline limit.
+    pub inline: Option<Vec<u8>>,
+}
+
+/// The masked vectors that the sender holds.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Have {
+    /// Digests of the Commits, ascending.
+    pub commits: Vec<Digest>,
+}
+
+/// A share made public.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Revealed {
+    /// Whose secret it is a share of.
+    pub dealer: MemberId,
+    /// Which of the two secrets.
+    pub which: Secret,
+    /// The share.
+    pub share: [u8; 32],
+    /// The salt of its leaf.
+    pub salt: [u8; 32],
+}
+
+/// The shares that a decided record requires.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Reveal {
+    /// The record.
+    pub record: Digest,
+    /// By dealer; the sender's shares.
+    pub shares: Vec<Revealed>,
+}
+
+/// A sign of life, not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Heartbeat {
+    /// The height that the sender works at: its head's height + 1.
+    pub height: Height,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Optimiser steps done.
+    pub done: u32,
+    /// Optimiser steps ordered.
+    pub of: u32,
+}
+
+/// A member's word that somebody may enter.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Invite {
+    /// The federation.
+    pub charter: Digest,
+    /// The epoch.
+    pub epoch: u32,
+    /// Who invites.
+    pub sponsor: MemberId,
+    /// Random.
+    pub nonce: [u8; 16],
+    /// Only this key may use it, if given.
+    pub invitee: Option<PublicKey>,
+    /// How many may enter by it.
+    pub uses: u32,
+    /// Milliseconds of Unix time after which it is void; 0 = never.
+    pub expires: u64,
+    /// By the sponsor.
+    pub signature: Signature,
+}
+
+/// A newcomer's wish to enter, or that of a member removed for absence to return.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Join {
+    /// The invitation; none for one who was a member before.
+    pub invite: Option<Invite>,
+    /// Who enters: the envelope is signed with it.
+    pub key: PublicKey,
+    /// Its name, for people.
+    pub name: String,
+    /// A ledger head that it knows.
+    pub head: Digest,
+    /// That head's height.
+    pub head_height: Height,
+}
+
+/// What the sender holds of the envelope's session: whoever gets it sends the rest.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Want {
+    /// The height of the sender's ledger head: later records are wanted.
+    pub head: Height,
+    /// The first eight bytes of the digest of every envelope that it holds, ascending.
+    pub held: Vec<[u8; 8]>,
+    /// One who is no member yet shows its invitation.
+    pub invite: Option<Invite>,
+}
+
+/// A decided record with its certificate. It proves itself; whoever hands it over does not matter.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Decided {
+    /// The encoded record.
+    pub record: Vec<u8>,
+    /// The quorum's signatures.
+    pub certificate: Certificate,
+}
+
+/// The bytes are no encoding of what they should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the bytes are no canonical encoding")]
+pub struct Malformed;
+
+const FORM: Configuration<LittleEndian, Fixint, Limit<{ limits::ENVELOPE }>> =
+    bincode::config::standard()
+        .with_fixed_int_encoding()
+        .with_little_endian()
+        .with_limit::<{ limits::ENVELOPE }>();
+
+/// The one encoding of a value.
+pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
+    bincode::encode_to_vec(value, FORM)
+        .expect("our types encode, and encoding to memory does not fail")
+}
+
+/// The value of which these bytes are the one encoding.
+pub fn decode<T: Decode<()> + Encode>(bytes: &[u8]) -> Result<T, Malformed> {
+    let (value, read) = bincode::decode_from_slice::<T, _>(bytes, FORM).map_err(|_| Malformed)?;
+    if read == bytes.len() {
+        Ok(value)
+    } else {
+        Err(Malformed)
+    }
+}
+
+impl Envelope {
+    /// The bytes that travel.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// Parses the bytes that travelled.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
+        decode(bytes)
+    }
+
+    /// The name of an envelope: the digest of its bytes, signature included.
+    pub fn digest_of(bytes: &[u8]) -> Digest {
+        Digest::of("conclave/v1/envelope", &[bytes])
+    }
+}
+
+impl Invite {
+    /// Signs an invitation.
+    pub fn sign(
+        key: &IdentityKey,
+        charter: Digest,
+        sponsor: MemberId,
+        nonce: [u8; 16],
+        invitee: Option<PublicKey>,
+        uses: u32,
+        expires: u64,
+    ) -> Self {
+        let mut invite = Self {
+            charter,
+            epoch: 0,
+            sponsor,
+            nonce,
+            invitee,
+            uses,
+            expires,
+            signature: Signature([0; 64]),
+        };
+        invite.signature = key.sign(&invite.preimage());
+        invite
+    }
+
+    /// Verifies the sponsor's signature.
+    pub fn verify(&self, sponsor: &PublicKey) -> Result<(), SignError> {
+        sponsor.verify(&self.preimage(), &self.signature)
+    }
+
+    fn preimage(&self) -> Vec<u8> {
+        let mut bytes = b"conclave/v1/invite\0".to_vec();
+        let unsigned = Self {
+            signature: Signature([0; 64]),
+            ..self.clone()
+        };
+        bytes.extend_from_slice(&encode(&unsigned));
+        bytes
+    }
+}
+
+impl core::fmt::Debug for Commit {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let how = if self.inline.is_some() {
+            "inline"
+        } else {
+            "announced"
+        };
+        write!(
+            f,
+            "Commit({}, {} bytes, {how})",
+            self.root.short(),
+            self.length
+        )
+    }
+}

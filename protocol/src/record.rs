@@ -1,0 +1,141 @@
+//! The record: what one height decides.
+
+use bincode::{Decode, Encode};
+use conclave_crypto::digest::Digest;
+
+use crate::decide::Certificate;
+use crate::envelope::Envelope;
+use crate::message::{self, Malformed};
+use crate::names::{Height, MemberId, SumId};
+
+/// What one height decides, for all members alike.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Record {
+    /// The epoch of the ledger.
+    pub epoch: u32,
+    /// The height.
+    pub height: Height,
+    /// The digest of the record before.
+    pub before: Digest,
+    /// Whose masked vectors count; none for a null record.
+    pub survivors: Option<Survivors>,
+    /// Who shares in the next height: empty when fewer than the minimum dealt.
+    pub sharers_next: Vec<Sharer>,
+    /// The Joins that this record admits, ascending by key.
+    pub joins: Vec<Envelope>,
+    /// The members of the height after next, ascending.
+    pub members_after_next: Vec<MemberId>,
+    /// What became of the height before.
+    pub previous: Previous,
+    /// Signed contradictions. Reserved: must be empty.
+    pub evidence: Vec<Evidence>,
+}
+
+/// The survivors of a height.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Survivors {
+    /// The masking context of all their vectors.
+    pub sid: SumId,
+    /// Ascending by member: the digest of its Commit.
+    pub commits: Vec<(MemberId, Digest)>,
+}
+
+/// A dealer that enough holders can open.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Sharer {
+    /// The dealer.
+    pub member: MemberId,
+    /// The digest of its KeyAd.
+    pub key_ad: Digest,
+    /// The digest of its Deal.
+    pub deal: Digest,
+    /// Who acknowledged this pair, ascending, the dealer among them.
+    pub ackers: Vec<MemberId>,
+}
+
+/// What became of the sum that the record before called for.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Previous {
+    /// It called for none.
+    None,
+    /// It was opened: the digest of the new adapter.
+    Opened(Digest),
+    /// It could not be opened: everyone returns to the last certified adapter.
+    Spent {
+        /// Whose dealing is proved false.
+        culprits: Vec<MemberId>,
+        /// Holders that withheld. Reserved: must be empty.
+        silent: Vec<MemberId>,
+    },
+}
+
+/// Two envelopes of one sender for one slot.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Evidence {
+    /// The one.
+    pub first: Envelope,
+    /// The other.
+    pub second: Envelope,
+}
+
+/// A record in the chain, with what proves it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The record.
+    pub record: Record,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its encoding.
+    pub bytes: Vec<u8>,
+    /// The quorum's signatures.
+    pub certificate: Certificate,
+}
+
+impl Record {
+    /// `SHA-256("conclave/v1/record" ‖ encoding)`.
+    pub fn digest_of(bytes: &[u8]) -> Digest {
+        Digest::of("conclave/v1/record", &[bytes])
+    }
+
+    /// Parses an encoded record.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
+        message::decode(bytes)
+    }
+
+    /// The encoding.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        message::encode(self)
+    }
+
+    /// The members whose vectors count.
+    pub fn survivor_ids(&self) -> Vec<MemberId> {
+        let commits = self.survivors.as_ref().map(|s| s.commits.as_slice());
+        commits
+            .unwrap_or_default()
+            .iter()
+            .map(|(member, _)| *member)
+            .collect()
+    }
+
+    /// The members that share in the next height.
+    pub fn sharer_ids(&self) -> Vec<MemberId> {
+        self.sharers_next
+            .iter()
+            .map(|sharer| sharer.member)
+            .collect()
+    }
+}
+
+impl Entry {
+    /// Parses a record beside its certificate; nothing is verified yet.
+    pub fn new(bytes: Vec<u8>, certificate: Certificate) -> Result<Self, Malformed> {
+        let record = Record::from_bytes(&bytes)?;
+        let digest = Record::digest_of(&bytes);
+        Ok(Self {
+            record,
+            digest,
+            bytes,
+            certificate,
+        })
+    }
+}

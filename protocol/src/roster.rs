@@ -1,0 +1,87 @@
+//! The members of one height: voters, holders and candidates alike.
+
+use conclave_crypto::sign::PublicKey;
+
+use crate::decide::Voter;
+use crate::names::MemberId;
+use crate::params;
+
+/// W_r: fixed two records before its height.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roster(Vec<(MemberId, PublicKey)>);
+
+impl Roster {
+    /// The members, ascending by id.
+    pub fn new(mut members: Vec<(MemberId, PublicKey)>) -> Self {
+        members.sort_unstable();
+        members.dedup_by_key(|(id, _)| *id);
+        Self(members)
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nobody is in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many must sign, and how many shares open a secret.
+    pub fn quorum(&self) -> usize {
+        params::quorum(self.len())
+    }
+
+    /// The place of a member: Shamir's x is the place + 1.
+    pub fn place(&self, member: MemberId) -> Option<usize> {
+        self.0.binary_search_by_key(&member, |(id, _)| *id).ok()
+    }
+
+    /// Whether it is a member of the height.
+    pub fn contains(&self, member: MemberId) -> bool {
+        self.place(member).is_some()
+    }
+
+    /// The member's Shamir coordinate: its place among the members (not among the sharers) + 1.
+    pub fn x(&self, member: MemberId) -> Option<u8> {
+        self.place(member)
+            .and_then(|place| u8::try_from(place.saturating_add(1)).ok())
+    }
+
+    /// The member's identity key.
+    pub fn key(&self, member: MemberId) -> Option<&PublicKey> {
+        self.place(member)
+            .and_then(|place| self.0.get(place))
+            .map(|(_, key)| key)
+    }
+
+    /// The member with this key.
+    pub fn member(&self, key: &PublicKey) -> Option<MemberId> {
+        self.0
+            .iter()
+            .find(|(_, known)| known == key)
+            .map(|(id, _)| *id)
+    }
+
+    /// Their ids, ascending.
+    pub fn ids(&self) -> impl Iterator<Item = MemberId> + '_ {
+        self.0.iter().map(|(id, _)| *id)
+    }
+
+    /// Their keys, in the order of their ids.
+    pub fn keys(&self) -> impl Iterator<Item = PublicKey> + '_ {
+        self.0.iter().map(|(_, key)| *key)
+    }
+
+    /// As voters of the consensus engine.
+    pub fn voters(&self) -> Vec<Voter> {
+        self.0
+            .iter()
+            .map(|(member, key)| Voter {
+                member: *member,
+                key: *key,
+            })
+            .collect()
+    }
+}

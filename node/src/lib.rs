@@ -1,4 +1,9 @@
-//! The node of conclave.
+//! The node of conclave: everything that touches the world.
 
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod keys;
 pub mod learn;
 pub mod store;
+pub mod telemetry;

@@ -1,2 +1,7 @@
-//! The binary of conclave.
-fn main() {}
+//! The program `conclave`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    conclave::cli::main()
+}

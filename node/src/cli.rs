@@ -1,0 +1,120 @@
+//! The command line: which commands there are, and how they end.
+//!
+//! Results go to stdout, everything else to stderr. With `--json` the last line of stdout is one JSON object. A
+//! command that fails says why in one sentence that begins with `error: `, and ends with 1, or with 2 where a flag is
+//! at fault.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::init;
+use crate::telemetry::{self, Format};
+
+/// Fine-tune a language model together, on data that stays where it is.
+#[derive(Debug, Parser)]
+#[command(name = "conclave", version, propagate_version = true)]
+pub struct Cli {
+    /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as `conclave=debug`.
+    #[arg(
+        long,
+        global = true,
+        env = "CONCLAVE_LOG",
+        value_name = "FILTER",
+        default_value = "warn"
+    )]
+    pub log: String,
+
+    /// How it is logged.
+    #[arg(
+        long,
+        global = true,
+        env = "CONCLAVE_LOG_FORMAT",
+        value_enum,
+        default_value = "text"
+    )]
+    pub log_format: Format,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make an identity and a data folder.
+    Init(init::Args),
+}
+
+/// A flag whose value parses but cannot be meant: the command ends with 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct FlagError(pub String);
+
+/// Parses the command line and runs the command.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = telemetry::start(&cli.log, cli.log_format) {
+        return fail(&anyhow::Error::new(FlagError(error.to_string())));
+    }
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+impl Command {
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Init(args) => init::run(&args),
+        }
+    }
+}
+
+/// Prints a line of results. A reader that went away is no failure.
+pub fn print(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _gone = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Prints the one JSON object of a command.
+pub fn print_json(value: &serde_json::Value) {
+    print(&value.to_string());
+}
+
+/// Prints a line of progress or warning to stderr.
+pub fn note(line: &str) {
+    let _gone = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    note(&format!("error: {error:#}"));
+    if error.is::<FlagError>() {
+        ExitCode::from(2)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn every_command_is_well_formed_and_shows_an_example() {
+        let root = Cli::command();
+        root.clone().debug_assert();
+        let mut open = vec![root];
+        while let Some(command) = open.pop() {
+            let under: Vec<_> = command.get_subcommands().cloned().collect();
+            if under.is_empty() {
+                let help = command.clone().render_long_help().to_string();
+                assert!(help.contains("Example"), "{}: {help}", command.get_name());
+            }
+            open.extend(under);
+        }
+    }
+}

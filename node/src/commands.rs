@@ -1,0 +1,3 @@
+//! The commands: one file a verb. Each has its `Args` and a `run` that ends with a result or one sentence.
+
+pub mod init;

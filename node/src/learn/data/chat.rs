@@ -1,0 +1,245 @@
+//! The model's chat template: a conversation rendered as text, with the assistant's words marked.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, ErrorKind, Value, context};
+
+use super::{DataError, Place, Turn};
+
+/// A Jinja template from `chat_template.jinja` or `tokenizer_config.json`.
+#[derive(Debug)]
+pub(super) struct Chat {
+    environment: Environment<'static>,
+    bos: String,
+    eos: String,
+}
+
+const NAME: &str = "chat";
+
+impl Chat {
+    /// The template of a model's folder; `None` if it has none.
+    pub(super) fn open(model: &Path) -> Result<Option<Self>, DataError> {
+        let path = model.join("tokenizer_config.json");
+        let settings = if path.exists() {
+            json(&path)?
+        } else {
+            serde_json::Value::Null
+        };
+        let (path, source) = match std::fs::read_to_string(model.join("chat_template.jinja")) {
+            Ok(source) => (model.join("chat_template.jinja"), source),
+            Err(_) => match template_of(&settings) {
+                Some(source) => (path, source),
+                None => return Ok(None),
+            },
+        };
+        Self::new(
+            source,
+            special(&settings, "bos_token"),
+            special(&settings, "eos_token"),
+            &path,
+        )
+        .map(Some)
+    }
+
+    fn new(source: String, bos: String, eos: String, path: &Path) -> Result<Self, DataError> {
+        let wrong = |error: minijinja::Error| {
+            DataError::tokenizer(
+                path,
+                format!("the chat template is malformed: {error}; mend it"),
+            )
+        };
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()
+            .map_err(wrong)?;
+        environment.set_syntax(syntax);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function(
+            "raise_exception",
+            |why: String| -> Result<Value, minijinja::Error> {
+                Err(minijinja::Error::new(ErrorKind::InvalidOperation, why))
+            },
+        );
+        environment
+            .add_template_owned(NAME, source)
+            .map_err(wrong)?;
+        Ok(Self {
+            environment,
+            bos,
+            eos,
+        })
+    }
+
+    /// The conversation as text and the byte ranges of the assistant's turns, with the marks that
+    /// the template sets behind them.
+    pub(super) fn render(
+        &self,
+        turns: &[Turn],
+        at: &Place,
+    ) -> Result<(String, Vec<Range<usize>>), DataError> {
+        let whole = self.text(turns, false, at)?;
+        let mut spoken = Vec::new();
+        for (index, _) in turns
+            .iter()
+            .enumerate()
+            .filter(|(_, turn)| turn.role == "assistant")
+        {
+            let start = self.text(&turns[..index], true, at)?;
+            let end = self.text(&turns[..=index], false, at)?;
+            if !whole.starts_with(&end) || !end.starts_with(&start) {
+                let what = "the model's chat template rewrites earlier turns, so that turn "
+                    .to_owned()
+                    + &format!("{index} cannot be scored; give prompt and completion instead");
+                return Err(DataError::Malformed {
+                    at: at.clone(),
+                    what,
+                });
+            }
+            spoken.push(start.len()..end.len());
+        }
+        Ok((whole, spoken))
+    }
+
+    fn text(&self, turns: &[Turn], prompt: bool, at: &Place) -> Result<String, DataError> {
+        let messages: Vec<Value> = turns
+            .iter()
+            .map(|turn| context! { role => turn.role.as_str(), content => turn.content.as_str() })
+            .collect();
+        let known = context! {
+            messages => messages,
+            bos_token => self.bos.as_str(),
+            eos_token => self.eos.as_str(),
+            add_generation_prompt => prompt,
+        };
+        let rendered = self
+            .environment
+            .get_template(NAME)
+            .and_then(|template| template.render(known));
+        rendered.map_err(|error| DataError::Malformed {
+            at: at.clone(),
+            what: format!(
+                "field messages does not fit the model's chat template: {error}; change the turns"
+            ),
+        })
+    }
+}
+
+/// A JSON file of a model's folder.
+pub(super) fn json(path: &Path) -> Result<serde_json::Value, DataError> {
+    let unreadable = |source| DataError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    serde_json::from_str(&text).map_err(|error| {
+        let path = PathBuf::from(path);
+        DataError::Tokenizer {
+            path,
+            what: format!("no valid JSON: {error}; fetch the model again"),
+        }
+    })
+}
+
+fn template_of(settings: &serde_json::Value) -> Option<String> {
+    match settings.get("chat_template")? {
+        serde_json::Value::String(source) => Some(source.clone()),
+        serde_json::Value::Array(several) => several
+            .iter()
+            .find(|one| one.get("name").is_some_and(|name| name == "default"))
+            .and_then(|one| one.get("template")?.as_str().map(str::to_owned)),
+        _ => None,
+    }
+}
+
+fn special(settings: &serde_json::Value, name: &str) -> String {
+    let value = settings.get(name);
+    let text = value.and_then(|value| value.as_str().or_else(|| value.get("content")?.as_str()));
+    text.unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const CHATML: &str = "{% for message in messages %}\n{{'<|im_start|>' + message['role'] + '\\n' + \
+        message['content'].strip() + '<|im_end|>' + '\\n'}}{% endfor %}\n\
+        {% if add_generation_prompt %}\n{{ '<|im_start|>assistant\\n' }}{% endif %}";
+
+    fn turn(role: &str, content: &str) -> Turn {
+        Turn {
+            role: role.into(),
+            content: content.into(),
+        }
+    }
+
+    fn at() -> Place {
+        Place {
+            file: Arc::from(Path::new("rows.jsonl")),
+            line: 4,
+        }
+    }
+
+    fn chat(source: &str) -> Result<Chat, DataError> {
+        Chat::new(
+            source.into(),
+            "<s>".into(),
+            "</s>".into(),
+            Path::new("tokenizer_config.json"),
+        )
+    }
+
+    #[test]
+    fn assistant_turns_are_marked() {
+        let turns = [
+            turn("user", "hi "),
+            turn("assistant", "yo"),
+            turn("user", "more"),
+            turn("assistant", "so"),
+        ];
+        let (whole, spoken) = chat(CHATML)
+            .expect("parsed")
+            .render(&turns, &at())
+            .expect("rendered");
+        let words: Vec<_> = spoken
+            .into_iter()
+            .map(|range| whole[range].to_owned())
+            .collect();
+        assert_eq!(words, ["yo<|im_end|>\n", "so<|im_end|>\n"]);
+        assert!(
+            whole.starts_with("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo"),
+            "{whole}"
+        );
+    }
+
+    #[test]
+    fn templates_that_refuse_or_rewrite_are_reported_with_the_line() {
+        let refusing = chat("{{ raise_exception('roles must alternate') }}").expect("parsed");
+        let turns = [
+            turn("user", "a"),
+            turn("assistant", "b"),
+            turn("assistant", "c"),
+        ];
+        let said = refusing
+            .render(&turns, &at())
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            said.starts_with("rows.jsonl:4: ") && said.contains("roles must alternate"),
+            "{said}"
+        );
+        let rewriting = chat("{{ messages | length }}{{ messages[-1].content }}").expect("parsed");
+        let said = rewriting
+            .render(&turns, &at())
+            .expect_err("refused")
+            .to_string();
+        assert!(said.contains("rewrites earlier turns"), "{said}");
+        assert!(chat("{% for %}").is_err());
+    }
+}

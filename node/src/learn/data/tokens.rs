@@ -1,0 +1,379 @@
+//! Rows into token ids, with the tokens that count for the loss marked.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+use super::chat::{Chat, json};
+use super::{DataError, Form, Row};
+
+/// One row as the trainer sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// Token ids, at most `sequence_len`.
+    pub ids: Vec<u32>,
+    /// Whether each token counts as a target; as long as `ids`, the first never does.
+    pub scored: Vec<bool>,
+}
+
+impl Example {
+    /// How many tokens count for the loss.
+    pub fn targets(&self) -> usize {
+        self.scored.iter().filter(|&&scored| scored).count()
+    }
+}
+
+/// All rows of a data set as examples.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokenised {
+    /// The rows with at least one scored token, in their order.
+    pub examples: Vec<Example>,
+    /// How many rows were cut to `sequence_len`.
+    pub cut: usize,
+    /// How many rows were left out because no token of theirs counts.
+    pub unscored: usize,
+}
+
+/// A model's tokenizer with what it needs to score rows.
+#[derive(Debug)]
+pub struct Tokens {
+    tokenizer: Tokenizer,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    chat: Option<Chat>,
+    vocab_size: usize,
+}
+
+impl Tokens {
+    /// Opens `tokenizer.json`, `config.json` and, if present, the chat template of a model's folder.
+    pub fn open(model: &Path) -> Result<Self, DataError> {
+        let path = model.join("config.json");
+        let config = json(&path)?;
+        let vocab_size = config
+            .get("vocab_size")
+            .and_then(Value::as_u64)
+            .unwrap_or(0);
+        let vocab_size = usize::try_from(vocab_size).unwrap_or(0);
+        if vocab_size == 0 {
+            let what = "vocab_size is missing or no positive number; fetch the model again";
+            return Err(DataError::tokenizer(&path, what));
+        }
+        let id = |name: &str| first_id(config.get(name)).filter(|&id| (id as usize) < vocab_size);
+        let (bos, eos) = (id("bos_token_id"), id("eos_token_id"));
+        let path = model.join("tokenizer.json");
+        let bytes = std::fs::read(&path).map_err(|source| DataError::Unreadable {
+            path: path.clone(),
+            source,
+        })?;
+        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| {
+            DataError::tokenizer(&path, format!("no tokenizer: {error}; fetch it again"))
+        })?;
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|error| {
+            DataError::tokenizer(&path, format!("truncation stays on: {error}; remove it"))
+        })?;
+        let highest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;
+        if highest >= vocab_size {
+            let what = format!(
+                "the tokenizer has ids up to {highest}, but the model's vocab_size is {vocab_size}; \
+                 use the tokenizer that belongs to the model"
+            );
+            return Err(DataError::tokenizer(&path, what));
+        }
+        Ok(Self {
+            tokenizer,
+            bos,
+            eos,
+            chat: Chat::open(model)?,
+            vocab_size,
+        })
+    }
+
+    /// The number of ids that the model knows.
+    pub const fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The id that begins a text, if the model has one.
+    pub const fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The id that ends a text, if the model has one.
+    pub const fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// The ids that a text to be continued begins with; BOS alone for the empty text.
+    pub fn prompt(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let ids = self.encode(text, true)?;
+        if ids.is_empty() {
+            Ok(self.bos.into_iter().collect())
+        } else {
+            Ok(ids)
+        }
+    }
+
+    /// The text of `ids`, without special tokens.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
+        self.tokenizer
+            .decode(ids, true)
+            .map_err(|error| self.fault(&error.to_string()))
+    }
+
+    /// One row as token ids, and whether it had to be cut to `sequence_len`.
+    ///
+    /// `text` is scored whole, `prompt` and `completion` on the completion, `messages` on the
+    /// assistant's turns; the first two are followed by EOS where the model has one.
+    pub fn tokenise(&self, row: &Row, sequence_len: usize) -> Result<(Example, bool), DataError> {
+        let (mut ids, mut scored) = match &row.form {
+            Form::Text(text) => {
+                let ids = self.encode(text, true)?;
+                let scored = vec![true; ids.len()];
+                (ids, scored)
+            }
+            Form::Pair { prompt, completion } => {
+                let mut ids = self.encode(prompt, true)?;
+                let mut scored = vec![false; ids.len()];
+                ids.extend(self.encode(completion, false)?);
+                scored.resize(ids.len(), true);
+                (ids, scored)
+            }
+            Form::Turns(_) => self.conversation(row)?,
+        };
+        if let (Some(eos), false) = (self.eos, matches!(row.form, Form::Turns(_))) {
+            ids.push(eos);
+            scored.push(true);
+        }
+        let cut = ids.len() > sequence_len;
+        ids.truncate(sequence_len);
+        scored.truncate(sequence_len);
+        if let Some(first) = scored.first_mut() {
+            *first = false;
+        }
+        Ok((Example { ids, scored }, cut))
+    }
+
+    /// All rows, in their order; rows that leave nothing to score are counted and left out.
+    pub fn tokenise_all(&self, rows: &[Row], sequence_len: usize) -> Result<Tokenised, DataError> {
+        let examples: Vec<(Example, bool)> = rows
+            .par_iter()
+            .map(|row| self.tokenise(row, sequence_len))
+            .collect::<Result<_, _>>()?;
+        let cut = examples.iter().filter(|(_, cut)| *cut).count();
+        let examples = examples.into_iter().map(|(example, _)| example);
+        let examples: Vec<_> = examples.filter(|example| example.targets() > 0).collect();
+        if examples.is_empty() {
+            return Err(DataError::NothingScored {
+                rows: rows.len(),
+                sequence_len,
+            });
+        }
+        let unscored = rows.len() - examples.len();
+        Ok(Tokenised {
+            examples,
+            cut,
+            unscored,
+        })
+    }
+
+    fn conversation(&self, row: &Row) -> Result<(Vec<u32>, Vec<bool>), DataError> {
+        let (Form::Turns(turns), Some(chat)) = (&row.form, &self.chat) else {
+            let what = "field messages needs a chat template, and the model's tokenizer_config.json has none; \
+                        give prompt and completion instead";
+            return Err(DataError::Malformed {
+                at: row.at.clone(),
+                what: what.into(),
+            });
+        };
+        let (whole, spoken) = chat.render(turns, &row.at)?;
+        let encoding = self
+            .tokenizer
+            .encode(whole.as_str(), false)
+            .map_err(|error| self.fault(&error.to_string()))?;
+        let within = |&(start, end): &(usize, usize)| {
+            spoken
+                .iter()
+                .any(|range| start < range.end && end.max(start + 1) > range.start)
+        };
+        let scored = encoding.get_offsets().iter().map(within).collect();
+        Ok((encoding.get_ids().to_vec(), scored))
+    }
+
+    fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, DataError> {
+        let encoding = self.tokenizer.encode_fast(text, special);
+        encoding
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(|error| self.fault(&error.to_string()))
+    }
+
+    #[expect(
+        clippy::unused_self,
+        reason = "only an open tokenizer can fail at a text"
+    )]
+    fn fault(&self, error: &str) -> DataError {
+        let what = format!("the tokenizer failed on a text: {error}; fetch the model again");
+        DataError::tokenizer(Path::new("tokenizer.json"), what)
+    }
+}
+
+fn first_id(value: Option<&Value>) -> Option<u32> {
+    let value = match value? {
+        Value::Array(several) => several.first()?,
+        one => one,
+    };
+    value.as_u64().and_then(|id| u32::try_from(id).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::Place;
+    use super::*;
+
+    const BYTES: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [
+        {"id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
+         "normalized": false, "special": true},
+        {"id": 1, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
+         "normalized": false, "special": true}],
+        "normalizer": null,
+        "pre_tokenizer": {"type": "Split", "pattern": {"String": ""}, "behavior": "Isolated", "invert": false},
+        "post_processor": {"type": "TemplateProcessing",
+          "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+          "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+          "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}},
+        "decoder": {"type": "Fuse"},
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+          "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+          "vocab": {"<s>": 0, "</s>": 1, "a": 2, "b": 3, "c": 4, "U": 5, "A": 6, "|": 7}, "merges": []}}"#;
+
+    fn model(config: &str, settings: Option<&str>) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let write =
+            |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("written");
+        write("config.json", config);
+        write("tokenizer.json", BYTES);
+        if let Some(settings) = settings {
+            write("tokenizer_config.json", settings);
+        }
+        dir
+    }
+
+    fn row(line: &str) -> Row {
+        Row::parse(
+            line,
+            Place {
+                file: Arc::from(Path::new("rows.jsonl")),
+                line: 1,
+            },
+        )
+        .expect("a row")
+    }
+
+    fn marked(tokens: &Tokens, line: &str, sequence_len: usize) -> (Vec<u32>, String, bool) {
+        let (example, cut) = tokens
+            .tokenise(&row(line), sequence_len)
+            .expect("tokenised");
+        assert_eq!(example.ids.len(), example.scored.len());
+        let marks = example
+            .scored
+            .iter()
+            .map(|&scored| if scored { 'x' } else { '.' })
+            .collect();
+        (example.ids, marks, cut)
+    }
+
+    #[test]
+    fn what_is_scored_follows_the_form() {
+        let dir = model(
+            r#"{"vocab_size": 8, "eos_token_id": [1, 0], "bos_token_id": 0}"#,
+            None,
+        );
+        let tokens = Tokens::open(dir.path()).expect("opened");
+        let marked = |line, most| marked(&tokens, line, most);
+        assert_eq!(
+            marked(r#"{"text": "abc"}"#, 64),
+            (vec![0, 2, 3, 4, 1], ".xxxx".into(), false)
+        );
+        let pair = r#"{"prompt": "ab", "completion": "ca"}"#;
+        assert_eq!(
+            marked(pair, 64),
+            (vec![0, 2, 3, 4, 2, 1], "...xxx".into(), false)
+        );
+        assert_eq!(marked(pair, 4), (vec![0, 2, 3, 4], "...x".into(), true));
+        assert_eq!(
+            marked(r#"{"prompt": "", "completion": "c"}"#, 64),
+            (vec![0, 4, 1], ".xx".into(), false)
+        );
+        assert_eq!(tokens.prompt("").expect("ids"), [0]);
+        assert_eq!(tokens.decode(&[0, 2, 3, 1]).expect("text"), "ab");
+    }
+
+    #[test]
+    fn without_eos_none_is_added() {
+        let dir = model(r#"{"vocab_size": 8}"#, None);
+        let tokens = Tokens::open(dir.path()).expect("opened");
+        assert_eq!(
+            marked(&tokens, r#"{"text": "abc"}"#, 64),
+            (vec![0, 2, 3, 4], ".xxx".into(), false)
+        );
+        let rows = [row(r#"{"text": "abcabc"}"#), row(r#"{"text": ""}"#)];
+        let all = tokens.tokenise_all(&rows, 4).expect("tokenised");
+        assert_eq!((all.examples.len(), all.cut, all.unscored), (1, 1, 1));
+        let none = tokens
+            .tokenise_all(&rows[1..], 4)
+            .expect_err("refused")
+            .to_string();
+        assert!(none.contains("none of the 1 rows"), "{none}");
+    }
+
+    #[test]
+    fn assistant_turns_are_scored_through_the_chat_template() {
+        let template = r#"{"bos_token": {"content": "<s>"}, "chat_template":
+            "{{ bos_token }}{% for m in messages %}{{ 'A' if m.role == 'assistant' else 'U' }}{{ m.content }}|{% endfor %}{% if add_generation_prompt %}A{% endif %}"}"#;
+        let dir = model(r#"{"vocab_size": 8, "eos_token_id": 1}"#, Some(template));
+        let tokens = Tokens::open(dir.path()).expect("opened");
+        let line = r#"{"messages": [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "c"},
+            {"role": "user", "content": "a"}, {"role": "assistant", "content": "bb"}]}"#;
+        let (ids, marks, _) = marked(&tokens, line, 64);
+        assert_eq!(ids, [0, 5, 2, 3, 7, 6, 4, 7, 5, 2, 7, 6, 3, 3, 7]);
+        assert_eq!(marks, "......xx....xxx");
+        let bare = Tokens::open(model(r#"{"vocab_size": 8}"#, None).path()).expect("opened");
+        let said = bare
+            .tokenise(&row(line), 64)
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            said.starts_with("rows.jsonl:1: field messages needs a chat template"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_tokenizer_that_does_not_fit_is_refused() {
+        let dir = model(r#"{"vocab_size": 6}"#, None);
+        let said = Tokens::open(dir.path()).expect_err("refused").to_string();
+        assert!(
+            said.contains("ids up to 7, but the model's vocab_size is 6"),
+            "{said}"
+        );
+        let dir = model("{}", None);
+        let said = Tokens::open(dir.path()).expect_err("refused").to_string();
+        assert!(
+            said.contains("config.json: vocab_size is missing"),
+            "{said}"
+        );
+        std::fs::write(dir.path().join("config.json"), r#"{"vocab_size": 8}"#).expect("written");
+        std::fs::write(dir.path().join("tokenizer.json"), &BYTES[..200]).expect("written");
+        let said = Tokens::open(dir.path()).expect_err("refused").to_string();
+        assert!(said.contains("tokenizer.json: no tokenizer: "), "{said}");
+        std::fs::remove_file(dir.path().join("tokenizer.json")).expect("removed");
+        assert!(matches!(
+            Tokens::open(dir.path()),
+            Err(DataError::Unreadable { .. })
+        ));
+    }
+}

@@ -7,7 +7,7 @@ use core::fmt;
 
 use hkdf::Hkdf;
 use sha2::Sha256;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::agree::ExchangeKey;
 use crate::digest::Digest;
@@ -24,7 +24,7 @@ pub enum Secret {
     PairKey,
 }
 
-/// One holder's part: a share and the salt of its leaf. `Debug` prints the name only.
+/// One holder's part: a share and the salt of its leaf. `Debug` prints the name only; wiped when dropped.
 #[derive(Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Share {
     /// The Shamir share of the seed.
@@ -33,11 +33,9 @@ pub struct Share {
     pub salt: [u8; 32],
 }
 
-/// All that follows from one seed. Silent in `Debug`, wiped when dropped.
+/// All that follows from one seed: a part and a leaf for every holder. Silent in `Debug`, wiped when dropped.
 pub struct Dealing {
-    seed: Zeroizing<[u8; 32]>,
-    coefficients: Vec<Zeroizing<[u8; 32]>>,
-    sess: Digest,
+    shares: Vec<Share>,
     leaves: Vec<Digest>,
 }
 
@@ -46,6 +44,9 @@ pub struct SelfSecret(pub(crate) Zeroizing<[u8; 32]>);
 
 impl Dealing {
     /// Derives the dealing of `seed` among `holders` positions (x = 1..=holders), `threshold` of which open it.
+    ///
+    /// # Panics
+    /// If `threshold` is 0.
     pub fn derive(
         seed: &[u8; 32],
         sess: &Digest,
@@ -54,27 +55,34 @@ impl Dealing {
         threshold: u8,
         holders: u8,
     ) -> Self {
+        assert!(threshold > 0, "a threshold is at least one");
+        let derive = Hkdf::<Sha256>::new(Some(sess.as_bytes()), seed);
         let coefficients = (1..threshold)
-            .map(|k| expand(seed, sess, &[b"coef", &[k]]))
+            .map(|k| expand(&derive, &[b"coef", &[k]]))
             .collect::<Vec<Zeroizing<[u8; 32]>>>();
-        let mut dealing = Self {
-            seed: Zeroizing::new(*seed),
-            coefficients,
-            sess: *sess,
-            leaves: Vec::with_capacity(holders.into()),
-        };
-        dealing.leaves = (1..=holders)
-            .map(|x| leaf(sess, dealer, which, x, &dealing.share(x)))
-            .collect();
-        dealing
+        let (shares, leaves) = (1..=holders)
+            .map(|x| {
+                let share = Share {
+                    share: shamir::share_at(seed, &coefficients, x),
+                    salt: *expand(&derive, &[b"salt", &[x]]),
+                };
+                let leaf = leaf(sess, dealer, which, x, &share);
+                (share, leaf)
+            })
+            .unzip();
+        Self { shares, leaves }
     }
 
-    /// The part of the holder at position `x` (1 and up).
+    /// The part of the holder at position `x`.
+    ///
+    /// # Panics
+    /// If no holder has that position: they go from 1 to the number of holders.
     pub fn share(&self, x: u8) -> Share {
-        Share {
-            share: shamir::share_at(&self.seed, &self.coefficients, x),
-            salt: *expand(&self.seed, &self.sess, &[b"salt", &[x]]),
-        }
+        usize::from(x)
+            .checked_sub(1)
+            .and_then(|at| self.shares.get(at))
+            .expect("a holder's position goes from 1 to the number of holders")
+            .clone()
     }
 
     /// The leaves of all positions, x = 1 first.
@@ -85,12 +93,13 @@ impl Dealing {
 
 /// `b_i = HKDF(salt = sess, ikm = seed_b, info = "b")`.
 pub fn self_secret(seed: &[u8; 32], sess: &Digest) -> SelfSecret {
-    SelfSecret(expand(seed, sess, &[b"b"]))
+    SelfSecret(expand(&Hkdf::new(Some(sess.as_bytes()), seed), &[b"b"]))
 }
 
 /// `sk_m = HKDF(salt = sess, ikm = seed_m, info = "m")`.
 pub fn mask_key(seed: &[u8; 32], sess: &Digest) -> ExchangeKey {
-    ExchangeKey::from_bytes(&expand(seed, sess, &[b"m"]))
+    let derive = Hkdf::new(Some(sess.as_bytes()), seed);
+    ExchangeKey::from_bytes(&expand(&derive, &[b"m"]))
 }
 
 /// `H("conclave/v1/leaf" ‖ sess ‖ dealer ‖ kind ‖ x ‖ share ‖ salt)`.
@@ -111,12 +120,19 @@ pub fn leaf(sess: &Digest, dealer: u32, which: Secret, x: u8, share: &Share) -> 
     )
 }
 
-fn expand(seed: &[u8; 32], sess: &Digest, info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+fn expand(derive: &Hkdf<Sha256>, info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     let mut out = Zeroizing::new([0; 32]);
-    Hkdf::<Sha256>::new(Some(sess.as_bytes()), seed)
+    derive
         .expand_multi_info(info, out.as_mut())
         .expect("32 bytes are within HKDF's limit");
     out
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.share.zeroize();
+        self.salt.zeroize();
+    }
 }
 
 impl fmt::Debug for Dealing {

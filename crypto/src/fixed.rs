@@ -7,12 +7,13 @@ use sha2::{Digest as _, Sha256};
 use crate::digest::Digest;
 use crate::fraction::Fraction;
 
-/// The scale of a federation: integer steps per unit, and the clamp in steps.
+/// The scale of a federation: integer steps per unit, the clamp in steps, and the heaviest weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scale {
     steps: u32,
     bound: u32,
     clamp: Fraction,
+    weight_max: u32,
 }
 
 /// Why a charter leaves no room in the ring.
@@ -32,9 +33,17 @@ pub enum Infeasible {
         /// The scale that came out.
         steps: u64,
     },
+    /// Fewer than [`STEPS_MIN`] steps remain between zero and the clamp.
+    #[error(
+        "members_max x weight_max leaves only {levels} steps below the clamp in the 32-bit ring, fewer than {STEPS_MIN}: lower one of them"
+    )]
+    Narrow {
+        /// The clamp in steps.
+        levels: u64,
+    },
 }
 
-/// The coarsest scale that is accepted: about three decimal digits.
+/// The coarsest scale that is accepted, for a unit and below the clamp: three decimal digits.
 pub const STEPS_MIN: u64 = 1000;
 
 const HALF_RING: u64 = (1 << 31) - 1;
@@ -62,18 +71,26 @@ impl Scale {
         if steps < STEPS_MIN {
             return Err(Infeasible::Coarse { steps });
         }
-        let bound = u32::try_from(clamp.floor_of(steps)).map_err(|_| Infeasible::Zero)?;
-        let steps = u32::try_from(steps).map_err(|_| Infeasible::Zero)?;
+        let levels = clamp.floor_of(steps);
+        if levels < STEPS_MIN {
+            return Err(Infeasible::Narrow { levels });
+        }
         Ok(Self {
-            steps,
-            bound,
+            steps: u32::try_from(steps).expect("at most 2^31 − 1"),
+            bound: u32::try_from(levels).expect("s · c is at most 2^31 − 1"),
             clamp: *clamp,
+            weight_max,
         })
     }
 
     /// Integer steps for a unit: s.
     pub const fn steps(&self) -> u32 {
         self.steps
+    }
+
+    /// The heaviest weight for which the sum cannot overflow.
+    pub const fn weight_max(&self) -> u32 {
+        self.weight_max
     }
 
     /// The clamp c.
@@ -173,9 +190,44 @@ mod tests {
             scale(200, 65_536, "1000").err(),
             Some(Infeasible::Coarse { steps: 0 })
         );
+        assert_eq!(
+            scale(200, 16_384, "0.01").err(),
+            Some(Infeasible::Narrow { levels: 655 })
+        );
+        assert_eq!(
+            scale(1, 1, "0.000000001").err(),
+            Some(Infeasible::Narrow { levels: 2 })
+        );
     }
 
     proptest! {
+        /// The extreme: every member at its heaviest weight, every coordinate beyond the clamp.
+        #[test]
+        fn no_feasible_charter_overflows(
+            members in 1..255_u32, weight in 1..100_000_u32, whole in 0..1000_u32, part in 0..1000_u32,
+        ) {
+            if let Ok(scale) = scale(members, weight, &format!("{whole}.{part:03}")) {
+                for far in [f32::MAX, f32::MIN] {
+                    let sum = i64::from(scale.quantise(far)) * i64::from(members) * i64::from(weight);
+                    prop_assert!(sum.abs() <= i64::from(i32::MAX), "{scale:?}");
+                    let ring = u32::from_le_bytes(i32::try_from(sum).expect("no overflow").to_le_bytes());
+                    prop_assert!(scale.is_in_range(&[ring], u64::from(members) * u64::from(weight)));
+                    let fewer = u64::from(members) * u64::from(weight) - 1;
+                    prop_assert!(!scale.is_in_range(&[ring], fewer));
+                }
+            }
+        }
+
+        /// The ring is a group: any order of additions and subtractions gives the plain sum.
+        #[test]
+        fn wrapping_sums_come_back(values in prop::collection::vec(-1.0..1.0_f32, 1..64), mask: u32) {
+            let scale = scale(64, 1, "1.0").expect("feasible");
+            let steps: Vec<i32> = values.iter().map(|value| scale.quantise(*value)).collect();
+            let plain: i64 = steps.iter().map(|value| i64::from(*value)).sum();
+            let ring = steps.iter().rev().fold(mask, |sum, value| sum.wrapping_add(value.cast_unsigned()));
+            prop_assert_eq!(i64::from(centred(ring.wrapping_sub(mask))), plain);
+        }
+
         #[test]
         fn no_sum_overflows_and_the_error_is_half_a_step_a_member(
             members in 1..200_u32, weight in 1..64_u32, values in prop::collection::vec(-2.0..2.0_f32, 1..200),

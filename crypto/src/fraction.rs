@@ -3,8 +3,11 @@
 use core::fmt;
 use core::str::FromStr;
 
+use bincode::de::Decoder;
+use bincode::error::DecodeError;
+
 /// A non-negative decimal number: `numerator / denominator`, the denominator a power of ten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bincode::Encode)]
 pub struct Fraction {
     numerator: u64,
     denominator: u64,
@@ -19,7 +22,26 @@ pub struct NotAFraction(String);
 
 const DIGITS_MAX: usize = 9;
 
+/// Ten to the power of [`DIGITS_MAX`].
+const LIMIT: u64 = 1_000_000_000;
+
 impl Fraction {
+    /// The fraction of two parts in their one form: the denominator a power of ten up to 10^9, the numerator no
+    /// multiple of ten over a denominator above one, the value below 10^9.
+    pub fn new(numerator: u64, denominator: u64) -> Option<Self> {
+        let is_power = denominator.checked_ilog10().is_some_and(|places| {
+            denominator <= LIMIT && denominator == 10_u64.saturating_pow(places)
+        });
+        let is_small = denominator
+            .checked_mul(LIMIT)
+            .is_some_and(|limit| numerator < limit);
+        let is_reduced = denominator == 1 || !numerator.is_multiple_of(10);
+        (is_power && is_small && is_reduced).then_some(Self {
+            numerator,
+            denominator,
+        })
+    }
+
     /// The number above the line.
     pub const fn numerator(&self) -> u64 {
         self.numerator
@@ -74,12 +96,17 @@ impl FromStr for Fraction {
         let part = part.trim_end_matches('0');
         let numerator = format!("{whole}{part}").parse().map_err(|_| refused())?;
         let places = u32::try_from(part.len()).map_err(|_| refused())?;
-        Ok(Self {
-            numerator,
-            denominator: 10_u64.pow(places),
-        })
+        Self::new(numerator, 10_u64.saturating_pow(places)).ok_or_else(refused)
     }
 }
+
+impl<Context> bincode::Decode<Context> for Fraction {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let (numerator, denominator) = bincode::Decode::decode(decoder)?;
+        Self::new(numerator, denominator).ok_or(DecodeError::Other("no decimal fraction"))
+    }
+}
+bincode::impl_borrow_decode!(Fraction);
 
 impl fmt::Display for Fraction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,6 +125,8 @@ impl fmt::Display for Fraction {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -113,6 +142,35 @@ mod tests {
         assert_eq!(fraction.floor_of(7), 1);
         assert!(fraction.is_below(1, 3));
         assert!(!"0.34".parse::<Fraction>().expect("good").is_below(1, 3));
+    }
+
+    proptest! {
+        #[test]
+        fn there_is_one_form_and_it_round_trips(whole in 0..LIMIT, part in 0..LIMIT) {
+            let fraction: Fraction = format!("{whole}.{part:09}").parse().expect("good");
+            prop_assert_eq!(fraction.to_string().parse::<Fraction>().expect("its own text"), fraction);
+            let config = bincode::config::standard().with_fixed_int_encoding();
+            let bytes = bincode::encode_to_vec(fraction, config).expect("encodes");
+            let (decoded, used): (Fraction, usize) =
+                bincode::decode_from_slice(&bytes, config).expect("decodes");
+            prop_assert_eq!((decoded, used), (fraction, 16));
+            let exact = u128::from(whole) * u128::from(LIMIT) + u128::from(part);
+            prop_assert_eq!(
+                exact * u128::from(fraction.denominator()),
+                u128::from(fraction.numerator()) * u128::from(LIMIT)
+            );
+        }
+
+        #[test]
+        fn foreign_bytes_never_panic(numerator: u64, denominator: u64, digits in 0..30_u32) {
+            let config = bincode::config::standard().with_fixed_int_encoding();
+            for denominator in [denominator, 0, 10_u64.saturating_pow(digits)] {
+                let bytes = bincode::encode_to_vec((numerator, denominator), config).expect("encodes");
+                if let Ok((fraction, _)) = bincode::decode_from_slice::<Fraction, _>(&bytes, config) {
+                    prop_assert_eq!(fraction.to_string().parse::<Fraction>().expect("its own text"), fraction);
+                }
+            }
+        }
     }
 
     #[test]

@@ -2,9 +2,17 @@
 //!
 //! Each step consumes the last, and only [`Masked`] has an encoder: a leak does not compile.
 //!
+//! ```
+//! fn encoded<T: bincode::Encode>() {}
+//! encoded::<conclave_crypto::ladder::Masked>();
+//! ```
 //! ```compile_fail
 //! fn encoded<T: bincode::Encode>() {}
 //! encoded::<conclave_crypto::ladder::Delta>();
+//! ```
+//! ```compile_fail
+//! fn encoded<T: bincode::Encode>() {}
+//! encoded::<conclave_crypto::ladder::Clipped>();
 //! ```
 //! ```compile_fail
 //! fn encoded<T: bincode::Encode>() {}
@@ -14,14 +22,24 @@
 //! fn encoded<T: bincode::Encode>() {}
 //! encoded::<conclave_crypto::ladder::Noised>();
 //! ```
-//! ```compile_fail
-//! fn twice(noised: conclave_crypto::ladder::Noised, net: conclave_crypto::ladder::NetMask) {
-//!     let copy = net.clone();
+//! A net mask is used once:
+//! ```
+//! # use conclave_crypto::ladder::{Masked, NetMask, Noised};
+//! fn once(noised: Noised, net: NetMask) -> Masked {
+//!     noised.mask(net)
 //! }
 //! ```
+//! ```compile_fail
+//! # use conclave_crypto::ladder::{Masked, NetMask, Noised};
+//! fn twice(one: Noised, other: Noised, net: NetMask) -> [Masked; 2] {
+//!     [one.mask(net), other.mask(net)]
+//! }
 //! ```
-//! fn encoded<T: bincode::Encode>() {}
-//! encoded::<conclave_crypto::ladder::Masked>();
+//! ```compile_fail
+//! # use conclave_crypto::ladder::{Masked, NetMask, Noised};
+//! fn twice(one: Noised, other: Noised, net: NetMask) -> [Masked; 2] {
+//!     [one.mask(net.clone()), other.mask(net)]
+//! }
 //! ```
 
 use core::fmt;
@@ -30,6 +48,8 @@ use zeroize::Zeroize;
 
 use crate::fixed::Scale;
 use crate::mask::{self, MaskSeed, Prg, Sign};
+use crate::privacy::clip;
+pub use crate::privacy::noise::Noise;
 
 /// The change of the adapter that local training made: private floats, finite, not all zero.
 pub struct Delta(Vec<f32>);
@@ -51,13 +71,9 @@ pub struct Noised(Vec<u32>);
 pub struct Masked(Vec<u32>);
 
 /// The sum of all masks of one member in one session. It masks one vector: `mask` consumes it.
-pub struct NetMask(Vec<u32>);
-
-/// The noise that the charter asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Noise {
-    /// The charter asks for no privacy beyond the sum: nothing is added, and whoever sees the average sees it exactly.
-    None,
+pub struct NetMask {
+    elements: Vec<u32>,
+    grown: u32,
 }
 
 /// Why a delta must not be submitted.
@@ -81,16 +97,18 @@ pub enum DeltaError {
 impl Delta {
     /// Takes the change of each coordinate.
     pub fn new(values: Vec<f32>) -> Result<Self, DeltaError> {
-        if values.is_empty() {
+        // From here on a refused delta is wiped as well.
+        let delta = Self(values);
+        if delta.0.is_empty() {
             return Err(DeltaError::Empty);
         }
-        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+        if let Some(at) = delta.0.iter().position(|value| !value.is_finite()) {
             return Err(DeltaError::NotFinite(at));
         }
-        if values.iter().all(|value| value.abs() == 0.0) {
+        if delta.0.iter().all(|value| value.abs() == 0.0) {
             return Err(DeltaError::Zero);
         }
-        Ok(Self(values))
+        Ok(delta)
     }
 
     /// Coordinates.
@@ -105,14 +123,7 @@ impl Delta {
 
     /// Clamps every coordinate to `[−c, c]`.
     pub fn clip(mut self, scale: &Scale) -> Clipped {
-        let clamp = scale.clamp();
-        let mut changed: u64 = 0;
-        for value in &mut self.0 {
-            if value.abs() > clamp {
-                *value = value.clamp(-clamp, clamp);
-                changed = changed.saturating_add(1);
-            }
-        }
+        let changed = clip::clamp(&mut self.0, scale.clamp());
         Clipped {
             values: core::mem::take(&mut self.0),
             changed,
@@ -127,20 +138,25 @@ impl Clipped {
     }
 
     /// `weight · round(x · s)` in the ring.
-    pub fn encode(mut self, scale: &Scale, weight: u32) -> Encoded {
+    ///
+    /// # Panics
+    /// If the weight is zero or above the scale's: the sum could overflow.
+    pub fn encode(self, scale: &Scale, weight: u32) -> Encoded {
+        assert!(
+            (1..=scale.weight_max()).contains(&weight),
+            "the weight {weight} is not within 1 and {}",
+            scale.weight_max()
+        );
         let encode = |value: &f32| scale.quantise(*value).cast_unsigned().wrapping_mul(weight);
-        let encoded = self.values.iter().map(encode).collect();
-        self.values.zeroize();
-        Encoded(encoded)
+        Encoded(self.values.iter().map(encode).collect())
     }
 }
 
 impl Encoded {
     /// Adds the charter's noise.
     pub fn noise(mut self, noise: Noise) -> Noised {
-        match noise {
-            Noise::None => Noised(core::mem::take(&mut self.0)),
-        }
+        noise.add_to(&mut self.0);
+        Noised(core::mem::take(&mut self.0))
     }
 }
 
@@ -148,17 +164,22 @@ impl Noised {
     /// Adds the net mask, which is used up.
     ///
     /// # Panics
-    /// If the mask has another length.
-    pub fn mask(mut self, mut net: NetMask) -> Masked {
+    /// If the mask has another length, or if fewer than two masks were added to it: a member's own, and one for each
+    /// other sharer. A vector never leaves in the clear.
+    pub fn mask(mut self, net: NetMask) -> Masked {
         assert_eq!(
             self.0.len(),
-            net.0.len(),
+            net.elements.len(),
             "a mask has one element for each coordinate"
         );
-        for (value, mask) in self.0.iter_mut().zip(&net.0) {
+        assert!(
+            net.grown >= 2,
+            "a net mask has the own mask and at least one pair's in it"
+        );
+        for (value, mask) in self.0.iter_mut().zip(&net.elements) {
             *value = value.wrapping_add(*mask);
         }
-        net.0.zeroize();
+        drop(net);
         Masked(core::mem::take(&mut self.0))
     }
 }
@@ -166,12 +187,16 @@ impl Noised {
 impl NetMask {
     /// A mask of `len` elements to which nothing has been added yet.
     pub fn new(len: usize) -> Self {
-        Self(vec![0; len])
+        Self {
+            elements: vec![0; len],
+            grown: 0,
+        }
     }
 
     /// Adds one mask.
     pub fn add(&mut self, seed: &MaskSeed, prg: Prg, sign: Sign) {
-        mask::grow_into(seed, prg, sign, &mut self.0);
+        mask::grow_into(seed, prg, sign, &mut self.elements);
+        self.grown = self.grown.saturating_add(1);
     }
 }
 
@@ -203,6 +228,12 @@ impl Drop for Delta {
     }
 }
 
+impl Drop for Clipped {
+    fn drop(&mut self) {
+        self.values.zeroize();
+    }
+}
+
 impl Drop for Encoded {
     fn drop(&mut self) {
         self.0.zeroize();
@@ -217,7 +248,7 @@ impl Drop for Noised {
 
 impl Drop for NetMask {
     fn drop(&mut self) {
-        self.0.zeroize();
+        self.elements.zeroize();
     }
 }
 
@@ -234,8 +265,9 @@ silent!(Delta, Clipped, Encoded, Noised, Masked, NetMask);
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rand_chacha::ChaCha20Rng;
-    use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+    use rand_chacha::rand_core::SeedableRng as _;
 
     use super::*;
     use crate::agree::ExchangeKey;
@@ -246,6 +278,14 @@ mod tests {
         Scale::solve(16, 16, &"1.0".parse().expect("good"), 32).expect("feasible")
     }
 
+    fn noised(values: Vec<f32>, weight: u32) -> Noised {
+        Delta::new(values)
+            .expect("good")
+            .clip(&scale())
+            .encode(&scale(), weight)
+            .noise(Noise::None)
+    }
+
     #[test]
     fn degenerate_deltas_are_refused() {
         assert_eq!(Delta::new(vec![]).err(), Some(DeltaError::Empty));
@@ -253,6 +293,10 @@ mod tests {
         assert_eq!(
             Delta::new(vec![1.0, f32::NAN]).err(),
             Some(DeltaError::NotFinite(1))
+        );
+        assert_eq!(
+            Delta::new(vec![f32::INFINITY]).err(),
+            Some(DeltaError::NotFinite(0))
         );
     }
 
@@ -265,62 +309,118 @@ mod tests {
         assert_eq!(clipped.values, [0.5, -1.0, 1.0, 1.0]);
     }
 
-    /// Masks of a whole set cancel: the sum of the masked vectors less the own masks is the plain sum.
     #[test]
-    fn masks_cancel_in_the_sum() {
-        let mut rng = ChaCha20Rng::seed_from_u64(11);
-        let (sid, len, members) = (Digest([4; 32]), 1000, 6_u32);
-        let keys: Vec<_> = (0..members)
-            .map(|_| ExchangeKey::generate(&mut rng))
-            .collect();
-        let mut plain = vec![0_u32; len];
-        let mut sum = vec![0_u32; len];
-        for (me, key) in (0..members).zip(&keys) {
-            let values: Vec<f32> = (0..len)
-                .map(|_| {
-                    f32::from(u16::try_from(rng.next_u32() % 2000).expect("small")) / 1000.0 - 1.0
-                })
-                .collect();
-            let noised = Delta::new(values)
-                .expect("good")
-                .clip(&scale())
-                .encode(&scale(), 2)
-                .noise(Noise::None);
-            for (total, value) in plain.iter_mut().zip(&noised.0) {
-                *total = total.wrapping_add(*value);
+    fn nothing_on_the_ladder_talks() {
+        let net = NetMask::new(1);
+        assert_eq!(format!("{net:?}"), "NetMask");
+        assert_eq!(
+            format!("{:?}", Delta::new(vec![0.5]).expect("good")),
+            "Delta"
+        );
+        assert_eq!(format!("{:?}", noised(vec![0.5], 1)), "Noised");
+    }
+
+    /// A broken invariant panics before anything is masked: no mask at all, or the own one alone.
+    #[test]
+    fn a_vector_never_leaves_in_the_clear() {
+        let own = MaskSeed::own(
+            &dealing::self_secret(&[1; 32], &Digest::ZERO),
+            &Digest::ZERO,
+        );
+        for masks in 0..3 {
+            let mut net = NetMask::new(1);
+            for _ in 0..masks {
+                net.add(&own, Prg::ChaCha20, Sign::Plus);
             }
-            let own = MaskSeed::own(
-                &dealing::self_secret(&[u8::try_from(me).expect("small"); 32], &sid),
-                &sid,
-            );
-            let mut net = NetMask::new(len);
-            net.add(&own, Prg::ChaCha20, Sign::Plus);
-            for (other, other_key) in (0..members).zip(&keys).filter(|(other, _)| *other != me) {
-                let shared = key.shared(&other_key.public()).expect("good");
-                let seed = MaskSeed::pair(
-                    &shared,
-                    &sid,
-                    &key.public(),
-                    &other_key.public(),
-                    me.min(other),
-                    me.max(other),
-                );
-                net.add(
-                    &seed,
-                    Prg::ChaCha20,
-                    if me < other { Sign::Plus } else { Sign::Minus },
-                );
-            }
-            let masked = noised.mask(net);
-            assert_eq!(
-                Masked::from_bytes(&masked.to_bytes()).as_ref(),
-                Some(&masked)
-            );
-            for (total, value) in sum.iter_mut().zip(masked.elements()) {
-                *total = total.wrapping_add(*value);
-            }
-            mask::grow_into(&own, Prg::ChaCha20, Sign::Minus, &mut sum);
+            let vector = noised(vec![0.5], 1);
+            let masked = std::panic::catch_unwind(|| vector.mask(net));
+            assert_eq!(masked.is_ok(), masks == 2, "{masks} masks");
         }
-        assert_eq!(sum, plain);
+    }
+
+    #[test]
+    fn a_vector_of_another_length_is_no_masked_vector() {
+        assert_eq!(Masked::from_bytes(&[1, 2, 3]), None);
+        assert_eq!(Masked::from_bytes(&[1, 0, 0, 0]), Some(Masked(vec![1])));
+    }
+
+    /// One member's net mask among `sharers` (member ids with their session keys).
+    fn net_mask(
+        me: u32,
+        sharers: &[(u32, ExchangeKey)],
+        own: &MaskSeed,
+        sid: &Digest,
+        len: usize,
+        prg: Prg,
+    ) -> NetMask {
+        let mut net = NetMask::new(len);
+        net.add(own, prg, Sign::Plus);
+        let (_, key) = sharers.iter().find(|(id, _)| *id == me).expect("a sharer");
+        for (other, other_key) in sharers.iter().filter(|(id, _)| *id != me) {
+            let shared = key.shared(&other_key.public()).expect("good");
+            let (lower, higher) = (me.min(*other), me.max(*other));
+            let seed = MaskSeed::pair(
+                &shared,
+                sid,
+                &key.public(),
+                &other_key.public(),
+                lower,
+                higher,
+            );
+            net.add(
+                &seed,
+                prg,
+                if me < *other { Sign::Plus } else { Sign::Minus },
+            );
+        }
+        net
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// Among any sharers, with any survivors: the sum of the survivors' masked vectors, less their own masks and
+        /// the pair masks of the dropouts rebuilt from their keys, is the plain integer sum.
+        #[test]
+        fn masks_cancel_whoever_drops_out(
+            ids in prop::collection::btree_set(0..1000_u32, 2..8), gone: u8, seed: u64, aes: bool, len in 1..700_usize,
+        ) {
+            let mut rng = ChaCha20Rng::seed_from_u64(seed);
+            let prg = if aes { Prg::Aes256Ctr } else { Prg::ChaCha20 };
+            let sid = Digest([4; 32]);
+            let sharers: Vec<_> = ids.iter().map(|id| (*id, ExchangeKey::generate(&mut rng))).collect();
+            // At least one survives.
+            let survives = |at: usize| at == 0 || gone >> at & 1 == 0;
+            let (mut plain, mut sum) = (vec![0_u32; len], vec![0_u32; len]);
+            for (at, (me, _)) in sharers.iter().enumerate().filter(|(at, _)| survives(*at)) {
+                let values: Vec<f32> = (0..len)
+                    .map(|_| f32::from(u16::try_from(rng.next_u32() % 4000).expect("small")) / 1999.0 - 1.0)
+                    .collect();
+                let noised = noised(values, 1 << (at % 4));
+                for (total, value) in plain.iter_mut().zip(&noised.0) {
+                    *total = total.wrapping_add(*value);
+                }
+                let secret = dealing::self_secret(&[u8::try_from(at).expect("small"); 32], &sid);
+                let own = MaskSeed::own(&secret, &sid);
+                let masked = noised.mask(net_mask(*me, &sharers, &own, &sid, len, prg));
+                let decoded = Masked::from_bytes(&masked.to_bytes()).expect("a multiple of four");
+                prop_assert_eq!(&decoded, &masked);
+                for (total, value) in sum.iter_mut().zip(masked.elements()) {
+                    *total = total.wrapping_add(*value);
+                }
+                mask::grow_into(&own, prg, Sign::Minus, &mut sum);
+            }
+            for (_, (dropout, key)) in sharers.iter().enumerate().filter(|(at, _)| !survives(*at)) {
+                for (_, (me, other)) in sharers.iter().enumerate().filter(|(at, _)| survives(*at)) {
+                    let shared = key.shared(&other.public()).expect("good");
+                    let (lower, higher) = (*me.min(dropout), *me.max(dropout));
+                    let pair = MaskSeed::pair(&shared, &sid, &key.public(), &other.public(), lower, higher);
+                    // The survivor added it with its own sign: take it away.
+                    let sign = if me < dropout { Sign::Minus } else { Sign::Plus };
+                    mask::grow_into(&pair, prg, sign, &mut sum);
+                }
+            }
+            prop_assert_eq!(sum, plain);
+        }
     }
 }

@@ -21,6 +21,9 @@ pub mod fraction;
 pub mod ladder;
 pub mod mask;
 pub mod merkle;
+pub mod privacy;
 pub mod sealed;
 pub mod shamir;
 pub mod sign;
+#[cfg(test)]
+mod vectors;

@@ -51,6 +51,12 @@ pub enum Sign {
 }
 
 /// The seed of one mask. It has no `Clone`, is silent in `Debug` and wiped when dropped.
+///
+/// ```compile_fail
+/// fn twice(seed: conclave_crypto::mask::MaskSeed) -> [conclave_crypto::mask::MaskSeed; 2] {
+///     [seed.clone(), seed]
+/// }
+/// ```
 pub struct MaskSeed(Zeroizing<[u8; 32]>);
 
 /// Ring elements in a chunk of the stream: 1 MiB.
@@ -116,7 +122,7 @@ pub fn grow_into(seed: &MaskSeed, prg: Prg, sign: Sign, vector: &mut [u32]) {
                     tag.copy_from_slice(b"MSK\0");
                     counter.copy_from_slice(&index.to_le_bytes());
                     let mut cipher = ChaCha20::new((&*seed.0).into(), &nonce.into());
-                    grow_chunk(chunk, sign, |piece| cipher.apply_keystream(piece));
+                    grow_chunk(chunk, sign, |piece| cipher.write_keystream(piece));
                 }
                 Prg::Aes256Ctr => {
                     let mut counter = [0; 16];
@@ -125,7 +131,7 @@ pub fn grow_into(seed: &MaskSeed, prg: Prg, sign: Sign, vector: &mut [u32]) {
                     let (number, _) = rest.split_at_mut(8);
                     number.copy_from_slice(&index.to_le_bytes());
                     let mut cipher = Ctr128BE::<Aes256>::new((&*seed.0).into(), &counter.into());
-                    grow_chunk(chunk, sign, |piece| cipher.apply_keystream(piece));
+                    grow_chunk(chunk, sign, |piece| cipher.write_keystream(piece));
                 }
             }
         });
@@ -135,7 +141,6 @@ fn grow_chunk(chunk: &mut [u32], sign: Sign, mut stream: impl FnMut(&mut [u8])) 
     let mut buffer = [0_u8; PIECE_ELEMENTS.saturating_mul(4)];
     for piece in chunk.chunks_mut(PIECE_ELEMENTS) {
         let (bytes, _) = buffer.split_at_mut(piece.len().saturating_mul(4));
-        bytes.fill(0);
         stream(bytes);
         let (words, _) = bytes.as_chunks::<4>();
         match sign {
@@ -184,16 +189,18 @@ mod tests {
 
     #[test]
     fn any_number_of_threads_gives_the_same_bytes() {
-        let grow = |threads| {
+        let grow = |threads, prg| {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
                 .build()
                 .expect("a pool");
             let mut vector = vec![0; 3 * CHUNK_ELEMENTS + 17];
-            pool.install(|| grow_into(&seed(9), Prg::ChaCha20, Sign::Plus, &mut vector));
+            pool.install(|| grow_into(&seed(9), prg, Sign::Plus, &mut vector));
             vector
         };
-        assert_eq!(grow(1), grow(2));
+        for prg in [Prg::ChaCha20, Prg::Aes256Ctr] {
+            assert_eq!(grow(1, prg), grow(2, prg));
+        }
     }
 
     #[test]

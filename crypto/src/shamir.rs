@@ -16,7 +16,11 @@ pub enum ShamirError {
 }
 
 /// `f(x) = secret + Σ coefficients[k]·x^(k+1)`, for each of the 32 bytes. With `t − 1` coefficients any `t` shares open.
+///
+/// # Panics
+/// If `x` is 0: that share would be the secret.
 pub fn share_at(secret: &[u8; 32], coefficients: &[Zeroizing<[u8; 32]>], x: u8) -> [u8; 32] {
+    assert!(x != 0, "position 0 holds the secret itself");
     let mut value = [0; 32];
     // Horner's rule, from the highest coefficient down.
     for coefficient in coefficients.iter().rev() {
@@ -123,8 +127,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_threshold_opens_and_fewer_do_not(
+        fn any_threshold_opens_and_fewer_fit_every_secret(
             secret: [u8; 32],
+            wanted: [u8; 32],
             rest in prop::collection::vec(any::<[u8; 32]>(), 1..12),
             order in Just((1..=20_u8).collect::<Vec<_>>()).prop_shuffle(),
         ) {
@@ -133,10 +138,19 @@ mod tests {
             let shares: Vec<_> =
                 order.iter().take(threshold).map(|x| (*x, share_at(&secret, &coefficients, *x))).collect();
             prop_assert_eq!(*combine(&shares).expect("good"), secret);
-            // With one share fewer, every secret is possible: shift the missing share, and another secret opens.
-            let mut other = shares;
-            other[0].1[0] ^= 1;
-            prop_assert_ne!(*combine(&other).expect("good"), secret);
+            // t − 1 shares fit every secret alike: some last share opens any other one.
+            let (last, known) = shares.split_last().expect("at least one");
+            let zeros: Vec<_> = known.iter().map(|(x, _)| (*x, [0; 32])).collect();
+            let weight = combine(&[zeros, vec![(last.0, [1; 32])]].concat()).expect("good")[0];
+            let mut forged = last.1;
+            for ((byte, wanted), real) in forged.iter_mut().zip(wanted).zip(secret) {
+                *byte ^= multiply(wanted ^ real, invert(weight));
+            }
+            let other = combine(&[known, &[(last.0, forged)]].concat()).expect("good");
+            prop_assert_eq!(*other, wanted);
+            // And more than t open it as well.
+            let all: Vec<_> = order.iter().map(|x| (*x, share_at(&secret, &coefficients, *x))).collect();
+            prop_assert_eq!(*combine(&all).expect("good"), secret);
         }
     }
 }

@@ -3,12 +3,14 @@
 use core::fmt;
 use core::str::FromStr;
 
+use bincode::de::Decoder;
+use bincode::error::DecodeError;
 use ed25519_dalek::Signer as _;
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 /// A member's public key: 32 bytes that decode to a point of the curve and are not of small order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode)]
 pub struct PublicKey([u8; 32]);
 
 /// A signature: 64 bytes.
@@ -16,6 +18,17 @@ pub struct PublicKey([u8; 32]);
 pub struct Signature(pub [u8; 64]);
 
 /// A member's secret key. It has no `Clone`, and `Debug` prints the public half only.
+///
+/// ```
+/// # use conclave_crypto::sign::IdentityKey;
+/// let key = IdentityKey::from_bytes(&[1; 32]);
+/// let signature = key.sign(b"conclave/v1/example a message");
+/// assert!(key.public().verify(b"conclave/v1/example a message", &signature).is_ok());
+/// ```
+/// ```compile_fail
+/// # use conclave_crypto::sign::IdentityKey;
+/// let copy = IdentityKey::from_bytes(&[1; 32]).clone();
+/// ```
 pub struct IdentityKey(ed25519_dalek::SigningKey);
 
 /// Why a signature or a key is refused.
@@ -93,6 +106,14 @@ impl PublicKey {
     }
 }
 
+impl<Context> bincode::Decode<Context> for PublicKey {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let bytes = bincode::Decode::decode(decoder)?;
+        Self::from_bytes(&bytes).map_err(|_| DecodeError::Other("no Ed25519 public key"))
+    }
+}
+bincode::impl_borrow_decode!(PublicKey);
+
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))
@@ -122,5 +143,92 @@ impl fmt::Debug for Signature {
             "Signature({})",
             hex::encode(self.0.first_chunk::<4>().expect("64 bytes"))
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CONFIG: bincode::config::Configuration<
+        bincode::config::LittleEndian,
+        bincode::config::Fixint,
+    > = bincode::config::standard().with_fixed_int_encoding();
+
+    #[test]
+    fn only_this_message_key_and_signature_verify() {
+        let key = IdentityKey::from_bytes(&[3; 32]);
+        let good = key.sign(b"message");
+        assert_eq!(key.public().verify(b"message", &good), Ok(()));
+        let other = IdentityKey::from_bytes(&[4; 32]).public();
+        assert_eq!(other.verify(b"message", &good), Err(SignError::Signature));
+        assert_eq!(
+            key.public().verify(b"messagf", &good),
+            Err(SignError::Signature)
+        );
+        for at in 0..64 {
+            let mut bad = good;
+            bad.0[at] ^= 1;
+            assert!(
+                key.public().verify(b"message", &bad).is_err(),
+                "byte {at} of the signature"
+            );
+        }
+    }
+
+    /// RFC 8032, section 8.4: s and s + L must not both verify.
+    #[test]
+    fn a_signature_has_one_form() {
+        let key = IdentityKey::from_bytes(&[3; 32]);
+        let mut signature = key.sign(b"message");
+        let order = hex::decode("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010")
+            .expect("hex");
+        let mut carry = 0;
+        for (byte, add) in signature.0[32..].iter_mut().zip(order) {
+            let sum = u16::from(*byte) + u16::from(add) + carry;
+            [*byte, _] = sum.to_le_bytes();
+            carry = sum >> 8;
+        }
+        assert_eq!(
+            key.public().verify(b"message", &signature),
+            Err(SignError::Signature)
+        );
+    }
+
+    #[test]
+    fn weak_keys_are_refused_wherever_they_come_from() {
+        let mut identity_point = [0; 32];
+        identity_point[0] = 1;
+        for bytes in [[0; 32], identity_point] {
+            assert_eq!(PublicKey::from_bytes(&bytes), Err(SignError::Key));
+            assert!(hex::encode(bytes).parse::<PublicKey>().is_err());
+            assert!(bincode::decode_from_slice::<PublicKey, _>(&bytes, CONFIG).is_err());
+        }
+    }
+
+    #[test]
+    fn the_secret_is_silent() {
+        let key = IdentityKey::from_bytes(&[3; 32]);
+        let shown = format!("{key:?}");
+        assert!(!shown.contains(&hex::encode([3; 4])), "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn what_decodes_encodes_to_the_same_bytes(seed: [u8; 32], foreign: [u8; 32], signature: [u8; 64]) {
+            let public = IdentityKey::from_bytes(&seed).public();
+            prop_assert_eq!(public.to_string().parse::<PublicKey>(), Ok(public));
+            for bytes in [*public.as_bytes(), foreign] {
+                if let Ok((key, used)) = bincode::decode_from_slice::<PublicKey, _>(&bytes, CONFIG) {
+                    prop_assert_eq!(used, 32);
+                    prop_assert_eq!(bincode::encode_to_vec(key, CONFIG).expect("encodes"), bytes);
+                }
+            }
+            let bytes = bincode::encode_to_vec(Signature(signature), CONFIG).expect("encodes");
+            prop_assert_eq!(bytes.as_slice(), signature.as_slice());
+            let _refused_or_not = public.verify(&foreign, &Signature(signature));
+        }
     }
 }

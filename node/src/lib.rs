@@ -5,5 +5,6 @@ pub mod commands;
 pub mod config;
 pub mod keys;
 pub mod learn;
+pub mod scenario;
 pub mod store;
 pub mod telemetry;

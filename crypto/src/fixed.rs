@@ -27,7 +27,8 @@ pub enum Infeasible {
     Zero,
     /// Fewer than [`STEPS_MIN`] steps a unit remain.
     #[error(
-        "members_max x weight_max x clip leaves only {steps} steps for a unit in the 32-bit ring, fewer than {STEPS_MIN}: lower one of them"
+        "members_max x weight_max x clip leaves only {steps} steps for a unit in the 32-bit ring, \
+         fewer than {STEPS_MIN}: lower one of them"
     )]
     Coarse {
         /// The scale that came out.
@@ -35,7 +36,8 @@ pub enum Infeasible {
     },
     /// Fewer than [`STEPS_MIN`] steps remain between zero and the clamp.
     #[error(
-        "members_max x weight_max leaves only {levels} steps below the clamp in the 32-bit ring, fewer than {STEPS_MIN}: lower one of them"
+        "members_max x weight_max leaves only {levels} steps below the clamp in the 32-bit ring, \
+         fewer than {STEPS_MIN}: lower one of them"
     )]
     Narrow {
         /// The clamp in steps.
@@ -193,6 +195,11 @@ mod tests {
         assert_eq!(
             scale(200, 16_384, "0.01").err(),
             Some(Infeasible::Narrow { levels: 655 })
+        );
+        let sentence = Infeasible::Narrow { levels: 655 }.to_string();
+        assert!(
+            sentence.contains("32-bit ring, fewer than 1000: lower"),
+            "{sentence}"
         );
         assert_eq!(
             scale(1, 1, "0.000000001").err(),

@@ -15,7 +15,7 @@ pub enum ShamirError {
     Position(u8),
 }
 
-/// `f(x) = secret + Σ coefficients[k]·x^(k+1)`, for each of the 32 bytes. With `t − 1` coefficients any `t` shares open.
+/// `f(x) = secret + Σ coefficients[k]·x^(k+1)`, for each of the 32 bytes. With `t − 1` coefficients any `t` open it.
 ///
 /// # Panics
 /// If `x` is 0: that share would be the secret.

@@ -1,6 +1,7 @@
 //! What arrives: checked against the rules, heard once, and only then shown to the core.
 
 use arc_malachitebft_core_consensus::Input as Fed;
+use arc_malachitebft_core_types::VoteType;
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::IdentityKey;
 
@@ -149,5 +150,17 @@ impl Decider {
         }
         self.certificates.insert(name);
         Ok(())
+    }
+}
+
+/// Consensus round and step (0 propose, 1 prevote, 2 precommit) of a vote or proposal: each sender fills each once.
+pub fn slot_of(envelope: &Envelope) -> Option<(u32, u32)> {
+    match wire::said(envelope)? {
+        Fed::Proposal(proposal) => Some((proposal.round.as_u32()?, 0)),
+        Fed::Vote(vote) => Some((
+            vote.round.as_u32()?,
+            1u32.saturating_add(u32::from(vote.kind == VoteType::Precommit)),
+        )),
+        _ => None,
     }
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::init;
+use crate::commands::{charter, init, status};
 use crate::telemetry::{self, Format};
 
 /// Fine-tune a language model together, on data that stays where it is.
@@ -46,6 +46,10 @@ pub struct Cli {
 pub enum Command {
     /// Make an identity and a data folder.
     Init(init::Args),
+    /// Write, print or check the terms of a federation.
+    Charter(charter::Args),
+    /// Ask the running node how it is.
+    Status(status::Args),
 }
 
 /// A flag whose value parses but cannot be meant: the command ends with 2.
@@ -69,6 +73,8 @@ impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Init(args) => init::run(&args),
+            Self::Charter(args) => charter::run(&args),
+            Self::Status(args) => status::run(&args),
         }
     }
 }

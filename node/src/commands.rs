@@ -1,3 +1,5 @@
 //! The commands: one file a verb. Each has its `Args` and a `run` that ends with a result or one sentence.
 
+pub mod charter;
 pub mod init;
+pub mod status;

@@ -5,6 +5,7 @@ pub mod commands;
 pub mod config;
 pub mod keys;
 pub mod learn;
+pub mod local;
 pub mod scenario;
 pub mod store;
 pub mod telemetry;

@@ -1,0 +1,164 @@
+//! `conclave charter new`: the terms from flags.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use conclave_crypto::sign::PublicKey;
+use conclave_protocol::charter::{
+    Adapter, Admission, Aggregation, Charter, Combination, Federation, Founder, Method, Model,
+    Rounds, Targets, Timers,
+};
+use rand::RngExt as _;
+
+use crate::learn::model::config::Config;
+use crate::learn::model::digest;
+
+const EXAMPLE: &str = "Example:
+  conclave init --dir berlin     # prints a public key; likewise paris, rome
+  conclave charter new --name clinics --model models/base \\
+      --member berlin=9d1f… --member paris=04ac… --member rome=77e0… --out charter.toml";
+
+/// The flags of `charter new`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Args {
+    /// What the federation is called.
+    #[arg(long)]
+    name: String,
+    /// The folder of the base model; the charter names it by its digest.
+    #[arg(long)]
+    model: PathBuf,
+    /// A founder and the public key that its `conclave init` printed; at least three.
+    #[arg(long = "member", value_name = "NAME=KEY", required = true, value_parser = founder)]
+    members: Vec<Founder>,
+    /// How many rounds are run.
+    #[arg(long, default_value_t = 6)]
+    rounds: u32,
+    /// Optimiser steps of a member in a round.
+    #[arg(long, default_value_t = 20)]
+    local_steps: u32,
+    /// The rank of the adapter.
+    #[arg(long, default_value_t = 8)]
+    lora_r: u32,
+    /// The adapter's scaling is alpha / r; default: twice the rank.
+    #[arg(long)]
+    lora_alpha: Option<u32>,
+    /// Which linear maps get an adapter: all-linear, or names such as q_proj,v_proj.
+    #[arg(long, default_value = "all-linear", value_parser = targets)]
+    target_modules: Targets,
+    /// Of the common initialisation of the adapter.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Be as impatient as one machine allows; for trying things out.
+    #[arg(long)]
+    testnet_timers: bool,
+    /// Where to write it.
+    #[arg(long, default_value = super::FILE)]
+    out: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Writes the charter and prints its digest.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    if args.out.exists() {
+        bail!(
+            "{} exists already and is not overwritten; name another file with --out",
+            args.out.display()
+        );
+    }
+    let charter = Charter {
+        federation: Federation {
+            name: args.name.clone(),
+            protocol: 1,
+            nonce: rand::rng().random(),
+        },
+        model: model(&args.model)?,
+        adapter: Adapter {
+            method: Method::Lora,
+            lora_r: args.lora_r,
+            lora_alpha: args
+                .lora_alpha
+                .unwrap_or_else(|| args.lora_r.saturating_mul(2)),
+            target_modules: args.target_modules.clone(),
+            aggregation: Combination::Alternating,
+            seed: args.seed,
+        },
+        round: Rounds {
+            rounds: args.rounds,
+            local_steps: args.local_steps,
+            timers: if args.testnet_timers {
+                Timers::testnet()
+            } else {
+                Timers::default()
+            },
+        },
+        aggregation: Aggregation {
+            members_max: Charter::default_members_max(args.members.len()),
+            absent_rounds: if args.testnet_timers { 2 } else { 3 },
+            ..Aggregation::default()
+        },
+        admission: Admission::Closed,
+        members: args.members.clone(),
+    }
+    .checked()
+    .context("these terms make no charter")?;
+    write(&args.out, &charter)?;
+    super::report(&charter, args.json);
+    Ok(())
+}
+
+/// What a charter says of a model folder.
+pub fn model(folder: &Path) -> anyhow::Result<Model> {
+    Config::read(folder)?;
+    Ok(Model {
+        digest: digest(folder)?,
+        architecture: "llama".to_owned(),
+    })
+}
+
+/// Writes a charter where there is none.
+pub fn write(path: &Path, charter: &Charter) -> anyhow::Result<()> {
+    let place = path.display();
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => {
+                anyhow::anyhow!("{place} exists already and is not overwritten")
+            }
+            _ => anyhow::anyhow!("{place}: {error}"),
+        })?;
+    file.write_all(charter.to_toml().as_bytes())
+        .and_then(|()| file.sync_all())
+        .with_context(|| place.to_string())
+}
+
+fn founder(text: &str) -> Result<Founder, String> {
+    let (name, key) = text
+        .split_once('=')
+        .ok_or("write NAME=KEY, the key as `conclave init` printed it")?;
+    let key: PublicKey = key
+        .parse()
+        .map_err(|error| format!("the key of {name}: {error} in hexadecimal digits"))?;
+    Ok(Founder {
+        name: name.to_owned(),
+        key,
+    })
+}
+
+/// Parses `all-linear` or a list of module names.
+#[expect(clippy::unnecessary_wraps, reason = "the shape of a value parser")]
+fn targets(text: &str) -> Result<Targets, String> {
+    if text == "all-linear" {
+        return Ok(Targets::AllLinear);
+    }
+    let mut names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    names.sort();
+    names.dedup();
+    Ok(Targets::Named(names))
+}

@@ -1,0 +1,139 @@
+//! The local API of a running node, from outside: `api.json` of its data folder names the port.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// Where a running node says how to reach it.
+pub const FILE: &str = "api.json";
+
+/// The largest answer that is read.
+const ANSWER_MAX: u64 = 64 << 20;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Deserialize)]
+struct Door {
+    port: u16,
+}
+
+/// Why a node does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// It has never run, or left no word.
+    #[error("{0}: no node runs in this folder; start it with `conclave run --dir {dir}`", dir = .0.parent().unwrap_or_else(|| Path::new(".")).display())]
+    Absent(PathBuf),
+    /// Nobody listens at its port.
+    #[error("the node of {folder} does not answer at port {port} ({source}); it may have stopped")]
+    Silent {
+        /// Its data folder.
+        folder: PathBuf,
+        /// The port of `api.json`.
+        port: u16,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Something else answers there.
+    #[error("port {port} gives no status ({reason}); is {folder}/api.json left from an old run?")]
+    Strange {
+        /// Its data folder.
+        folder: PathBuf,
+        /// The port of `api.json`.
+        port: u16,
+        /// What is odd.
+        reason: String,
+    },
+}
+
+/// `GET /v1/status` of the node of a data folder.
+pub fn status<T: DeserializeOwned>(folder: &Path) -> Result<T, LocalError> {
+    let path = folder.join(FILE);
+    let door: Door = std::fs::read(&path)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .ok_or(LocalError::Absent(path))?;
+    let answer = ask(door.port).map_err(|source| LocalError::Silent {
+        folder: folder.to_owned(),
+        port: door.port,
+        source,
+    })?;
+    let strange = |reason: String| LocalError::Strange {
+        folder: folder.to_owned(),
+        port: door.port,
+        reason,
+    };
+    let text = String::from_utf8_lossy(&answer);
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| strange("no HTTP".to_owned()))?;
+    let first = head.lines().next().unwrap_or_default();
+    if first.split(' ').nth(1) != Some("200") {
+        return Err(strange(first.to_owned()));
+    }
+    serde_json::from_str(body).map_err(|error| strange(error.to_string()))
+}
+
+/// The whole answer, its head included. HTTP/1.0: one answer, not chunked, and the connection ends with it.
+fn ask(port: u16) -> std::io::Result<Vec<u8>> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /v1/status HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// A folder whose node answers once with `answer`.
+    fn node(answer: &'static str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::fs::write(
+            folder.path().join(FILE),
+            format!("{{\"port\":{port},\"pid\":1}}"),
+        )
+        .unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 512];
+            let read = stream.read(&mut request).unwrap();
+            assert!(request[..read].starts_with(b"GET /v1/status HTTP/1.0\r\n"));
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        folder
+    }
+
+    #[test]
+    fn an_answer_is_read_and_a_strange_one_named() {
+        let folder = node("HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{\"round\":3}");
+        let value: serde_json::Value = status(folder.path()).unwrap();
+        assert_eq!(value["round"], 3);
+        for answer in [
+            "HTTP/1.0 404 Not Found\r\n\r\n",
+            "HTTP/1.0 200 OK\r\n\r\n<p>",
+            "SSH-2.0",
+        ] {
+            let error = status::<serde_json::Value>(node(answer).path()).unwrap_err();
+            assert!(matches!(error, LocalError::Strange { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_does_not_run_is_said_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = status::<serde_json::Value>(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("conclave run --dir"), "{error}");
+    }
+}

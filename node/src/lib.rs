@@ -6,6 +6,7 @@ pub mod config;
 pub mod keys;
 pub mod learn;
 pub mod local;
+pub mod network;
 pub mod scenario;
 pub mod store;
 pub mod telemetry;

@@ -1,0 +1,144 @@
+//! Directed messages: one stream a direction and peer, frames of a length and an envelope, in order.
+//!
+//! A stream that breaks loses what was on its way: the protocol asks again when the peer is back.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
+use libp2p::{PeerId, StreamProtocol};
+use libp2p_stream::{Control, IncomingStreams};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::NetworkEvent;
+use super::names::member_of;
+
+/// The outgoing queues, one a connected peer that was spoken to.
+pub(super) struct Direct {
+    control: Control,
+    protocol: StreamProtocol,
+    queues: BTreeMap<PeerId, mpsc::Sender<Vec<u8>>>,
+}
+
+impl Direct {
+    pub(super) fn new(control: Control, protocol: StreamProtocol) -> Self {
+        Self {
+            control,
+            protocol,
+            queues: BTreeMap::new(),
+        }
+    }
+
+    /// Queues an envelope; false if it is lost because the queue is full.
+    pub(super) fn send(&mut self, to: PeerId, bytes: Vec<u8>) -> bool {
+        let queue = match self.queues.get(&to) {
+            Some(queue) if !queue.is_closed() => queue.clone(),
+            _ => self.open(to),
+        };
+        queue.try_send(bytes).is_ok()
+    }
+
+    /// Whether nothing waits to be written.
+    pub(super) fn idle(&self) -> bool {
+        self.queues
+            .values()
+            .all(|queue| queue.is_closed() || queue.capacity() == queue.max_capacity())
+    }
+
+    /// Forgets the queue of a peer that is gone.
+    pub(super) fn close(&mut self, peer: &PeerId) {
+        self.queues.remove(peer);
+    }
+
+    fn open(&mut self, to: PeerId) -> mpsc::Sender<Vec<u8>> {
+        let (queue, envelopes) = mpsc::channel(QUEUE);
+        let (control, protocol) = (self.control.clone(), self.protocol.clone());
+        tokio::spawn(async move {
+            if let Err(error) = write(control, protocol, to, envelopes).await {
+                tracing::debug!(%to, %error, "a directed stream broke");
+            }
+        });
+        self.queues.insert(to, queue.clone());
+        queue
+    }
+}
+
+/// Takes streams of peers and hands their envelopes on, until the network ends.
+pub(super) async fn listen(
+    mut incoming: IncomingStreams,
+    envelope_max: usize,
+    heard: mpsc::Sender<NetworkEvent>,
+) {
+    while let Some((peer, stream)) = incoming.next().await {
+        let heard = heard.clone();
+        tokio::spawn(async move {
+            if let Err(error) = read(peer, stream, envelope_max, &heard).await {
+                tracing::debug!(%peer, %error, "a directed stream broke");
+            }
+        });
+    }
+}
+
+async fn write(
+    mut control: Control,
+    protocol: StreamProtocol,
+    to: PeerId,
+    mut envelopes: mpsc::Receiver<Vec<u8>>,
+) -> io::Result<()> {
+    let opened = timeout(PATIENCE, control.open_stream(to, protocol)).await?;
+    let mut stream = opened.map_err(io::Error::other)?;
+    while let Some(bytes) = envelopes.recv().await {
+        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        let written = async {
+            stream.write_all(&length.to_le_bytes()).await?;
+            stream.write_all(&bytes).await?;
+            if envelopes.is_empty() {
+                stream.flush().await?;
+            }
+            Ok::<_, io::Error>(())
+        };
+        timeout(PATIENCE, written).await??;
+    }
+    stream.close().await
+}
+
+async fn read(
+    peer: PeerId,
+    mut stream: impl AsyncRead + Unpin,
+    envelope_max: usize,
+    heard: &mpsc::Sender<NetworkEvent>,
+) -> io::Result<()> {
+    let from = member_of(&peer).ok_or(io::ErrorKind::InvalidInput)?;
+    loop {
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).await?;
+        let length = usize::try_from(u32::from_le_bytes(length)).map_err(io::Error::other)?;
+        if length > envelope_max {
+            return Err(io::Error::other("an oversized frame"));
+        }
+        let mut bytes = Vec::new();
+        let mut frame = (&mut stream).take(u64::try_from(length).map_err(io::Error::other)?);
+        timeout(PATIENCE, frame.read_to_end(&mut bytes)).await??;
+        if bytes.len() < length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if heard
+            .send(NetworkEvent::Received {
+                from,
+                bytes,
+                gossip: None,
+            })
+            .await
+            .is_err()
+        {
+            return Ok(());
+        }
+    }
+}
+
+/// Envelopes that may wait for one peer.
+const QUEUE: usize = 2048;
+/// How long one frame may take before the stream counts as broken.
+const PATIENCE: Duration = Duration::from_secs(60);

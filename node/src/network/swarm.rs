@@ -1,0 +1,295 @@
+//! The swarm's loop: orders of the driver in, what the network says out.
+//!
+//! Orders are always taken, so the driver never waits for the network while the network waits for the driver; peers
+//! are listened to only while there is room for what they say.
+
+mod events;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conclave_crypto::sign::PublicKey;
+use conclave_protocol::input::Verdict;
+use conclave_protocol::output::Topic;
+use futures::StreamExt as _;
+use libp2p::gossipsub::{MessageAcceptance, PublishError};
+use libp2p::identity::Keypair;
+use libp2p::swarm::Swarm;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, kad};
+use tokio::sync::mpsc;
+
+use super::behaviour::{Behaviour, Topics, transport};
+use super::count::Counters;
+use super::direct::{self, Direct};
+use super::directory::{Directory, Try};
+use super::listen::{listen, useful};
+use super::names::{peer_of, protocol};
+use super::transfer::{self, Wanted};
+use super::{Command, NetworkError, NetworkEvent, NetworkSetup};
+
+/// The swarm with all that its loop holds.
+pub(super) struct Loop {
+    swarm: Swarm<Behaviour>,
+    directory: Directory,
+    direct: Direct,
+    topics: Topics,
+    /// The discovery key of the federation.
+    charter: kad::RecordKey,
+    blob: StreamProtocol,
+    /// To the driver.
+    heard: mpsc::Sender<NetworkEvent>,
+    /// What the driver has had no room for yet.
+    pending: VecDeque<NetworkEvent>,
+    /// What streams have brought.
+    inward: (mpsc::Sender<NetworkEvent>, mpsc::Receiver<NetworkEvent>),
+    /// Members whose connection was told of.
+    told: BTreeSet<PeerId>,
+    /// Strangers that were already complained about.
+    strangers: BTreeSet<PeerId>,
+    next_search: Instant,
+}
+
+impl Loop {
+    /// Makes the swarm and binds its addresses.
+    pub(super) fn new(
+        setup: NetworkSetup<'_>,
+        counters: &Arc<Counters>,
+        heard: mpsc::Sender<NetworkEvent>,
+    ) -> Result<Self, NetworkError> {
+        let keypair =
+            Keypair::ed25519_from_bytes(setup.identity.to_bytes().to_vec()).map_err(|error| {
+                NetworkError::Transport {
+                    detail: error.to_string(),
+                }
+            })?;
+        let me = keypair.public().to_peer_id();
+        let topics = Topics::new(&setup.charter);
+        let mut swarm = Swarm::new(
+            transport(&keypair, counters)?,
+            Behaviour::new(&setup, &keypair, &topics)?,
+            me,
+            libp2p::swarm::Config::with_tokio_executor()
+                .with_idle_connection_timeout(Duration::from_secs(24 * 3600)),
+        );
+        for address in &setup.addressing.listen {
+            listen(&mut swarm, address)?;
+        }
+        for address in &setup.addressing.announce {
+            swarm.add_external_address(address.clone());
+        }
+        let inward = mpsc::channel(INWARD);
+        let (direct, blob) = streams(&swarm, &setup, &inward.0)?;
+        let mut looped = Self {
+            directory: Directory::new(me, None, setup.addressing.bootstrap),
+            direct,
+            topics,
+            charter: kad::RecordKey::new(setup.charter.as_bytes()),
+            blob,
+            heard,
+            pending: VecDeque::new(),
+            inward,
+            told: BTreeSet::new(),
+            strangers: BTreeSet::new(),
+            next_search: Instant::now(),
+            swarm,
+        };
+        looped.admit(&setup.members);
+        for (member, addresses) in setup.known {
+            for address in addresses.iter().filter_map(|text| text.parse().ok()) {
+                if let Some(peer) = peer_of(&member) {
+                    looped.learn(peer, address);
+                }
+            }
+        }
+        Ok(looped)
+    }
+
+    /// Runs until the driver closes the network or is gone.
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Command>) {
+        let mut tick = tokio::time::interval(Duration::from_millis(250));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.swarm
+            .behaviour_mut()
+            .kad
+            .start_providing(self.charter.clone())
+            .ok();
+        let heard = self.heard.clone();
+        let done = loop {
+            let room = self.pending.len() < PENDING;
+            tokio::select! {
+                place = heard.reserve(), if !self.pending.is_empty() => {
+                    let Ok(place) = place else { return };
+                    if let Some(heard) = self.pending.pop_front() {
+                        place.send(heard);
+                    }
+                }
+                order = orders.recv() => match order {
+                    None => return,
+                    Some(Command::Close { done }) => break done,
+                    Some(order) => self.obey(order),
+                },
+                Some(heard) = self.inward.1.recv(), if room => self.pending.push_back(heard),
+                event = self.swarm.select_next_some(), if room => self.on_event(event),
+                _ = tick.tick() => self.seek(Instant::now()),
+            }
+        };
+        self.drain().await;
+        drop(self);
+        done.send(()).ok();
+    }
+
+    /// Lets what is queued go out, for at most `DRAIN`.
+    async fn drain(&mut self) {
+        let mut tick = tokio::time::interval(GOODBYE);
+        tick.tick().await;
+        let end = Instant::now() + DRAIN;
+        while Instant::now() < end {
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_event(event),
+                _ = tick.tick() => if self.direct.idle() { return },
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Command) {
+        match order {
+            Command::Publish { topic, bytes } => self.publish(topic, &bytes),
+            Command::Send { to, bytes } => {
+                if let Some(to) = peer_of(&to) {
+                    self.send(to, bytes);
+                }
+            }
+            Command::Pull { name, length, from } => {
+                let me = *self.swarm.local_peer_id();
+                let holders = from.iter().filter_map(peer_of).filter(|peer| *peer != me);
+                let wanted = Wanted {
+                    name,
+                    length,
+                    holders: holders.collect(),
+                };
+                let control = self.swarm.behaviour().streams.new_control();
+                let (blob, inward) = (self.blob.clone(), self.inward.0.clone());
+                tokio::spawn(async move {
+                    let event = match transfer::pull(control, blob, wanted).await {
+                        Some(bytes) => NetworkEvent::Pulled { name, bytes },
+                        None => NetworkEvent::PullFailed { name },
+                    };
+                    inward.send(event).await.ok();
+                });
+            }
+            Command::Judged { gossip, verdict } => {
+                let acceptance = match verdict {
+                    Verdict::Accepted => MessageAcceptance::Accept,
+                    Verdict::Ignored => MessageAcceptance::Ignore,
+                    Verdict::Refused(_) => MessageAcceptance::Reject,
+                };
+                self.swarm
+                    .behaviour_mut()
+                    .gossip
+                    .report_message_validation_result(&gossip.message, &gossip.from, acceptance);
+            }
+            Command::Admit { members } => self.admit(&members),
+            Command::Close { .. } => {}
+        }
+    }
+
+    /// Gossips; what gossip will not carry again, or cannot carry yet, goes to every connected member directly.
+    fn publish(&mut self, topic: Topic, bytes: &[u8]) {
+        let topic = match topic {
+            Topic::Control => &self.topics.control,
+            Topic::Vote => &self.topics.vote,
+        };
+        let gossip = &mut self.swarm.behaviour_mut().gossip;
+        match gossip.publish(topic.hash(), bytes) {
+            Ok(_) => {}
+            Err(PublishError::Duplicate | PublishError::NoPeersSubscribedToTopic) => {
+                for peer in self.directory.reached().collect::<Vec<_>>() {
+                    self.send(peer, bytes.to_vec());
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a message could not be published");
+            }
+        }
+    }
+
+    fn send(&mut self, to: PeerId, bytes: Vec<u8>) {
+        if !self.swarm.is_connected(&to) || !self.direct.send(to, bytes) {
+            tracing::debug!(%to, "a directed message is lost");
+        }
+    }
+
+    fn admit<'a>(&mut self, members: impl IntoIterator<Item = &'a PublicKey>) {
+        for member in members {
+            let Some(peer) = peer_of(member) else {
+                continue;
+            };
+            if self.directory.admit(peer) {
+                self.swarm.behaviour_mut().allowed.allow_peer(peer);
+            }
+        }
+    }
+
+    /// Notes where a member is.
+    fn learn(&mut self, peer: PeerId, address: Multiaddr) {
+        if useful(&address) {
+            self.directory.learn(&peer, address.clone());
+            self.swarm.behaviour_mut().kad.add_address(&peer, address);
+        }
+    }
+
+    /// Tries whom we miss, and asks Kademlia for them.
+    fn seek(&mut self, now: Instant) {
+        for attempt in self.directory.due(now) {
+            let options = match attempt {
+                Try::Member(peer, addresses) => DialOpts::peer_id(peer)
+                    .condition(PeerCondition::DisconnectedAndNotDialing)
+                    .addresses(addresses)
+                    .extend_addresses_through_behaviour()
+                    .build(),
+                Try::Address(address) => DialOpts::unknown_peer_id().address(address).build(),
+            };
+            if let Err(error) = self.swarm.dial(options) {
+                tracing::trace!(%error, "nobody to dial");
+            }
+        }
+        if self.directory.incomplete() && now >= self.next_search {
+            self.next_search = now + SEARCH;
+            let kad = &mut self.swarm.behaviour_mut().kad;
+            kad.bootstrap().ok();
+            kad.get_providers(self.charter.clone());
+        }
+    }
+}
+
+/// Opens the doors for directed messages and blobs.
+fn streams(
+    swarm: &Swarm<Behaviour>,
+    setup: &NetworkSetup<'_>,
+    inward: &mpsc::Sender<NetworkEvent>,
+) -> Result<(Direct, StreamProtocol), NetworkError> {
+    let taken = |_| NetworkError::Transport {
+        detail: "a stream protocol is registered twice".to_owned(),
+    };
+    let mut control = swarm.behaviour().streams.new_control();
+    let direct = protocol(&setup.charter, "direct");
+    let blob = protocol(&setup.charter, "blob");
+    let incoming = control.accept(direct.clone()).map_err(taken)?;
+    tokio::spawn(direct::listen(incoming, setup.envelope_max, inward.clone()));
+    let incoming = control.accept(blob.clone()).map_err(taken)?;
+    tokio::spawn(transfer::serve(incoming, setup.blobs.clone()));
+    Ok((Direct::new(control, direct), blob))
+}
+
+/// Events that wait for the driver before peers are no longer listened to.
+const PENDING: usize = 256;
+/// Messages and blobs of streams that wait for the loop.
+const INWARD: usize = 64;
+/// How long gossip has to go out before the network closes.
+const GOODBYE: Duration = Duration::from_millis(250);
+/// How long directed messages have.
+const DRAIN: Duration = Duration::from_millis(1500);
+/// Between two searches for members that are missing.
+const SEARCH: Duration = Duration::from_secs(5);

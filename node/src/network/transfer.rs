@@ -1,0 +1,134 @@
+//! Blobs over streams: `name ‖ offset` asks, `length ‖ bytes from the offset` answers.
+//!
+//! A holder that dies on the way is followed by the next one from where it stopped. The length is known beforehand
+//! from a signed message; nothing is allocated for bytes that have not come. Whether the bytes are the right ones is
+//! the member's to check.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conclave_crypto::digest::Digest;
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
+use libp2p::{PeerId, Stream, StreamProtocol};
+use libp2p_stream::{Control, IncomingStreams};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::store::Blobs;
+
+/// One blob that is wanted.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) name: Digest,
+    pub(super) length: u64,
+    /// Who may have it, the first to be asked first.
+    pub(super) holders: Vec<PeerId>,
+}
+
+/// Fetches a blob; none if no holder gives it whole.
+pub(super) async fn pull(
+    mut control: Control,
+    protocol: StreamProtocol,
+    wanted: Wanted,
+) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for holder in wanted
+        .holders
+        .iter()
+        .cycle()
+        .take(wanted.holders.len() * PASSES)
+    {
+        let fetched = fetch(&mut control, &protocol, *holder, &wanted, &mut bytes).await;
+        match fetched {
+            Ok(()) => return Some(bytes),
+            Err(error) => tracing::debug!(
+                %holder, %error, name = %wanted.name.short(), have = bytes.len(), of = wanted.length,
+                "a holder did not give the whole blob"
+            ),
+        }
+    }
+    None
+}
+
+/// Appends to `bytes` what one holder gives, until the blob is whole.
+async fn fetch(
+    control: &mut Control,
+    protocol: &StreamProtocol,
+    holder: PeerId,
+    wanted: &Wanted,
+    bytes: &mut Vec<u8>,
+) -> io::Result<()> {
+    let opened = timeout(PATIENCE, control.open_stream(holder, protocol.clone())).await?;
+    let mut stream = opened.map_err(io::Error::other)?;
+    let offset = u64::try_from(bytes.len()).map_err(io::Error::other)?;
+    stream.write_all(wanted.name.as_bytes()).await?;
+    stream.write_all(&offset.to_le_bytes()).await?;
+    stream.flush().await?;
+    let mut length = [0; 8];
+    timeout(PATIENCE, stream.read_exact(&mut length)).await??;
+    if u64::from_le_bytes(length) != wanted.length {
+        return Err(io::Error::other("it has no blob of this name and length"));
+    }
+    let mut chunk = vec![0; CHUNK];
+    while bytes.len() as u64 != wanted.length {
+        let missing = wanted.length - bytes.len() as u64;
+        let room = usize::try_from(missing).map_or(CHUNK, |missing| missing.min(CHUNK));
+        let read = timeout(PATIENCE, stream.read(&mut chunk[..room])).await??;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes.extend_from_slice(&chunk[..read]);
+    }
+    stream.close().await.ok();
+    Ok(())
+}
+
+/// Answers peers that ask for blobs, until the network ends.
+pub(super) async fn serve(mut incoming: IncomingStreams, blobs: Blobs) {
+    let places = Arc::new(Semaphore::new(SERVED_AT_ONCE));
+    while let Some((peer, stream)) = incoming.next().await {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let blobs = blobs.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            if let Err(error) = answer(stream, blobs).await {
+                tracing::debug!(%peer, %error, "a peer did not take the whole blob");
+            }
+        });
+    }
+}
+
+async fn answer(mut stream: Stream, blobs: Blobs) -> io::Result<()> {
+    let (mut name, mut offset) = ([0; 32], [0; 8]);
+    timeout(PATIENCE, stream.read_exact(&mut name)).await??;
+    timeout(PATIENCE, stream.read_exact(&mut offset)).await??;
+    let found = tokio::task::spawn_blocking(move || blobs.read(&Digest(name)))
+        .await
+        .map_err(io::Error::other)?;
+    let Some(bytes) = found else {
+        stream.write_all(&NONE.to_le_bytes()).await?;
+        return stream.close().await;
+    };
+    stream
+        .write_all(&(bytes.len() as u64).to_le_bytes())
+        .await?;
+    let offset = usize::try_from(u64::from_le_bytes(offset)).unwrap_or(usize::MAX);
+    for chunk in bytes.get(offset..).unwrap_or_default().chunks(CHUNK) {
+        timeout(PATIENCE, stream.write_all(chunk)).await??;
+    }
+    timeout(PATIENCE, stream.close()).await?
+}
+
+/// Bytes read or written at a time.
+const CHUNK: usize = 64 * 1024;
+/// How often the list of holders is gone through.
+const PASSES: usize = 2;
+/// Blobs served at a time.
+const SERVED_AT_ONCE: usize = 16;
+/// How long a holder or taker may be silent.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The length of a blob that is not there.
+const NONE: u64 = u64::MAX;

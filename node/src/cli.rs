@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{charter, init, status};
+use crate::commands::{charter, init, ledger, status};
 use crate::telemetry::{self, Format};
 
 /// Fine-tune a language model together, on data that stays where it is.
@@ -48,6 +48,8 @@ pub enum Command {
     Init(init::Args),
     /// Write, print or check the terms of a federation.
     Charter(charter::Args),
+    /// Check the chain of decided rounds, without trusting anybody.
+    Ledger(ledger::Args),
     /// Ask the running node how it is.
     Status(status::Args),
 }
@@ -74,6 +76,7 @@ impl Command {
         match self {
             Self::Init(args) => init::run(&args),
             Self::Charter(args) => charter::run(&args),
+            Self::Ledger(args) => ledger::run(&args),
             Self::Status(args) => status::run(&args),
         }
     }

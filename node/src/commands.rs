@@ -2,4 +2,5 @@
 
 pub mod charter;
 pub mod init;
+pub mod ledger;
 pub mod status;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use conclave_crypto::digest::Digest;
 use conclave_protocol::output::{Table, Write};
-use redb::{Database, Durability, ReadableDatabase as _};
+use redb::{ConcurrencyMode, Database, ReadableDatabase};
 
 pub use error::StoreError;
 pub use tables::Rows;
@@ -98,13 +98,10 @@ impl Store {
         tables::addresses(&self.database, &self.path)
     }
 
-    /// Remembers where a member was met. Not worth a sync: the next durable write carries it.
+    /// Remembers where a member was met.
     pub fn remember(&self, member: &[u8], addresses: &[String]) -> Result<(), StoreError> {
         let fault = |e: redb::Error| StoreError::database(&self.path, &e);
-        let mut transaction = self.database.begin_write().map_err(|e| fault(e.into()))?;
-        transaction
-            .set_durability(Durability::None)
-            .map_err(|e| fault(e.into()))?;
+        let transaction = self.database.begin_write().map_err(|e| fault(e.into()))?;
         {
             let mut table = transaction
                 .open_table(tables::ADDRESSES)
@@ -137,25 +134,36 @@ impl Blobs {
 pub struct LedgerRows {
     /// The charter that the database was made for.
     pub charter: Digest,
-    /// The rows of [`Table::Ledger`].
-    pub rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The decided records with their certificates, in the order of their heights.
+    pub rows: Vec<Vec<u8>>,
 }
 
-/// Reads a data folder's ledger without taking its lock exclusively for long: for `ledger verify` on a folder at rest.
+/// Reads a data folder's ledger, also beside the running node.
+///
+/// At rest the whole file is checked first; while a node runs, its last durable state is read.
 pub fn read_ledger(dir: &Path) -> Result<LedgerRows, StoreError> {
     let path = dir.join("db");
     if !path.is_file() {
         return Err(StoreError::Missing { path });
     }
-    let _lock = FolderLock::take(dir)?;
-    let database = open_database(&path)?;
-    let charter = tables::charter(&database, &path)?;
-    let rows = tables::load(&database, &path)?
-        .into_iter()
-        .filter(|((table, _), _)| *table == Table::Ledger)
-        .map(|((_, key), value)| (key, value))
-        .collect();
-    Ok(LedgerRows { charter, rows })
+    match FolderLock::take(dir) {
+        Ok(_lock) => ledger_rows(&open_database(&path)?, &path),
+        Err(StoreError::Locked { .. }) => {
+            let database = Database::builder()
+                .set_concurrency_mode(ConcurrencyMode::SingleWriter)
+                .open_read_only(&path)
+                .map_err(|e| StoreError::database(&path, &e.into()))?;
+            ledger_rows(&database, &path)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn ledger_rows(database: &impl ReadableDatabase, path: &Path) -> Result<LedgerRows, StoreError> {
+    Ok(LedgerRows {
+        charter: tables::charter(database, path)?,
+        rows: tables::rows(database, path, Table::Ledger)?,
+    })
 }
 
 /// Opens the file with its checksums verified. redb repairs what a kill left behind, and answers damage by an error.
@@ -171,6 +179,7 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
     }
     Database::builder()
         .set_cache_size(CACHE_BYTES)
+        .set_concurrency_mode(ConcurrencyMode::SingleWriter)
         .set_check_integrity_on_open(true)
         .create(path)
         .map_err(|e| StoreError::database(path, &e.into()))
@@ -285,6 +294,29 @@ mod tests {
         let error = Store::open(dir.path(), &CHARTER).unwrap_err();
         assert!(matches!(error, StoreError::Locked { .. }), "{error}");
         assert_eq!(error.to_string().lines().count(), 1);
+    }
+
+    #[test]
+    fn the_ledger_can_be_read_beside_the_running_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), &CHARTER).unwrap();
+        for height in [2_u64, 1, 300] {
+            let key = height.to_be_bytes();
+            store
+                .perform(&[put(Table::Ledger, &key, &height.to_le_bytes())])
+                .unwrap();
+        }
+        let expected = [1_u64, 2, 300].map(|height| height.to_le_bytes().to_vec());
+        let read = read_ledger(dir.path()).unwrap();
+        assert_eq!(
+            (read.charter, read.rows.as_slice()),
+            (CHARTER, &expected[..])
+        );
+        drop(store);
+        assert_eq!(read_ledger(dir.path()).unwrap().rows, expected);
+        let empty = tempfile::tempdir().unwrap();
+        let error = read_ledger(empty.path()).unwrap_err();
+        assert!(matches!(error, StoreError::Missing { .. }), "{error}");
     }
 
     #[test]

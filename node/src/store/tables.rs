@@ -6,8 +6,7 @@ use std::path::Path;
 use conclave_crypto::digest::Digest;
 use conclave_protocol::output::{Table, Write};
 use redb::{
-    Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError,
-    WriteTransaction,
+    Database, ReadableDatabase, ReadableTable as _, TableDefinition, TableError, WriteTransaction,
 };
 
 use super::{SCHEMA, StoreError};
@@ -81,7 +80,7 @@ pub(super) fn settle(database: &Database, path: &Path, charter: &Digest) -> Resu
 }
 
 /// The charter that the file was made for.
-pub(super) fn charter(database: &Database, path: &Path) -> Result<Digest, StoreError> {
+pub(super) fn charter(database: &impl ReadableDatabase, path: &Path) -> Result<Digest, StoreError> {
     let Some((schema, charter)) = read_file_row(database, path)? else {
         return Err(StoreError::Missing {
             path: path.to_owned(),
@@ -101,6 +100,19 @@ pub(super) fn load(database: &Database, path: &Path) -> Result<Rows, StoreError>
         }
     }
     Ok(rows)
+}
+
+/// The values of one table, in the order of their keys.
+pub(super) fn rows(
+    database: &impl ReadableDatabase,
+    path: &Path,
+    table: Table,
+) -> Result<Vec<Vec<u8>>, StoreError> {
+    let Some(definition) = definition(table) else {
+        return Ok(Vec::new());
+    };
+    let rows = read_all(database, path, definition)?;
+    Ok(rows.into_iter().map(|(_, value)| value).collect())
 }
 
 /// All remembered addresses.
@@ -160,7 +172,10 @@ fn check_schema(path: &Path, schema: u64) -> Result<(), StoreError> {
 }
 
 /// Schema and charter; none in a file that was never marked.
-fn read_file_row(database: &Database, path: &Path) -> Result<Option<(u64, Digest)>, StoreError> {
+fn read_file_row(
+    database: &impl ReadableDatabase,
+    path: &Path,
+) -> Result<Option<(u64, Digest)>, StoreError> {
     let rows = read_all(database, path, FILE)?;
     let row = |name: &[u8]| rows.iter().find(|(key, _)| key == name).map(|(_, v)| v);
     let (Some(schema), Some(charter)) = (row(b"schema"), row(b"charter")) else {
@@ -178,7 +193,11 @@ fn read_file_row(database: &Database, path: &Path) -> Result<Option<(u64, Digest
 }
 
 /// All rows of one table; none if the table does not exist.
-fn read_all(database: &Database, path: &Path, definition: Bytes) -> Result<Vec<Row>, StoreError> {
+fn read_all(
+    database: &impl ReadableDatabase,
+    path: &Path,
+    definition: Bytes,
+) -> Result<Vec<Row>, StoreError> {
     let transaction = database.begin_read().map_err(|e| fault(path, e.into()))?;
     let table = match transaction.open_table(definition) {
         Ok(table) => table,

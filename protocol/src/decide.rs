@@ -184,6 +184,11 @@ impl Decider {
         self.state.round().as_u32().unwrap_or_default()
     }
 
+    /// The consensus round for which the host's value is awaited.
+    pub fn wanted(&self) -> Option<u32> {
+        self.shell.wanted.filter(|_| self.started && !self.done)
+    }
+
     /// Whose turn it is to propose in a round.
     ///
     /// # Panics

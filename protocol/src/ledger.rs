@@ -1,5 +1,7 @@
 //! The chain of records: what follows from it, what may be appended, and the check of a whole one.
 
+mod check;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crypto::digest::Digest;
@@ -11,7 +13,7 @@ use crate::membership::Person;
 use crate::message::Decided;
 use crate::names::{Height, MemberId, Round, SessId, SumId};
 use crate::params;
-use crate::record::{Entry, Previous, Record, Sharer, Survivors};
+use crate::record::{Entry, Previous, Sharer};
 use crate::roster::Roster;
 
 /// What a chain must know of the model to recompute its masking contexts.
@@ -152,115 +154,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// R40. Everything of a record that the chain alone decides.
-    pub fn check(&self, record: &Record) -> Result<(), Broken> {
-        let must = |holds: bool, what: &str| {
-            if holds {
-                Ok(())
-            } else {
-                Err(self.broken(what))
-            }
-        };
-        must(!self.finished(), "the closing record was decided before it")?;
-        must(
-            record.height == self.next() && record.epoch == 0,
-            "it names another height",
-        )?;
-        must(
-            record.before == self.head_digest(),
-            "it does not follow the head",
-        )?;
-        must(
-            record.evidence.is_empty(),
-            "evidence is not part of this version",
-        )?;
-        self.check_previous(record)?;
-        if let Some(survivors) = &record.survivors {
-            self.check_survivors(record, survivors)?;
-        }
-        self.check_sharers(&record.sharers_next)?;
-        let members = self
-            .members_after_next(record)
-            .map_err(|what| self.broken(&what))?;
-        must(
-            record.members_after_next == members,
-            "its members do not follow from the rules",
-        )
-    }
-
-    /// R42. A sum was called for if and only if it was opened or spent; a spent one leaves no survivors.
-    fn check_previous(&self, record: &Record) -> Result<(), Broken> {
-        let called = self
-            .entries
-            .last()
-            .is_some_and(|entry| entry.record.survivors.is_some());
-        let (fits, what) = match &record.previous {
-            Previous::None => (!called, "it is silent on the sum before"),
-            Previous::Opened(_) => (called, "it certifies a sum that nobody called for"),
-            Previous::Spent { culprits, silent } => {
-                let dealt = self.sharer_ids(self.head());
-                let fits = called
-                    && record.survivors.is_none()
-                    && silent.is_empty()
-                    && ascending(culprits)
-                    && culprits.iter().all(|culprit| dealt.contains(culprit));
-                (fits, "it spends what cannot be spent")
-            }
-        };
-        if fits { Ok(()) } else { Err(self.broken(what)) }
-    }
-
-    /// R20, R2. Survivors are sharers, enough of them, under the masking context of the chain.
-    fn check_survivors(&self, record: &Record, survivors: &Survivors) -> Result<(), Broken> {
-        let height = record.height;
-        let sharers = self.sharer_ids(height);
-        let ids = record.survivor_ids();
-        let n = self.roster(height).map_or(0, |roster| roster.len());
-        if !ascending(&ids) || !ids.iter().all(|id| sharers.contains(id)) {
-            return Err(self.broken("its survivors are not sharers"));
-        }
-        if ids.len() < params::survivors_min(&self.charter, n) {
-            return Err(self.broken("it has too few survivors"));
-        }
-        let adapter = match &record.previous {
-            Previous::Opened(adapter) => Some(*adapter),
-            Previous::None | Previous::Spent { .. } => self.certified,
-        };
-        if let (Some(adapter), Some(_)) = (adapter, &self.start)
-            && self.sum_id(height, &adapter) != Some(survivors.sid)
-        {
-            return Err(self.broken("its masking context does not follow from the chain"));
-        }
-        Ok(())
-    }
-
-    /// R12. Sharers are members that at least t members acknowledged; too few are none; none after the last round.
-    fn check_sharers(&self, sharers: &[Sharer]) -> Result<(), Broken> {
-        let Some(roster) = self.roster(Height(self.next().0.saturating_add(1))) else {
-            return Err(self.broken("its next height has no members"));
-        };
-        let ids: Vec<_> = sharers.iter().map(|sharer| sharer.member).collect();
-        let sound = |sharer: &Sharer| {
-            roster.contains(sharer.member)
-                && !self.culprits.contains(&sharer.member)
-                && ascending(&sharer.ackers)
-                && sharer.ackers.iter().all(|acker| roster.contains(*acker))
-                && sharer.ackers.contains(&sharer.member)
-                && sharer.ackers.len() >= roster.quorum()
-        };
-        if !ascending(&ids) || !sharers.iter().all(sound) {
-            return Err(self.broken("its sharers are not acknowledged members"));
-        }
-        if !ids.is_empty() && ids.len() < params::survivors_min(&self.charter, roster.len()) {
-            return Err(self.broken("it has too few sharers"));
-        }
-        if !ids.is_empty() && self.rounds_through(self.next()) >= self.charter.round.rounds {
-            return Err(self.broken("no sharers follow the last round"));
-        }
-        Ok(())
-    }
-
-    fn broken(&self, what: &str) -> Broken {
+    pub(crate) fn broken(&self, what: &str) -> Broken {
         Broken {
             height: self.next().0,
             what: what.to_owned(),
@@ -408,6 +302,11 @@ impl Ledger {
         u32::try_from(rounds.count()).unwrap_or(u32::MAX)
     }
 
+    /// Whether sharers may follow this height: rounds are left after it.
+    pub fn more_rounds(&self, height: Height) -> bool {
+        self.rounds_through(height) < self.charter.round.rounds
+    }
+
     /// R45. The height after the last round: it certifies the last result and shares nothing.
     pub fn closing(&self, height: Height) -> bool {
         let before = Height(height.0.saturating_sub(1));
@@ -460,8 +359,4 @@ impl Ledger {
             finished: self.finished(),
         }
     }
-}
-
-fn ascending(ids: &[MemberId]) -> bool {
-    ids.is_sorted_by(|a, b| a < b)
 }

@@ -32,20 +32,26 @@ pub mod charter;
     reason = "the core's enums and rounds are its own"
 )]
 pub mod decide;
+mod desk;
 pub mod envelope;
 pub mod input;
+mod journal;
 pub mod layout;
 pub mod ledger;
 pub mod limits;
+pub mod member;
 pub mod membership;
 pub mod message;
 pub mod names;
 pub mod nearest;
+mod outbox;
 pub mod output;
 pub mod params;
+mod post;
 pub mod record;
 pub mod refusal;
 pub mod roster;
+mod session;
 pub mod setup;
 pub mod status;
 pub mod time;

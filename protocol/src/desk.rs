@@ -1,0 +1,167 @@
+//! What every phase works at: the terms, the identity, the tray of outputs and the one alarm.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bincode::Encode;
+use conclave_crypto::fixed::Scale;
+use conclave_crypto::sign::{IdentityKey, PublicKey};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng as _;
+
+use crate::charter::{Charter, Timers};
+use crate::envelope::{Envelope, Kind};
+use crate::layout::Layout;
+use crate::message;
+use crate::names::{MemberId, SessId};
+use crate::output::{Output, Report, Table, Topic, Write};
+use crate::refusal::Refusals;
+use crate::setup::Setup;
+use crate::time::Time;
+
+/// The common ground of all phases.
+pub(crate) struct Desk {
+    pub(crate) now: Time,
+    pub(crate) charter: Charter,
+    pub(crate) layout: Layout,
+    pub(crate) scale: Scale,
+    pub(crate) examples: u64,
+    pub(crate) identity: IdentityKey,
+    pub(crate) key: PublicKey,
+    /// Our index in the members table, once we are in it.
+    pub(crate) me: Option<MemberId>,
+    /// Seeded anew at every start; secrets come from it.
+    pub(crate) rng: ChaCha20Rng,
+    pub(crate) tray: VecDeque<Output>,
+    /// Who can be reached directly.
+    pub(crate) peers: BTreeSet<PublicKey>,
+    /// When each member was last heard.
+    pub(crate) heard: BTreeMap<MemberId, Time>,
+    /// When each member last said that it still works at a vector.
+    pub(crate) working: BTreeMap<MemberId, Time>,
+    pub(crate) refused: Refusals,
+    pub(crate) warnings: u64,
+    alarm: Option<Time>,
+}
+
+impl Desk {
+    /// A desk for one run of the process.
+    pub(crate) fn new(setup: Setup, now: Time, rng_seed: [u8; 32]) -> Self {
+        Self {
+            now,
+            scale: setup.charter.scale(),
+            charter: setup.charter,
+            layout: setup.layout,
+            examples: setup.examples,
+            key: setup.identity.public(),
+            identity: setup.identity,
+            me: None,
+            rng: ChaCha20Rng::from_seed(rng_seed),
+            tray: VecDeque::new(),
+            peers: BTreeSet::new(),
+            heard: BTreeMap::new(),
+            working: BTreeMap::new(),
+            refused: Refusals::default(),
+            warnings: 0,
+            alarm: None,
+        }
+    }
+
+    /// The charter's timers.
+    pub(crate) fn timers(&self) -> Timers {
+        self.charter.round.timers
+    }
+
+    /// Whether this moment has come; if not, the member is woken then.
+    pub(crate) fn due(&mut self, at: Time) -> bool {
+        if at <= self.now {
+            return true;
+        }
+        self.alarm = Some(self.alarm.map_or(at, |alarm| alarm.min(at)));
+        false
+    }
+
+    /// Forgets the alarm: every wait that still stands sets it again.
+    pub(crate) fn reset_alarm(&mut self) {
+        self.alarm = None;
+    }
+
+    /// The next moment at which something is due.
+    pub(crate) fn alarm(&self) -> Option<Time> {
+        self.alarm
+    }
+
+    /// Makes a value durable before any later output.
+    pub(crate) fn store(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
+        let value = Some(value);
+        self.tray
+            .push_back(Output::Store(Write { table, key, value }));
+    }
+
+    /// Deletes a value.
+    pub(crate) fn erase(&mut self, table: Table, key: Vec<u8>) {
+        let value = None;
+        self.tray
+            .push_back(Output::Store(Write { table, key, value }));
+    }
+
+    /// Signs a body as ourselves.
+    ///
+    /// Only members of a session sign in it: callers hold a session whose members we are among.
+    pub(crate) fn sign<T: Encode>(&self, kind: Kind, sess: SessId, seq: u64, body: &T) -> Envelope {
+        let me = self.me.unwrap_or(MemberId::NEWCOMER);
+        Envelope::sign(&self.identity, kind, sess, me, seq, message::encode(body))
+    }
+
+    /// Says something to all.
+    pub(crate) fn publish(&mut self, kind: Kind, bytes: Vec<u8>) {
+        let topic = match kind {
+            Kind::Proposal | Kind::Vote | Kind::Liveness => Topic::Vote,
+            Kind::KeyAd
+            | Kind::Deal
+            | Kind::Seal
+            | Kind::Ack
+            | Kind::Commit
+            | Kind::Have
+            | Kind::Reveal
+            | Kind::Heartbeat
+            | Kind::Join
+            | Kind::Want
+            | Kind::Decided => Topic::Control,
+        };
+        self.tray.push_back(Output::Publish { topic, bytes });
+    }
+
+    /// Says something to one peer.
+    pub(crate) fn send(&mut self, to: PublicKey, bytes: Vec<u8>) {
+        self.tray.push_back(Output::Send { to, bytes });
+    }
+
+    /// Tells the operator.
+    pub(crate) fn report(&mut self, report: Report) {
+        self.tray.push_back(Output::Report(report));
+    }
+
+    /// Tells the operator that something went wrong and we go on.
+    pub(crate) fn warn(&mut self, reason: String) {
+        self.warnings = self.warnings.saturating_add(1);
+        self.report(Report::Warning { reason });
+    }
+
+    /// When a member last said that it still works, or since when it could have said so.
+    pub(crate) fn working_since(&self, member: MemberId, since: Time) -> Time {
+        self.working
+            .get(&member)
+            .copied()
+            .unwrap_or(since)
+            .max(since)
+    }
+}
+
+impl core::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Desk")
+            .field("now", &self.now)
+            .field("me", &self.me)
+            .finish_non_exhaustive()
+    }
+}

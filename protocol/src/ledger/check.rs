@@ -1,0 +1,120 @@
+//! What a record must be to follow the chain: everything that the chain alone decides.
+
+use crate::ledger::{Broken, Ledger};
+use crate::names::{Height, MemberId};
+use crate::params;
+use crate::record::{Previous, Record, Sharer, Survivors};
+
+impl Ledger {
+    /// R40. Everything of a record that the chain alone decides.
+    pub fn check(&self, record: &Record) -> Result<(), Broken> {
+        let must = |holds: bool, what: &str| {
+            if holds {
+                Ok(())
+            } else {
+                Err(self.broken(what))
+            }
+        };
+        must(!self.finished(), "the closing record was decided before it")?;
+        must(
+            record.height == self.next() && record.epoch == 0,
+            "it names another height",
+        )?;
+        must(
+            record.before == self.head_digest(),
+            "it does not follow the head",
+        )?;
+        must(
+            record.evidence.is_empty(),
+            "evidence is not part of this version",
+        )?;
+        self.check_previous(record)?;
+        if let Some(survivors) = &record.survivors {
+            self.check_survivors(record, survivors)?;
+        }
+        self.check_sharers(&record.sharers_next)?;
+        let members = self
+            .members_after_next(record)
+            .map_err(|what| self.broken(&what))?;
+        must(
+            record.members_after_next == members,
+            "its members do not follow from the rules",
+        )
+    }
+
+    /// R42. A sum was called for if and only if it was opened or spent; a spent one leaves no survivors.
+    fn check_previous(&self, record: &Record) -> Result<(), Broken> {
+        let called = self
+            .entries
+            .last()
+            .is_some_and(|entry| entry.record.survivors.is_some());
+        let (fits, what) = match &record.previous {
+            Previous::None => (!called, "it is silent on the sum before"),
+            Previous::Opened(_) => (called, "it certifies a sum that nobody called for"),
+            Previous::Spent { culprits, silent } => {
+                let dealt = self.sharer_ids(self.head());
+                let fits = called
+                    && record.survivors.is_none()
+                    && silent.is_empty()
+                    && ascending(culprits)
+                    && culprits.iter().all(|culprit| dealt.contains(culprit));
+                (fits, "it spends what cannot be spent")
+            }
+        };
+        if fits { Ok(()) } else { Err(self.broken(what)) }
+    }
+
+    /// R20, R2. Survivors are sharers, enough of them, under the masking context of the chain.
+    fn check_survivors(&self, record: &Record, survivors: &Survivors) -> Result<(), Broken> {
+        let height = record.height;
+        let sharers = self.sharer_ids(height);
+        let ids = record.survivor_ids();
+        let n = self.roster(height).map_or(0, |roster| roster.len());
+        if !ascending(&ids) || !ids.iter().all(|id| sharers.contains(id)) {
+            return Err(self.broken("its survivors are not sharers"));
+        }
+        if ids.len() < params::survivors_min(&self.charter, n) {
+            return Err(self.broken("it has too few survivors"));
+        }
+        let adapter = match &record.previous {
+            Previous::Opened(adapter) => Some(*adapter),
+            Previous::None | Previous::Spent { .. } => self.certified,
+        };
+        if let (Some(adapter), Some(_)) = (adapter, &self.start)
+            && self.sum_id(height, &adapter) != Some(survivors.sid)
+        {
+            return Err(self.broken("its masking context does not follow from the chain"));
+        }
+        Ok(())
+    }
+
+    /// R12. Sharers are members that at least t members acknowledged; too few are none; none after the last round.
+    fn check_sharers(&self, sharers: &[Sharer]) -> Result<(), Broken> {
+        let Some(roster) = self.roster(Height(self.next().0.saturating_add(1))) else {
+            return Err(self.broken("its next height has no members"));
+        };
+        let ids: Vec<_> = sharers.iter().map(|sharer| sharer.member).collect();
+        let sound = |sharer: &Sharer| {
+            roster.contains(sharer.member)
+                && !self.culprits.contains(&sharer.member)
+                && ascending(&sharer.ackers)
+                && sharer.ackers.iter().all(|acker| roster.contains(*acker))
+                && sharer.ackers.contains(&sharer.member)
+                && sharer.ackers.len() >= roster.quorum()
+        };
+        if !ascending(&ids) || !sharers.iter().all(sound) {
+            return Err(self.broken("its sharers are not acknowledged members"));
+        }
+        if !ids.is_empty() && ids.len() < params::survivors_min(&self.charter, roster.len()) {
+            return Err(self.broken("it has too few sharers"));
+        }
+        if !ids.is_empty() && self.rounds_through(self.next()) >= self.charter.round.rounds {
+            return Err(self.broken("no sharers follow the last round"));
+        }
+        Ok(())
+    }
+}
+
+fn ascending(ids: &[MemberId]) -> bool {
+    ids.is_sorted_by(|a, b| a < b)
+}

@@ -1,0 +1,251 @@
+//! One member of a federation as a value: it takes `(now, Input)` and yields [`Output`]s.
+//!
+//! It only routes. What is due is found by looking at what is held, each time anything happens (`member/advance.rs`);
+//! each phase of a session stands in its own file under `session/`.
+
+mod advance;
+mod chain;
+mod decision;
+mod receive;
+mod speak;
+mod sync;
+mod tell;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use conclave_crypto::digest::Digest;
+use conclave_crypto::fixed;
+use conclave_crypto::sign::PublicKey;
+
+use crate::decide::Decider;
+use crate::desk::Desk;
+use crate::envelope::Envelope;
+use crate::input::{Input, Verdict};
+use crate::journal::Journal;
+use crate::ledger::{Ledger, Start};
+use crate::message::Invite;
+use crate::names::{Height, MemberId};
+use crate::outbox;
+use crate::output::{Output, Phase, Stored, Table};
+use crate::session::Session;
+use crate::session::open::Outcome;
+use crate::setup::{OpenError, Setup};
+use crate::time::{Span, Time};
+
+/// One member of a federation.
+#[derive(Debug)]
+pub struct Member {
+    desk: Desk,
+    ledger: Ledger,
+    journal: Journal,
+    /// The open sessions: the height whose sum is being opened, the current one, the one being set up.
+    sessions: BTreeMap<Height, Session>,
+    /// The decision on the current height.
+    decider: Option<Decider>,
+    /// The consensus log of the current height.
+    wal: Vec<Vec<u8>>,
+    /// R24. Records judged valid: they stay valid for the height.
+    latched: BTreeSet<Digest>,
+    /// Adapters that are held, by digest.
+    adapters: BTreeMap<Digest, Arc<Vec<f32>>>,
+    /// The adapter that the engine and the operator know as the newest.
+    adopted: Option<Digest>,
+    /// When a certified adapter may be pulled again.
+    pull_at: Time,
+    /// Messages of sessions that are not known yet, with who handed them over.
+    early: Vec<(PublicKey, Vec<u8>)>,
+    joins: BTreeMap<PublicKey, Envelope>,
+    invite: Option<Invite>,
+    name: String,
+    /// The head that our newest Join names.
+    joined: Option<Height>,
+    pulse: Pulse,
+    meeting: Meeting,
+    /// How long the last opened rounds took to submit.
+    paces: Vec<Span>,
+    phase: Option<(Height, Phase)>,
+    waiting: Option<String>,
+    /// When the closing record was decided here.
+    closed: Option<Time>,
+    finished: bool,
+}
+
+/// The beat of what repeats.
+#[derive(Debug, Default)]
+struct Pulse {
+    heartbeat: Time,
+    beats: u64,
+    sync: Time,
+    turn: usize,
+    /// When each peer was last answered, and last asked out of turn.
+    answered: BTreeMap<(PublicKey, Digest), Time>,
+    asked: BTreeMap<PublicKey, Time>,
+    /// The height that each member was last heard at.
+    heights: BTreeMap<MemberId, Height>,
+}
+
+/// R9. The founders' first meeting: set-up is timed from it.
+#[derive(Debug, Default)]
+struct Meeting {
+    quorum: Option<Time>,
+    met: Option<Time>,
+}
+
+impl Member {
+    /// Opens a member on what an earlier run stored (nothing, the first time).
+    ///
+    /// `rng_seed` comes from the operating system at every start: the session secrets follow from it.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the driver hands its state over"
+    )]
+    pub fn open(
+        setup: Setup,
+        stored: Stored,
+        now: Time,
+        rng_seed: [u8; 32],
+    ) -> Result<Self, OpenError> {
+        let (len, initial) = (setup.layout.len, setup.initial.len());
+        if !setup.layout.is_sound() || len != initial {
+            return Err(OpenError::Layout { len, initial });
+        }
+        let adapter = fixed::adapter_digest(&setup.layout.shape, &setup.initial);
+        let start = Start {
+            layout: setup.layout.clone(),
+            adapter,
+        };
+        let ledger = Ledger::restore(setup.charter.clone(), start, &stored)?;
+        let damaged = |what| OpenError::Stored { what };
+        let mut adapters = restore_adapters(&stored).ok_or_else(|| damaged("adapter"))?;
+        adapters.insert(adapter, Arc::new(setup.initial.clone()));
+        let (invite, name) = (setup.invite.clone(), setup.name.clone());
+        let mut member = Self {
+            journal: Journal::restore(&stored).ok_or_else(|| damaged("journal"))?,
+            desk: Desk::new(setup, now, rng_seed),
+            sessions: BTreeMap::new(),
+            decider: None,
+            wal: Vec::new(),
+            latched: BTreeSet::new(),
+            adapters,
+            adopted: ledger.certified(),
+            pull_at: Time::default(),
+            early: Vec::new(),
+            joins: BTreeMap::new(),
+            invite,
+            name,
+            joined: None,
+            pulse: Pulse::default(),
+            meeting: Meeting::default(),
+            paces: Vec::new(),
+            phase: None,
+            waiting: None,
+            closed: ledger.finished().then_some(now),
+            finished: false,
+            ledger,
+        };
+        member.take_up(&stored);
+        member.advance();
+        Ok(member)
+    }
+
+    /// Takes one input. What follows from it is fetched with [`Member::poll`].
+    pub fn handle(&mut self, now: Time, input: Input) -> Verdict {
+        self.desk.now = self.desk.now.max(now);
+        let verdict = match input {
+            Input::Received { from, bytes } => self.receive(from, bytes),
+            Input::Connected { peer } => {
+                self.desk.peers.insert(peer);
+                self.ask(peer);
+                Verdict::Accepted
+            }
+            Input::Disconnected { peer } => {
+                self.desk.peers.remove(&peer);
+                Verdict::Accepted
+            }
+            Input::Trained { height, delta } => {
+                if let Some(session) = self.sessions.get_mut(&height) {
+                    session.trained(&mut self.desk, delta);
+                }
+                Verdict::Accepted
+            }
+            Input::Progress { height, done, of } => {
+                let work = self
+                    .sessions
+                    .get_mut(&height)
+                    .and_then(|session| session.work.as_mut());
+                if let Some(work) = work {
+                    work.progress = (done, of);
+                }
+                Verdict::Accepted
+            }
+            Input::TrainFailed { height, reason } => {
+                self.train_failed(height, &reason);
+                Verdict::Accepted
+            }
+            Input::Pulled { name, bytes } => self.pulled(name, &bytes),
+            Input::PullFailed { name } => {
+                for session in self.sessions.values_mut() {
+                    session.pull_failed(&self.desk, name);
+                }
+                Verdict::Accepted
+            }
+            Input::Wake => Verdict::Accepted,
+        };
+        if let Verdict::Refused(refusal) = verdict {
+            self.desk.refused.count(refusal);
+        }
+        self.advance();
+        verdict
+    }
+
+    /// The next thing that the member wants from the world; outputs are performed in order.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.desk.tray.pop_front()
+    }
+
+    /// When to hand in [`Input::Wake`], if nothing happens before.
+    pub fn deadline(&self) -> Option<Time> {
+        self.desk.alarm()
+    }
+
+    /// The chain, for what an operator asks of it.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The newest adapter that is held here, opened or certified, with its digest.
+    pub fn adapter(&self) -> Option<(Digest, Arc<Vec<f32>>)> {
+        let digest = self.newest_adapter()?;
+        Some((digest, Arc::clone(self.adapters.get(&digest)?)))
+    }
+
+    fn newest_adapter(&self) -> Option<Digest> {
+        let opened = self
+            .sessions
+            .get(&self.ledger.head())
+            .and_then(|session| session.opening.result.as_ref());
+        match opened {
+            Some(Outcome::Opened { digest, .. }) => Some(*digest),
+            Some(Outcome::OutOfRange | Outcome::Guilty(_)) | None => self.ledger.certified(),
+        }
+    }
+}
+
+fn restore_adapters(stored: &Stored) -> Option<BTreeMap<Digest, Arc<Vec<f32>>>> {
+    let parse = |(key, value): (&[u8], &[u8])| {
+        let digest = Digest(key.try_into().ok()?);
+        Some((digest, Arc::new(floats(value)?)))
+    };
+    outbox::table(stored, Table::Adapters).map(parse).collect()
+}
+
+/// The f32 of little-endian bytes.
+fn floats(bytes: &[u8]) -> Option<Vec<f32>> {
+    let (words, rest) = bytes.as_chunks::<4>();
+    rest.is_empty()
+        .then(|| words.iter().map(|word| f32::from_le_bytes(*word)).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! What is due: looked for after every input, until nothing more is.
+
+use std::sync::Arc;
+
+use conclave_crypto::fixed;
+
+use crate::member::Member;
+use crate::message;
+use crate::names::Height;
+use crate::outbox;
+use crate::output::{Order, Output, Report, Table};
+use crate::roster::Roster;
+use crate::session::open::Outcome;
+use crate::session::train::Terms;
+
+/// More passes than any input can need: each does something that is done once.
+pub(super) const PASSES: usize = 64;
+
+impl Member {
+    /// Does everything that is due now, and sets the alarm for what is due later.
+    pub(super) fn advance(&mut self) {
+        if self.finished {
+            self.desk.reset_alarm();
+            return;
+        }
+        for _ in 0..PASSES {
+            self.desk.reset_alarm();
+            let (said, head) = (self.desk.tray.len(), self.ledger.head());
+            self.meet();
+            self.set_up();
+            self.open_sum();
+            self.work();
+            self.decide();
+            if self.ledger.head() != head {
+                self.take_early();
+            } else if self.desk.tray.len() == said {
+                break;
+            }
+        }
+        self.speak();
+        self.tell();
+    }
+
+    /// R9. Height 1 is timed from the moment when all founders can be reached, or T_genesis after a quorum can.
+    fn meet(&mut self) {
+        if self.meeting.met.is_some() {
+            return;
+        }
+        let Some(roster) = self.ledger.roster(Height(1)) else {
+            return;
+        };
+        let (desk, meeting) = (&mut self.desk, &mut self.meeting);
+        let near = |(id, key)| {
+            desk.me == Some(id) || desk.peers.contains(&key) || desk.heard.contains_key(&id)
+        };
+        let near = roster
+            .ids()
+            .zip(roster.keys())
+            .filter(|founder| near(*founder))
+            .count();
+        if near >= roster.quorum() && meeting.quorum.is_none() {
+            meeting.quorum = Some(desk.now);
+        }
+        let patient = meeting.quorum.is_some_and(|quorum| {
+            let genesis = desk.timers().genesis;
+            desk.due(quorum + genesis)
+        });
+        if near == roster.len() || patient || self.ledger.head().0 > 0 {
+            meeting.met = Some(desk.now);
+            for session in self.sessions.values_mut() {
+                session.begun = session.begun.or(Some(self.desk.now));
+            }
+        }
+    }
+
+    /// R10, R11, R12. The set-up of the next height; late boxes of the current one.
+    fn set_up(&mut self) {
+        let next = self.ledger.next();
+        for (height, session) in self.sessions.range_mut(next..) {
+            let ahead = *height > next && self.ledger.more_rounds(next);
+            if ahead {
+                session.advertise(&mut self.desk);
+            }
+            if ahead || session.said(&self.desk, crate::envelope::Kind::Deal) {
+                session.deal(&mut self.desk);
+            }
+            session.open_boxes(&mut self.desk);
+            if ahead {
+                session.acknowledge(&mut self.desk);
+            }
+            session.report_dealt(&mut self.desk);
+        }
+    }
+
+    /// R30 to R35. Reveals and opens what the newest record calls for.
+    fn open_sum(&mut self) {
+        let height = self.ledger.head();
+        let round = self.ledger.round(height).unwrap_or_default();
+        let Some(session) = self.sessions.get_mut(&height) else {
+            return;
+        };
+        session.open_boxes(&mut self.desk);
+        session.pull_vectors(&mut self.desk);
+        session.reveal(&mut self.desk, &mut self.journal);
+        session.collect(&mut self.desk);
+        let before = session.opening.result.is_some();
+        session.open(&self.desk);
+        if before {
+            return;
+        }
+        let rebuilt = session.dropouts();
+        match &session.opening.result {
+            Some(Outcome::Opened { digest, adapter }) => {
+                let (digest, adapter) = (*digest, Arc::clone(adapter));
+                let rebuilt = rebuilt
+                    .iter()
+                    .filter_map(|id| session.roster.key(*id).copied())
+                    .collect();
+                self.keep_adapter(digest, &adapter);
+                let fact = outbox::opened_fact(height);
+                self.desk
+                    .store(Table::Facts, fact, digest.as_bytes().to_vec());
+                self.desk.report(Report::Opened {
+                    height,
+                    round,
+                    adapter: digest,
+                    rebuilt,
+                });
+            }
+            Some(Outcome::OutOfRange) => {
+                let reason = format!("round {}: the sum is out of range and is spent", round.0);
+                self.desk.warn(reason);
+            }
+            Some(Outcome::Guilty(_)) => {
+                self.desk
+                    .warn(format!("round {}: a dealing is proved false", round.0));
+            }
+            None => {}
+        }
+    }
+
+    /// Holds an adapter, durably: others may pull it.
+    pub(super) fn keep_adapter(
+        &mut self,
+        digest: conclave_crypto::digest::Digest,
+        adapter: &Arc<Vec<f32>>,
+    ) {
+        let bytes = adapter
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        self.desk
+            .store(Table::Adapters, digest.as_bytes().to_vec(), bytes);
+        self.adapters.insert(digest, Arc::clone(adapter));
+    }
+
+    /// R14, R15, R16. The current height: its terms, the training, the vectors.
+    fn work(&mut self) {
+        self.adopt();
+        let height = self.ledger.next();
+        let terms = self.terms(height);
+        let Some(session) = self.sessions.get_mut(&height) else {
+            return;
+        };
+        let Some(work) = &mut session.work else {
+            return;
+        };
+        if work.terms.is_none() {
+            work.terms = terms;
+        }
+        session.train(&mut self.desk);
+        session.submit(&mut self.desk);
+        session.pull_vectors(&mut self.desk);
+        session.announce_held(&mut self.desk);
+    }
+
+    /// What the current height trains from: the result of the height before, once it is known.
+    fn terms(&self, height: Height) -> Option<Terms> {
+        let before = self.sessions.get(&self.ledger.head());
+        let called = before.filter(|before| before.opening.called.is_some());
+        let digest = match called.map(|before| &before.opening.result) {
+            Some(Some(Outcome::Opened { digest, .. })) => *digest,
+            Some(Some(Outcome::OutOfRange | Outcome::Guilty(_)) | None) => return None,
+            None => self.ledger.certified()?,
+        };
+        let adapter = Arc::clone(self.adapters.get(&digest)?);
+        let sid = self.ledger.sum_id(height, &digest)?;
+        Some(Terms {
+            sid,
+            adapter,
+            digest,
+        })
+    }
+
+    /// Takes over the newest adapter; a certified one that is not here is pulled by its digest. R35
+    fn adopt(&mut self) {
+        let Some(newest) = self.newest_adapter() else {
+            return;
+        };
+        if !self.adapters.contains_key(&newest) && self.desk.due(self.pull_at) {
+            self.pull_at = self.desk.now + self.desk.timers().have;
+            let roster = self.ledger.roster(self.ledger.next());
+            let from: Vec<_> = roster.iter().flat_map(Roster::keys).collect();
+            let from = from
+                .into_iter()
+                .filter(|key| *key != self.desk.key)
+                .collect();
+            let length = u64::try_from(self.desk.layout.len)
+                .unwrap_or(u64::MAX)
+                .saturating_mul(4);
+            self.desk.tray.push_back(Output::Pull {
+                name: newest,
+                length,
+                from,
+            });
+        }
+        let Some(adapter) = self.adapters.get(&newest) else {
+            return;
+        };
+        if self.adopted != Some(newest) {
+            self.adopted = Some(newest);
+            let opened = (1..=self.ledger.head().0).rev().map(Height).find(|height| {
+                let entry = self.ledger.entry(*height);
+                entry.is_some_and(|entry| entry.record.survivors.is_some())
+            });
+            let height = opened.unwrap_or_default();
+            let round = self.ledger.round(height).unwrap_or_default();
+            let adapter = Arc::clone(adapter);
+            let order = Order::Adopt {
+                height,
+                round,
+                adapter,
+                digest: newest,
+            };
+            self.desk.tray.push_back(Output::Order(order));
+        }
+    }
+
+    /// A pulled adapter: its digest is its name.
+    pub(super) fn take_adapter(&mut self, bytes: &[u8]) -> bool {
+        let Some(name) = self.newest_adapter() else {
+            return false;
+        };
+        let Some(values) = super::floats(bytes) else {
+            return false;
+        };
+        let fits = values.len() == self.desk.layout.len
+            && fixed::adapter_digest(&self.desk.layout.shape, &values) == name;
+        if fits {
+            self.keep_adapter(name, &Arc::new(values));
+        }
+        fits
+    }
+}
+
+/// The encoded entry of a height, as it is handed on.
+pub(super) fn decided_body(entry: &crate::record::Entry) -> Vec<u8> {
+    let record = entry.bytes.clone();
+    message::encode(&message::Decided {
+        record,
+        certificate: entry.certificate.clone(),
+    })
+}

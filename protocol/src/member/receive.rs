@@ -1,0 +1,207 @@
+//! What comes in: bounded, parsed, checked once, and routed to the session that it belongs to.
+
+use std::sync::Arc;
+
+use conclave_crypto::digest::Digest;
+use conclave_crypto::sign::PublicKey;
+
+use crate::decide::Feed;
+use crate::envelope::{Envelope, Kind};
+use crate::input::Verdict;
+use crate::limits;
+use crate::member::Member;
+use crate::message::{self, Heartbeat, Join};
+use crate::names::Height;
+use crate::output::Phase;
+use crate::refusal::Refusal;
+
+impl Member {
+    /// R8. Size first, then form, then who, then the signature.
+    pub(super) fn receive(&mut self, from: PublicKey, bytes: Vec<u8>) -> Verdict {
+        if bytes.len() > limits::ENVELOPE {
+            return Verdict::Refused(Refusal::Oversized);
+        }
+        let Ok(envelope) = Envelope::from_bytes(&bytes) else {
+            return Verdict::Refused(Refusal::Malformed);
+        };
+        if envelope.body.len() > limits::body(envelope.kind) {
+            return Verdict::Refused(Refusal::Oversized);
+        }
+        let taken = match envelope.kind {
+            Kind::Decided => self.receive_decided(from, &envelope),
+            Kind::Want => self.receive_want(from, &envelope),
+            Kind::Heartbeat => self.receive_heartbeat(from, &envelope),
+            Kind::Join => self.receive_join(&envelope),
+            Kind::KeyAd
+            | Kind::Deal
+            | Kind::Seal
+            | Kind::Ack
+            | Kind::Commit
+            | Kind::Have
+            | Kind::Reveal
+            | Kind::Proposal
+            | Kind::Vote
+            | Kind::Liveness => self.receive_session(from, &envelope, bytes),
+        };
+        match taken {
+            Ok(true) => Verdict::Accepted,
+            Ok(false) => Verdict::Ignored,
+            Err(refusal) => Verdict::Refused(refusal),
+        }
+    }
+
+    fn receive_session(
+        &mut self,
+        from: PublicKey,
+        envelope: &Envelope,
+        bytes: Vec<u8>,
+    ) -> Result<bool, Refusal> {
+        let Some(height) = self.ledger.session_height(&envelope.sess) else {
+            // The record that names this session is not decided here yet: keep it, and ask for that record.
+            self.keep_early(from, bytes);
+            self.catch_up(from);
+            return Ok(false);
+        };
+        let current = self.ledger.next();
+        let Some(session) = self.sessions.get_mut(&height) else {
+            return Ok(false);
+        };
+        match envelope.kind {
+            Kind::Proposal | Kind::Vote | Kind::Liveness => {
+                self.receive_talk(height, current, envelope, bytes)
+            }
+            Kind::KeyAd
+            | Kind::Deal
+            | Kind::Seal
+            | Kind::Ack
+            | Kind::Commit
+            | Kind::Have
+            | Kind::Reveal
+            | Kind::Heartbeat
+            | Kind::Join
+            | Kind::Want
+            | Kind::Decided => session.receive(&mut self.desk, envelope, bytes),
+        }
+    }
+
+    /// Consensus messages: the engine of the current height takes them; those of the next wait for theirs.
+    fn receive_talk(
+        &mut self,
+        height: Height,
+        current: Height,
+        envelope: &Envelope,
+        bytes: Vec<u8>,
+    ) -> Result<bool, Refusal> {
+        let digest = Envelope::digest_of(&bytes);
+        let Some(session) = self.sessions.get_mut(&height) else {
+            return Ok(false);
+        };
+        let key = *session
+            .roster
+            .key(envelope.sender)
+            .ok_or(Refusal::Stranger)?;
+        if height < current || session.post.said(&digest) {
+            return Ok(false);
+        }
+        if height > current {
+            envelope.verify(&key).map_err(|_| Refusal::Signature)?;
+        } else if let Some(decider) = &mut self.decider {
+            match decider.handle(self.desk.now, Feed::Envelope(envelope), &self.desk.identity) {
+                Verdict::Accepted => {}
+                Verdict::Ignored => return Ok(false),
+                Verdict::Refused(refusal) => return Err(refusal),
+            }
+        }
+        self.desk.heard.insert(envelope.sender, self.desk.now);
+        session.post.keep(envelope.sender, digest, Arc::new(bytes));
+        Ok(true)
+    }
+
+    fn receive_heartbeat(&mut self, from: PublicKey, envelope: &Envelope) -> Result<bool, Refusal> {
+        let person = self
+            .ledger
+            .person(envelope.sender)
+            .ok_or(Refusal::Stranger)?;
+        let beat: Heartbeat = message::decode(&envelope.body).map_err(|_| Refusal::Malformed)?;
+        envelope
+            .verify(&person.key)
+            .map_err(|_| Refusal::Signature)?;
+        let (sender, now) = (envelope.sender, self.desk.now);
+        self.desk.heard.insert(sender, now);
+        let done = beat.height >= self.ledger.next()
+            && matches!(beat.phase, Phase::Submit | Phase::Decide);
+        if !done {
+            self.desk.working.insert(sender, now);
+        }
+        let known = self.pulse.heights.entry(sender).or_default();
+        *known = (*known).max(beat.height);
+        if beat.height > self.ledger.next() {
+            self.catch_up(from);
+        }
+        Ok(true)
+    }
+
+    fn receive_join(&mut self, envelope: &Envelope) -> Result<bool, Refusal> {
+        let join: Join = message::decode(&envelope.body).map_err(|_| Refusal::Malformed)?;
+        if self.joins.get(&join.key) == Some(envelope) {
+            return Ok(false);
+        }
+        if join.head_height > self.ledger.head() {
+            return Ok(false);
+        }
+        self.ledger
+            .admissible(envelope, self.ledger.next())
+            .map_err(|_| Refusal::Rule)?;
+        let expires = join.invite.as_ref().map_or(0, |invite| invite.expires);
+        if expires != 0 && expires < self.desk.now.0 {
+            return Err(Refusal::Rule);
+        }
+        if self.joins.len() >= limits::JOINS && !self.joins.contains_key(&join.key) {
+            return Ok(false);
+        }
+        self.joins.insert(join.key, envelope.clone());
+        Ok(true)
+    }
+
+    /// A blob that was asked for: a masked vector of an open session, or an adapter.
+    pub(super) fn pulled(&mut self, name: Digest, bytes: &[u8]) -> Verdict {
+        for session in self.sessions.values_mut() {
+            match session.pulled(&mut self.desk, name, bytes) {
+                Some(true) => return Verdict::Accepted,
+                Some(false) => return Verdict::Refused(Refusal::Rule),
+                None => {}
+            }
+        }
+        if self.newest_adapter() == Some(name) {
+            let fits = self.adapters.contains_key(&name) || self.take_adapter(bytes);
+            return if fits {
+                Verdict::Accepted
+            } else {
+                Verdict::Refused(Refusal::Rule)
+            };
+        }
+        Verdict::Ignored
+    }
+
+    fn keep_early(&mut self, from: PublicKey, bytes: Vec<u8>) {
+        let held: usize = self
+            .early
+            .iter()
+            .map(|(_, bytes)| bytes.len())
+            .fold(0, usize::saturating_add);
+        let room = self.early.len() < limits::EARLY
+            && held.saturating_add(bytes.len()) <= limits::EARLY_BYTES;
+        if room && !self.early.iter().any(|(_, known)| *known == bytes) {
+            self.early.push((from, bytes));
+        }
+    }
+
+    /// Hands in again what came before its session was known.
+    pub(super) fn take_early(&mut self) {
+        for (from, bytes) in core::mem::take(&mut self.early) {
+            if let Verdict::Refused(refusal) = self.receive(from, bytes) {
+                self.desk.refused.count(refusal);
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Anti-entropy: gossip is best effort, so members ask each other for what they lack. R50, R51
+
+use conclave_crypto::sign::PublicKey;
+
+use crate::envelope::{Envelope, Kind};
+use crate::limits;
+use crate::member::{Member, advance};
+use crate::message::{self, Decided, Want};
+use crate::names::{Height, MemberId, SessId};
+use crate::record::Entry;
+use crate::refusal::Refusal;
+use crate::time::Span;
+
+/// The least time between two answers, and two questions out of turn, to one peer.
+const PAUSE: Span = Span(200);
+
+impl Member {
+    /// R50. Asks a peer for everything of the open sessions that we lack, and for records after our head.
+    pub(super) fn ask(&mut self, peer: PublicKey) {
+        let sender = self.desk.me.unwrap_or(MemberId::NEWCOMER);
+        let invite = if self.desk.me.is_some() {
+            None
+        } else {
+            self.invite.clone()
+        };
+        for session in self.sessions.values() {
+            let closed = session.height < self.ledger.next()
+                && (session.opening.called.is_none() || session.opening.result.is_some());
+            if closed {
+                continue;
+            }
+            let held = session.post.prefixes();
+            let body = Want {
+                head: self.ledger.head(),
+                held,
+                invite: invite.clone(),
+            };
+            self.pulse.beats = self.pulse.beats.saturating_add(1);
+            let body = message::encode(&body);
+            let (key, beats) = (&self.desk.identity, self.pulse.beats);
+            let envelope = Envelope::sign(key, Kind::Want, session.sess, sender, beats, body);
+            let bytes = envelope.to_bytes();
+            self.desk
+                .tray
+                .push_back(crate::output::Output::Send { to: peer, bytes });
+        }
+    }
+
+    /// Asks a peer that is ahead of us, at most once in a while.
+    pub(super) fn catch_up(&mut self, peer: PublicKey) {
+        let now = self.desk.now;
+        let asked = self
+            .pulse
+            .asked
+            .get(&peer)
+            .is_some_and(|at| *at + PAUSE > now);
+        if !asked && peer != self.desk.key {
+            self.pulse.asked.insert(peer, now);
+            self.ask(peer);
+        }
+    }
+
+    /// R50. Answers a Want: records first, then the stored envelopes that the asker lacks.
+    pub(super) fn receive_want(
+        &mut self,
+        from: PublicKey,
+        envelope: &Envelope,
+    ) -> Result<bool, Refusal> {
+        let want: Want = message::decode(&envelope.body).map_err(|_| Refusal::Malformed)?;
+        let sender = envelope.sender;
+        let key = match self.ledger.person(sender) {
+            Some(person) => person.key,
+            None if sender == MemberId::NEWCOMER => {
+                // R44  A newcomer shows its invitation.
+                let invite = want.invite.as_ref().ok_or(Refusal::Stranger)?;
+                let invited = self.ledger.invitation(invite, self.ledger.next());
+                invited.map_err(|_| Refusal::Stranger)?;
+                from
+            }
+            None => return Err(Refusal::Stranger),
+        };
+        if key != from {
+            return Err(Refusal::Stranger);
+        }
+        let now = self.desk.now;
+        let turn = (from, envelope.sess.0);
+        if self
+            .pulse
+            .answered
+            .get(&turn)
+            .is_some_and(|at| *at + PAUSE > now)
+        {
+            return Ok(false);
+        }
+        envelope.verify(&key).map_err(|_| Refusal::Signature)?;
+        self.pulse.answered.insert(turn, now);
+        if sender != MemberId::NEWCOMER {
+            self.desk.heard.insert(sender, now);
+        }
+        if want.head > self.ledger.head() {
+            self.catch_up(from);
+        }
+        self.send_records(from, want.head);
+        self.send_envelopes(from, sender, &envelope.sess, &want.held);
+        Ok(true)
+    }
+
+    fn send_records(&mut self, to: PublicKey, head: Height) {
+        let last = self
+            .ledger
+            .head()
+            .0
+            .min(head.0.saturating_add(limits::ANSWER_RECORDS));
+        for height in head.0.saturating_add(1)..=last {
+            let height = Height(height);
+            let (Some(entry), Some(sess)) =
+                (self.ledger.entry(height), self.ledger.session_id(height))
+            else {
+                return;
+            };
+            let body = advance::decided_body(entry);
+            let sender = self.desk.me.unwrap_or(MemberId::NEWCOMER);
+            let envelope =
+                Envelope::sign(&self.desk.identity, Kind::Decided, sess, sender, 0, body);
+            self.desk.send(to, envelope.to_bytes());
+        }
+    }
+
+    fn send_envelopes(&mut self, to: PublicKey, asker: MemberId, sess: &SessId, held: &[[u8; 8]]) {
+        let session = self
+            .ledger
+            .session_height(sess)
+            .and_then(|height| self.sessions.get(&height));
+        let Some(session) = session else { return };
+        let mut room = limits::ANSWER_BYTES;
+        let mut answers = Vec::new();
+        for bytes in session.post.lacking(held, asker).take(limits::ANSWER) {
+            let Some(rest) = room.checked_sub(bytes.len()) else {
+                break;
+            };
+            room = rest;
+            answers.push(bytes.as_ref().clone());
+        }
+        for bytes in answers {
+            self.desk.send(to, bytes);
+        }
+    }
+
+    /// R41, R51. A decided record proves itself; the next one in line is appended, later ones are asked for.
+    pub(super) fn receive_decided(
+        &mut self,
+        from: PublicKey,
+        envelope: &Envelope,
+    ) -> Result<bool, Refusal> {
+        let decided: Decided = message::decode(&envelope.body).map_err(|_| Refusal::Malformed)?;
+        let height = decided.certificate.height;
+        if height < self.ledger.next() {
+            return Ok(false);
+        }
+        if height > self.ledger.next() {
+            self.catch_up(from);
+            return Ok(false);
+        }
+        let entry =
+            Entry::new(decided.record, decided.certificate).map_err(|_| Refusal::Malformed)?;
+        self.ledger.verify(&entry).map_err(|_| Refusal::Signature)?;
+        if self.decided(entry.bytes, entry.certificate) {
+            Ok(true)
+        } else {
+            Err(Refusal::Rule)
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The envelopes of one session: one a slot, in the bytes that were signed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use conclave_crypto::digest::Digest;
+
+use crate::envelope::Kind;
+use crate::limits;
+use crate::names::MemberId;
+
+/// Where an envelope belongs: one for each kind and sender, for seals also each holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Slot {
+    pub(crate) kind: Kind,
+    pub(crate) sender: MemberId,
+    pub(crate) holder: MemberId,
+}
+
+/// An envelope that is held.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub(crate) digest: Digest,
+    pub(crate) seq: u64,
+    pub(crate) bytes: Arc<Vec<u8>>,
+}
+
+/// How an envelope relates to what its slot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Nothing is held, or less.
+    New,
+    /// The same, or more.
+    Known,
+    /// R6. The slot holds other bytes, but a record names these.
+    Cited,
+    /// R6. The slot holds other bytes.
+    Clash,
+}
+
+/// All envelopes of a session.
+#[derive(Debug, Default)]
+pub(crate) struct Post {
+    slots: BTreeMap<Slot, Held>,
+    /// Consensus messages, for handing on.
+    talk: BTreeMap<Digest, (MemberId, Arc<Vec<u8>>)>,
+    /// Digests that a record names.
+    cited: BTreeSet<Digest>,
+}
+
+impl Slot {
+    pub(crate) const fn of(kind: Kind, sender: MemberId) -> Self {
+        let holder = MemberId(0);
+        Self {
+            kind,
+            sender,
+            holder,
+        }
+    }
+
+    /// Whether a higher sequence number replaces a lower one.
+    const fn monotone(self) -> bool {
+        matches!(self.kind, Kind::Ack | Kind::Have | Kind::Reveal)
+    }
+}
+
+impl Post {
+    /// How an envelope relates to what is held.
+    pub(crate) fn place(&self, slot: Slot, digest: &Digest, seq: u64) -> Place {
+        let Some(held) = self.slots.get(&slot) else {
+            return Place::New;
+        };
+        if held.digest == *digest {
+            Place::Known
+        } else if slot.monotone() {
+            if seq > held.seq {
+                Place::New
+            } else {
+                Place::Known
+            }
+        } else if self.cited.contains(digest) {
+            Place::Cited
+        } else {
+            Place::Clash
+        }
+    }
+
+    /// Puts an envelope into its slot.
+    pub(crate) fn put(&mut self, slot: Slot, digest: Digest, seq: u64, bytes: Arc<Vec<u8>>) {
+        self.slots.insert(slot, Held { digest, seq, bytes });
+    }
+
+    /// The slots that hold something.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.keys()
+    }
+
+    /// What a slot holds.
+    pub(crate) fn held(&self, slot: Slot) -> Option<&Held> {
+        self.slots.get(&slot)
+    }
+
+    /// R6. A record names this envelope: it takes the slot, whatever was there before.
+    pub(crate) fn cite(&mut self, digest: Digest) {
+        self.cited.insert(digest);
+    }
+
+    /// Whether a consensus message is kept.
+    pub(crate) fn said(&self, digest: &Digest) -> bool {
+        self.talk.contains_key(digest)
+    }
+
+    /// Keeps a consensus message for handing on, as far as its sender has room.
+    pub(crate) fn keep(&mut self, sender: MemberId, digest: Digest, bytes: Arc<Vec<u8>>) {
+        let room = self.talk.values().filter(|(who, _)| *who == sender).count() < limits::TALK;
+        if room {
+            self.talk.insert(digest, (sender, bytes));
+        }
+    }
+
+    /// Consensus messages that are kept.
+    pub(crate) fn talk(&self) -> impl Iterator<Item = &Arc<Vec<u8>>> {
+        self.talk.values().map(|(_, bytes)| bytes)
+    }
+
+    /// The first eight bytes of every digest held, ascending.
+    pub(crate) fn prefixes(&self) -> Vec<[u8; 8]> {
+        let digests = self
+            .slots
+            .values()
+            .map(|held| &held.digest)
+            .chain(self.talk.keys());
+        let mut prefixes: Vec<_> = digests.map(prefix).collect();
+        prefixes.sort_unstable();
+        prefixes
+    }
+
+    /// R50. Everything held that the asker lacks; of seals only those that it can open.
+    pub(crate) fn lacking<'a>(
+        &'a self,
+        held: &'a [[u8; 8]],
+        asker: MemberId,
+    ) -> impl Iterator<Item = &'a Arc<Vec<u8>>> {
+        let fit = move |slot: &Slot| slot.kind != Kind::Seal || slot.holder == asker;
+        let slots = self.slots.iter().filter(move |(slot, _)| fit(slot));
+        let slots = slots.map(|(_, held)| (&held.digest, &held.bytes));
+        let talk = self.talk.iter().map(|(digest, (_, bytes))| (digest, bytes));
+        slots
+            .chain(talk)
+            .filter(|(digest, _)| held.binary_search(&prefix(digest)).is_err())
+            .map(|(_, bytes)| bytes)
+    }
+}
+
+fn prefix(digest: &Digest) -> [u8; 8] {
+    *digest
+        .as_bytes()
+        .first_chunk()
+        .expect("a digest has 32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_bytes_of_a_slot_win_unless_a_record_names_others() {
+        let mut post = Post::default();
+        let slot = Slot::of(Kind::KeyAd, MemberId(1));
+        let (first, second) = (Digest([1; 32]), Digest([2; 32]));
+        assert_eq!(post.place(slot, &first, 0), Place::New);
+        post.put(slot, first, 0, Arc::default());
+        assert_eq!(post.place(slot, &first, 0), Place::Known);
+        assert_eq!(post.place(slot, &second, 0), Place::Clash);
+        post.cite(second);
+        assert_eq!(post.place(slot, &second, 0), Place::Cited);
+    }
+
+    #[test]
+    fn a_higher_sequence_number_replaces_a_lower_one() {
+        let mut post = Post::default();
+        let slot = Slot::of(Kind::Ack, MemberId(1));
+        post.put(slot, Digest([1; 32]), 4, Arc::default());
+        assert_eq!(post.place(slot, &Digest([2; 32]), 5), Place::New);
+        assert_eq!(post.place(slot, &Digest([2; 32]), 3), Place::Known);
+    }
+}

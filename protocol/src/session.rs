@@ -1,0 +1,337 @@
+//! One session: everything of one height, from its keys to its sum.
+//!
+//! Set-up (keys, shares, acknowledgements) runs while the height before trains; the record before fixes the
+//! sharers; then train, submit, decide, reveal, open. Each phase stands in its own file. Every step looks at what is
+//! held and does what is due: so a restart, a late message and a lost one need no cases of their own.
+
+pub(crate) mod advertise;
+pub(crate) mod deal;
+pub(crate) mod decide;
+pub(crate) mod open;
+pub(crate) mod reveal;
+pub(crate) mod submit;
+pub(crate) mod train;
+
+use std::sync::Arc;
+
+use conclave_crypto::digest::Digest;
+
+use crate::desk::Desk;
+use crate::envelope::{Envelope, Kind};
+use crate::message::{self, Malformed};
+use crate::names::{Height, MemberId, SessId};
+use crate::outbox;
+use crate::output::{Stored, Table};
+use crate::post::{Place, Post, Slot};
+use crate::refusal::Refusal;
+use crate::roster::Roster;
+use crate::time::Time;
+
+use self::advertise::Adverts;
+use self::deal::Dealings;
+use self::open::Opening;
+use self::submit::Submissions;
+use self::train::Work;
+
+/// Everything of one height.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) height: Height,
+    pub(crate) sess: SessId,
+    pub(crate) roster: Roster,
+    /// When its set-up began to be timed; not before the founders have met.
+    pub(crate) begun: Option<Time>,
+    pub(crate) post: Post,
+    pub(crate) adverts: Adverts,
+    pub(crate) dealings: Dealings,
+    /// What is to be trained, once the record before has fixed the sharers.
+    pub(crate) work: Option<Work>,
+    pub(crate) submissions: Submissions,
+    /// The opening of the sum, once the height is decided.
+    pub(crate) opening: Opening,
+}
+
+impl Session {
+    /// A session of which nothing is known yet.
+    pub(crate) fn new(height: Height, sess: SessId, roster: Roster, begun: Option<Time>) -> Self {
+        Self {
+            height,
+            sess,
+            roster,
+            begun,
+            post: Post::default(),
+            adverts: Adverts::default(),
+            dealings: Dealings::default(),
+            work: None,
+            submissions: Submissions::default(),
+            opening: Opening::default(),
+        }
+    }
+
+    /// Takes up what an earlier run stored: the own envelopes, those of others, and the secrets.
+    pub(crate) fn restore(&mut self, desk: &mut Desk, stored: &Stored) {
+        let prefix = outbox::height_key(self.height);
+        for table in [Table::Outbox, Table::Inbox] {
+            for (_, bytes) in outbox::under(stored, table, &prefix) {
+                if let Ok(envelope) = Envelope::from_bytes(bytes) {
+                    let digest = Envelope::digest_of(bytes);
+                    let kept = self.keep(&envelope, digest, Arc::new(bytes.to_vec()));
+                    let known = kept.is_ok() && self.take(desk, &envelope, digest).is_ok();
+                    if !known {
+                        desk.warn(format!(
+                            "a stored envelope of height {} is damaged",
+                            self.height.0
+                        ));
+                    }
+                }
+            }
+        }
+        self.submissions.restore(stored);
+        self.restore_secrets(desk, stored);
+    }
+
+    /// Takes an envelope of this session from outside. `Ok(false)`: nothing new.
+    pub(crate) fn receive(
+        &mut self,
+        desk: &mut Desk,
+        envelope: &Envelope,
+        bytes: Vec<u8>,
+    ) -> Result<bool, Refusal> {
+        // R7  Only members of the height speak in its session.
+        let key = *self.roster.key(envelope.sender).ok_or(Refusal::Stranger)?;
+        let slot = slot_of(envelope)?;
+        let digest = Envelope::digest_of(&bytes);
+        let place = self.post.place(slot, &digest, envelope.seq);
+        if place == Place::Known {
+            return Ok(false);
+        }
+        // R8  Each envelope's signature is verified once, over the bytes received.
+        envelope.verify(&key).map_err(|_| Refusal::Signature)?;
+        desk.heard.insert(envelope.sender, desk.now);
+        match place {
+            Place::Clash => return Err(Refusal::Equivocation),
+            Place::Cited => self.forget(slot),
+            Place::New | Place::Known => {}
+        }
+        self.take(desk, envelope, digest)?;
+        if Self::keeps(desk, slot) {
+            let key = outbox::slot_key(self.height, envelope.kind, envelope.sender);
+            desk.store(Table::Inbox, key, bytes.clone());
+        }
+        self.keep(envelope, digest, Arc::new(bytes))?;
+        Ok(true)
+    }
+
+    /// R5. Stores an own envelope, takes it like everybody else's, then says it.
+    pub(crate) fn say(&mut self, desk: &mut Desk, envelope: &Envelope) {
+        let bytes = envelope.to_bytes();
+        let digest = Envelope::digest_of(&bytes);
+        let slot = slot_of(envelope).expect("an own envelope has a slot");
+        let whose = if envelope.kind == Kind::Seal {
+            slot.holder
+        } else {
+            envelope.sender
+        };
+        let key = outbox::slot_key(self.height, envelope.kind, whose);
+        desk.store(Table::Outbox, key, bytes.clone());
+        self.keep(envelope, digest, Arc::new(bytes.clone()))
+            .expect("an own envelope has a slot");
+        let taken = self.take(desk, envelope, digest);
+        taken.expect("what we say ourselves keeps the rules");
+        let holder = self
+            .roster
+            .key(slot.holder)
+            .filter(|_| envelope.kind == Kind::Seal)
+            .copied();
+        match holder {
+            Some(holder) if holder == desk.key => {}
+            Some(holder) if desk.peers.contains(&holder) => desk.send(holder, bytes),
+            Some(_) | None => desk.publish(envelope.kind, bytes),
+        }
+    }
+
+    /// The next sequence number of an own monotone message.
+    pub(crate) fn next_seq(&self, me: MemberId, kind: Kind) -> u64 {
+        self.post
+            .held(Slot::of(kind, me))
+            .map_or(1, |held| held.seq.saturating_add(1))
+    }
+
+    /// Whether we said this already.
+    pub(crate) fn said(&self, desk: &Desk, kind: Kind) -> bool {
+        desk.me
+            .is_some_and(|me| self.post.held(Slot::of(kind, me)).is_some())
+    }
+
+    /// Our id, if we are a member of this height.
+    pub(crate) fn me(&self, desk: &Desk) -> Option<MemberId> {
+        desk.me.filter(|me| self.roster.contains(*me))
+    }
+
+    /// The durable rows of this session: own envelopes, those of others, vectors.
+    pub(crate) fn rows(&self, me: Option<MemberId>) -> Vec<(Table, Vec<u8>)> {
+        let row = |slot: &Slot| {
+            let own = me == Some(slot.sender);
+            let whose = if own && slot.kind == Kind::Seal {
+                slot.holder
+            } else {
+                slot.sender
+            };
+            let table = if own { Table::Outbox } else { Table::Inbox };
+            (table, outbox::slot_key(self.height, slot.kind, whose))
+        };
+        let envelopes = self.post.slots().map(row);
+        let roots = self.submissions.roots();
+        envelopes
+            .chain(roots.map(|root| (Table::Vectors, root.as_bytes().to_vec())))
+            .collect()
+    }
+
+    /// Sharers whose vectors do not count: their pair keys are rebuilt.
+    pub(crate) fn dropouts(&self) -> Vec<MemberId> {
+        let (Some(work), Some(called)) = (&self.work, &self.opening.called) else {
+            return Vec::new();
+        };
+        work.sharers
+            .keys()
+            .copied()
+            .filter(|id| !called.survivors.contains_key(id))
+            .collect()
+    }
+
+    fn keep(
+        &mut self,
+        envelope: &Envelope,
+        digest: Digest,
+        bytes: Arc<Vec<u8>>,
+    ) -> Result<(), Refusal> {
+        self.post
+            .put(slot_of(envelope)?, digest, envelope.seq, bytes);
+        Ok(())
+    }
+
+    /// What must outlive a crash of ours: what we acknowledge, what we vote for, what opens the sum.
+    fn keeps(desk: &Desk, slot: Slot) -> bool {
+        match slot.kind {
+            Kind::KeyAd | Kind::Deal | Kind::Commit => true,
+            Kind::Seal => desk.me == Some(slot.holder),
+            Kind::Ack
+            | Kind::Have
+            | Kind::Reveal
+            | Kind::Proposal
+            | Kind::Vote
+            | Kind::Liveness
+            | Kind::Heartbeat
+            | Kind::Join
+            | Kind::Want
+            | Kind::Decided => false,
+        }
+    }
+
+    /// The plot of a session: each kind of envelope goes to its phase.
+    fn take(
+        &mut self,
+        desk: &mut Desk,
+        envelope: &Envelope,
+        digest: Digest,
+    ) -> Result<(), Refusal> {
+        let (sender, body) = (envelope.sender, envelope.body.as_slice());
+        let malformed = |_: Malformed| Refusal::Malformed;
+        match envelope.kind {
+            // R10  A member advertises its session keys once.
+            Kind::KeyAd => {
+                let body = message::decode(body).map_err(malformed)?;
+                self.take_advert(desk, sender, digest, body)
+            }
+            // R11  A dealer binds itself to one leaf for each share.
+            Kind::Deal => {
+                let body = message::decode(body).map_err(malformed)?;
+                self.take_deal(sender, digest, body)
+            }
+            // R11  Each holder gets its two shares in a box.
+            Kind::Seal => {
+                let body = message::decode(body).map_err(malformed)?;
+                self.take_seal(desk, sender, body)
+            }
+            // R12  A holder acknowledges what it can open.
+            Kind::Ack => {
+                let body = message::decode(body).map_err(malformed)?;
+                self.take_ack(sender, &body)
+            }
+            // R15  A masked vector is announced once.
+            Kind::Commit => {
+                let body = message::decode(body).map_err(malformed)?;
+                self.take_commit(desk, sender, digest, body)
+            }
+            // R16  Members say which vectors they hold.
+            Kind::Have => {
+                let body = message::decode(body).map_err(malformed)?;
+                self.take_have(sender, body)
+            }
+            // R31  Shares of the secrets that the record calls for.
+            Kind::Reveal => {
+                let body = message::decode(body).map_err(malformed)?;
+                self.take_reveal(sender, body)
+            }
+            Kind::Proposal
+            | Kind::Vote
+            | Kind::Liveness
+            | Kind::Heartbeat
+            | Kind::Join
+            | Kind::Want
+            | Kind::Decided => Err(Refusal::Rule),
+        }
+    }
+
+    /// Drops what a slot that a record overrules had brought.
+    fn forget(&mut self, slot: Slot) {
+        match slot.kind {
+            Kind::KeyAd | Kind::Deal | Kind::Seal => self.dealings.forget(slot.sender),
+            Kind::Commit => self.submissions.forget(slot.sender),
+            Kind::Ack
+            | Kind::Have
+            | Kind::Reveal
+            | Kind::Proposal
+            | Kind::Vote
+            | Kind::Liveness
+            | Kind::Heartbeat
+            | Kind::Join
+            | Kind::Want
+            | Kind::Decided => {}
+        }
+    }
+}
+
+/// The slot of an envelope; slot-unique kinds carry the sequence number 0.
+fn slot_of(envelope: &Envelope) -> Result<Slot, Refusal> {
+    let slot = Slot::of(envelope.kind, envelope.sender);
+    match envelope.kind {
+        Kind::Seal => {
+            let seal: message::Seal =
+                message::decode(&envelope.body).map_err(|_| Refusal::Malformed)?;
+            let holder = seal.to;
+            if envelope.seq == 0 {
+                Ok(Slot { holder, ..slot })
+            } else {
+                Err(Refusal::Rule)
+            }
+        }
+        Kind::Ack | Kind::Have | Kind::Reveal => Ok(slot),
+        Kind::KeyAd
+        | Kind::Deal
+        | Kind::Commit
+        | Kind::Proposal
+        | Kind::Vote
+        | Kind::Liveness
+        | Kind::Heartbeat
+        | Kind::Join
+        | Kind::Want
+        | Kind::Decided => {
+            if envelope.seq == 0 {
+                Ok(slot)
+            } else {
+                Err(Refusal::Rule)
+            }
+        }
+    }
+}

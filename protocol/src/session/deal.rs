@@ -1,0 +1,385 @@
+//! Deal: every member shares its two secrets among all members of the height, and says what it can open.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave_crypto::dealing::{self, Dealing, Secret, Share};
+use conclave_crypto::digest::Digest;
+use conclave_crypto::sealed;
+
+use crate::desk::Desk;
+use crate::envelope::Kind;
+use crate::limits;
+use crate::message::{Ack, Acked, Deal, Seal};
+use crate::names::MemberId;
+use crate::output::Report;
+use crate::params;
+use crate::post::Slot;
+use crate::record::Sharer;
+use crate::refusal::Refusal;
+use crate::session::Session;
+use crate::time::{Span, Time};
+
+/// How long acknowledgements gather before they are said.
+pub(crate) const GATHER: Span = Span(200);
+
+/// What was dealt, opened and acknowledged.
+#[derive(Debug, Default)]
+pub(crate) struct Dealings {
+    pub(crate) deals: BTreeMap<MemberId, Dealt>,
+    /// Boxes for us, by dealer.
+    seals: BTreeMap<MemberId, Seal>,
+    /// Boxes that did not open under that Deal.
+    spoiled: BTreeSet<(MemberId, Digest)>,
+    /// Shares of ours, checked against the dealer's leaves.
+    pub(crate) shares: BTreeMap<MemberId, Portion>,
+    /// What each holder acknowledged: dealer → (KeyAd, Deal).
+    acks: BTreeMap<MemberId, BTreeMap<MemberId, (Digest, Digest)>>,
+    /// Our own dealing, while its secrets live.
+    pub(crate) own: Option<(Dealing, Dealing)>,
+    ack_at: Option<Time>,
+    reported: bool,
+}
+
+/// A Deal with its envelope's digest.
+#[derive(Debug)]
+pub(crate) struct Dealt {
+    pub(crate) digest: Digest,
+    pub(crate) body: Deal,
+}
+
+/// Our shares of one dealer's two secrets, checked under one Deal.
+#[derive(Debug)]
+pub(crate) struct Portion {
+    pub(crate) deal: Digest,
+    pub(crate) own: Share,
+    pub(crate) pair: Share,
+}
+
+impl Session {
+    /// R11. Deals once all keys are in, or at a third of the set-up time; seals for late ones afterwards.
+    pub(crate) fn deal(&mut self, desk: &mut Desk) {
+        let Some(me) = self.me(desk) else { return };
+        if self.adverts.secrets.is_none() || !self.said(desk, Kind::KeyAd) {
+            return;
+        }
+        if !self.said(desk, Kind::Deal) && !self.may_deal(desk) {
+            return;
+        }
+        self.derive_own(me);
+        if !self.said(desk, Kind::Deal)
+            && let (Some((own, pair)), Some(secrets)) = (&self.dealings.own, &self.adverts.secrets)
+        {
+            let body = Deal {
+                sealer: secrets.sealer.public(),
+                own: own.leaves().to_vec(),
+                pair: pair.leaves().to_vec(),
+            };
+            let envelope = desk.sign(Kind::Deal, self.sess, 0, &body);
+            self.say(desk, &envelope);
+        }
+        self.seal(desk, me);
+    }
+
+    fn may_deal(&self, desk: &mut Desk) -> bool {
+        let third = Span(desk.timers().setup.0.checked_div(3).unwrap_or(0));
+        self.adverts.known.len() == self.roster.len()
+            || self.begun.is_some_and(|begun| desk.due(begun + third))
+    }
+
+    fn derive_own(&mut self, me: MemberId) {
+        let Some(secrets) = &self.adverts.secrets else {
+            return;
+        };
+        if self.dealings.own.is_none() {
+            let (threshold, holders) = (small(self.roster.quorum()), small(self.roster.len()));
+            let derive =
+                |seed, which| Dealing::derive(seed, &self.sess.0, me.0, which, threshold, holders);
+            let own = derive(&secrets.seed_b, Secret::SelfSeed);
+            let pair = derive(&secrets.seed_m, Secret::PairKey);
+            self.dealings.own = Some((own, pair));
+        }
+    }
+
+    /// R11. A box for every key seen that has none yet, our own among them.
+    fn seal(&mut self, desk: &mut Desk, me: MemberId) {
+        let lacks = |holder: &MemberId| {
+            let slot = Slot {
+                kind: Kind::Seal,
+                sender: me,
+                holder: *holder,
+            };
+            self.post.held(slot).is_none()
+        };
+        let holders: Vec<_> = self.adverts.known.keys().copied().filter(lacks).collect();
+        for holder in holders {
+            let Some(sealed) = self.sealed_for(me, holder) else {
+                continue;
+            };
+            let body = Seal { to: holder, sealed };
+            let envelope = desk.sign(Kind::Seal, self.sess, 0, &body);
+            self.say(desk, &envelope);
+        }
+    }
+
+    fn sealed_for(&self, me: MemberId, holder: MemberId) -> Option<Vec<u8>> {
+        let (own, pair) = self.dealings.own.as_ref()?;
+        let x = self.roster.x(holder)?;
+        let (own, pair) = (own.share(x), pair.share(x));
+        let plain = zeroize::Zeroizing::new([own.share, own.salt, pair.share, pair.salt].concat());
+        let advert = self.adverts.known.get(&holder)?;
+        let shared = self
+            .adverts
+            .secrets
+            .as_ref()?
+            .sealer
+            .shared(&advert.body.seal)
+            .ok()?;
+        Some(sealed::seal(&shared, &self.sess.0, me.0, holder.0, &plain))
+    }
+
+    /// R12. Opens the boxes for us whose dealer's keys and leaves are known.
+    pub(crate) fn open_boxes(&mut self, desk: &mut Desk) {
+        let Some(me) = self.me(desk) else { return };
+        let ready: Vec<_> = self.dealings.seals.keys().copied().collect();
+        for dealer in ready {
+            let Some(deal) = self.dealings.deals.get(&dealer).map(|dealt| dealt.digest) else {
+                continue;
+            };
+            let done = self.dealings.shares.contains_key(&dealer)
+                || self.dealings.spoiled.contains(&(dealer, deal));
+            if done || self.adverts.opener.is_none() {
+                continue;
+            }
+            if let Some(portion) = self.open_box(me, dealer) {
+                self.dealings.shares.insert(dealer, portion);
+            } else {
+                self.dealings.spoiled.insert((dealer, deal));
+                desk.refused.count(Refusal::Rule);
+            }
+        }
+    }
+
+    fn open_box(&self, me: MemberId, dealer: MemberId) -> Option<Portion> {
+        let dealt = self.dealings.deals.get(&dealer)?;
+        let seal = self.dealings.seals.get(&dealer)?;
+        let shared = self
+            .adverts
+            .opener
+            .as_ref()?
+            .shared(&dealt.body.sealer)
+            .ok()?;
+        let plain = sealed::open(&shared, &self.sess.0, dealer.0, me.0, &seal.sealed).ok()?;
+        let (parts, rest) = plain.as_chunks::<32>();
+        let [share_b, salt_b, share_m, salt_m] = parts else {
+            return None;
+        };
+        let own = Share {
+            share: *share_b,
+            salt: *salt_b,
+        };
+        let pair = Share {
+            share: *share_m,
+            salt: *salt_m,
+        };
+        let sound = rest.is_empty()
+            && self.leaf_fits(dealer, Secret::SelfSeed, me, &own)
+            && self.leaf_fits(dealer, Secret::PairKey, me, &pair);
+        sound.then_some(Portion {
+            deal: dealt.digest,
+            own,
+            pair,
+        })
+    }
+
+    /// Whether a holder's share is the one that the dealer bound itself to.
+    pub(crate) fn leaf_fits(
+        &self,
+        dealer: MemberId,
+        which: Secret,
+        holder: MemberId,
+        share: &Share,
+    ) -> bool {
+        let (Some(dealt), Some(x)) = (self.dealings.deals.get(&dealer), self.roster.x(holder))
+        else {
+            return false;
+        };
+        let leaves = match which {
+            Secret::SelfSeed => &dealt.body.own,
+            Secret::PairKey => &dealt.body.pair,
+        };
+        let leaf = leaves.get(usize::from(x).saturating_sub(1));
+        leaf == Some(&dealing::leaf(&self.sess.0, dealer.0, which, x, share))
+    }
+
+    /// R12. Says what we can open: at once when that is everything dealt, else after a short gathering.
+    pub(crate) fn acknowledge(&mut self, desk: &mut Desk) {
+        let Some(me) = self.me(desk) else { return };
+        let mut held = self.dealings.acks.get(&me).cloned().unwrap_or_default();
+        let said = held.len();
+        for (dealer, portion) in &self.dealings.shares {
+            if let Some(advert) = self.adverts.known.get(dealer) {
+                held.entry(*dealer).or_insert((advert.digest, portion.deal));
+            }
+        }
+        if held.len() == said {
+            return;
+        }
+        let at = *self.dealings.ack_at.get_or_insert(desk.now + GATHER);
+        if held.len() < self.adverts.known.len() && !desk.due(at) {
+            return;
+        }
+        self.dealings.ack_at = None;
+        let seq = self.next_seq(me, Kind::Ack);
+        let acked = |(dealer, (key_ad, deal))| Acked {
+            dealer,
+            key_ad,
+            deal,
+        };
+        let dealings = held.into_iter().map(acked).collect();
+        let envelope = desk.sign(Kind::Ack, self.sess, seq, &Ack { dealings });
+        self.say(desk, &envelope);
+    }
+
+    /// Tells the operator once when enough holders acknowledged our own dealing.
+    pub(crate) fn report_dealt(&mut self, desk: &mut Desk) {
+        let Some(me) = self.me(desk) else { return };
+        if !self.dealings.reported && self.sharer(me).is_some() {
+            self.dealings.reported = true;
+            desk.report(Report::Dealt {
+                height: self.height,
+            });
+        }
+    }
+
+    /// R12. This dealer as a sharer, if at least t members, itself among them, acknowledged it.
+    pub(crate) fn sharer(&self, dealer: MemberId) -> Option<Sharer> {
+        let key_ad = self.adverts.known.get(&dealer)?.digest;
+        let deal = self.dealings.deals.get(&dealer)?.digest;
+        let acked = |holder: &MemberId| {
+            let said = self
+                .dealings
+                .acks
+                .get(holder)
+                .and_then(|said| said.get(&dealer));
+            said == Some(&(key_ad, deal))
+        };
+        let ackers: Vec<_> = self.roster.ids().filter(acked).collect();
+        let enough = ackers.len() >= self.roster.quorum() && ackers.contains(&dealer);
+        enough.then_some(Sharer {
+            member: dealer,
+            key_ad,
+            deal,
+            ackers,
+        })
+    }
+
+    /// Whether this holder acknowledged that dealing.
+    pub(crate) fn has_acked(&self, holder: MemberId, sharer: &Sharer) -> bool {
+        let said = self
+            .dealings
+            .acks
+            .get(&holder)
+            .and_then(|said| said.get(&sharer.member));
+        said == Some(&(sharer.key_ad, sharer.deal))
+    }
+
+    /// R12. Everybody whose dealing stands; nobody if that is too few for a sum.
+    pub(crate) fn sharers(&self, desk: &Desk, excluded: impl Fn(MemberId) -> bool) -> Vec<Sharer> {
+        let dealers = self.roster.ids().filter(|dealer| !excluded(*dealer));
+        let sharers: Vec<_> = dealers.filter_map(|dealer| self.sharer(dealer)).collect();
+        let least = params::survivors_min(&desk.charter, self.roster.len());
+        if sharers.len() < least {
+            Vec::new()
+        } else {
+            sharers
+        }
+    }
+
+    /// R13. Everybody whose keys are in has dealt and acknowledged every dealing.
+    pub(crate) fn is_set_up(&self, desk: &mut Desk) -> bool {
+        let known = &self.adverts.known;
+        if known.len() < params::survivors_min(&desk.charter, self.roster.len())
+            || !self.may_deal(desk)
+        {
+            return false;
+        }
+        let pairs: Option<Vec<_>> = known
+            .iter()
+            .map(|(dealer, advert)| {
+                Some((
+                    *dealer,
+                    (advert.digest, self.dealings.deals.get(dealer)?.digest),
+                ))
+            })
+            .collect();
+        let Some(pairs) = pairs else { return false };
+        known.keys().all(|holder| {
+            let said = self.dealings.acks.get(holder);
+            let acked = |said: &BTreeMap<_, _>| {
+                said.len() >= pairs.len()
+                    && pairs
+                        .iter()
+                        .all(|(dealer, pair)| said.get(dealer) == Some(pair))
+            };
+            said.is_some_and(acked)
+        })
+    }
+
+    pub(crate) fn take_deal(
+        &mut self,
+        sender: MemberId,
+        digest: Digest,
+        body: Deal,
+    ) -> Result<(), Refusal> {
+        let n = self.roster.len();
+        if body.own.len() != n || body.pair.len() != n {
+            return Err(Refusal::Rule);
+        }
+        self.dealings.deals.insert(sender, Dealt { digest, body });
+        Ok(())
+    }
+
+    pub(crate) fn take_seal(
+        &mut self,
+        desk: &Desk,
+        sender: MemberId,
+        body: Seal,
+    ) -> Result<(), Refusal> {
+        if !self.roster.contains(body.to) {
+            return Err(Refusal::Rule);
+        }
+        if desk.me == Some(body.to) {
+            self.dealings.seals.insert(sender, body);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn take_ack(&mut self, sender: MemberId, body: &Ack) -> Result<(), Refusal> {
+        let ascending = body.dealings.is_sorted_by(|a, b| a.dealer < b.dealer);
+        let known = body
+            .dealings
+            .iter()
+            .all(|ack| self.roster.contains(ack.dealer));
+        if !ascending || !known || body.dealings.len() > limits::MEMBERS {
+            return Err(Refusal::Rule);
+        }
+        let said = self.dealings.acks.entry(sender).or_default();
+        // R12  At most one Deal a dealer: what a holder acknowledged first stands.
+        for ack in &body.dealings {
+            said.entry(ack.dealer).or_insert((ack.key_ad, ack.deal));
+        }
+        Ok(())
+    }
+}
+
+impl Dealings {
+    /// A record names other envelopes of this dealer: what followed from the old ones is void.
+    pub(crate) fn forget(&mut self, dealer: MemberId) {
+        self.shares.remove(&dealer);
+        self.spoiled.retain(|(spoiled, _)| *spoiled != dealer);
+    }
+}
+
+fn small(n: usize) -> u8 {
+    u8::try_from(n).expect("a charter allows at most 200 members")
+}

@@ -1,0 +1,322 @@
+//! Decide: when to start, what to propose, and what a proposal is worth.
+
+use conclave_crypto::digest::Digest;
+
+use crate::desk::Desk;
+use crate::envelope::Envelope;
+use crate::ledger::Ledger;
+use crate::message::{self, Join};
+use crate::names::MemberId;
+use crate::params;
+use crate::record::{Previous, Record, Sharer, Survivors};
+use crate::session::Session;
+use crate::session::open::Outcome;
+use crate::time::Span;
+
+/// What a member decides from: the chain, the three open sessions and the Joins that wait.
+pub(crate) struct Bench<'a> {
+    pub(crate) ledger: &'a Ledger,
+    /// The height before: its sum is being opened.
+    pub(crate) before: Option<&'a Session>,
+    /// The height to be decided.
+    pub(crate) current: &'a Session,
+    /// The next height: it is being set up. None after the last round.
+    pub(crate) next: Option<&'a Session>,
+    /// Joins that wait, by key.
+    pub(crate) joins: Vec<&'a Envelope>,
+    /// T_submit, as it has adapted.
+    pub(crate) patience: Span,
+}
+
+/// What a proposal is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// It holds, for good.
+    Valid,
+    /// It can never hold.
+    Invalid,
+    /// It may still come to hold: say nothing.
+    Open,
+}
+
+impl Bench<'_> {
+    /// R21. Whether to start the height: its vectors are in (or time is up) and the next session is set up.
+    pub(crate) fn ready(&self, desk: &mut Desk) -> bool {
+        self.settled(desk) && self.set_up(desk)
+    }
+
+    fn settled(&self, desk: &mut Desk) -> bool {
+        let Some(work) = &self.current.work else {
+            return true;
+        };
+        if matches!(self.previous(desk), Some(Previous::Spent { .. })) {
+            return true;
+        }
+        let lacking = |id: &&MemberId| self.current.vector_of(**id).is_none();
+        let missing: Vec<_> = work.sharers.keys().filter(lacking).copied().collect();
+        let over = desk.due(work.since + self.patience);
+        // R21  Members that have gone quiet are not waited for; that moves the pace only.
+        let quiet = desk.timers().quiet;
+        over || missing.iter().all(|id| {
+            let working = desk.me == Some(*id) && self.current.may_submit(desk) && !work.failed;
+            !working && {
+                let at = desk.working_since(*id, work.since) + quiet;
+                desk.due(at)
+            }
+        })
+    }
+
+    /// R13. Set-up of the next height is complete, or its time is over, or there is none.
+    fn set_up(&self, desk: &mut Desk) -> bool {
+        let Some(next) = self.next else { return true };
+        next.is_set_up(desk) || {
+            let setup = desk.timers().setup;
+            next.begun.is_some_and(|begun| desk.due(begun + setup))
+        }
+    }
+
+    /// R42. What became of the height before, as far as we know; none while that may still change.
+    fn previous(&self, desk: &mut Desk) -> Option<Previous> {
+        let called = self
+            .before
+            .and_then(|before| before.opening.called.as_ref().map(|c| (before, c)));
+        let Some((before, called)) = called else {
+            return Some(Previous::None);
+        };
+        let spent = |culprits| {
+            Some(Previous::Spent {
+                culprits,
+                silent: Vec::new(),
+            })
+        };
+        match &before.opening.result {
+            Some(Outcome::Opened { digest, .. }) => Some(Previous::Opened(*digest)),
+            Some(Outcome::Guilty(culprits)) => spent(culprits.clone()),
+            Some(Outcome::OutOfRange) => spent(Vec::new()),
+            None => {
+                let over = desk.due(called.since + desk.timers().reveal);
+                if over { spent(Vec::new()) } else { None }
+            }
+        }
+    }
+
+    /// R22. The record that we propose; none while something for it is still to come.
+    pub(crate) fn propose(&self, desk: &mut Desk, round: u32) -> Option<Record> {
+        let previous = self.previous(desk)?;
+        let survivors = match (&self.current.work, &previous) {
+            (None, _) | (_, Previous::Spent { .. }) => None,
+            (Some(work), Previous::None | Previous::Opened(_)) => match self.choose(desk, round) {
+                Some(survivors) => Some(survivors),
+                None if desk.due(work.since + self.patience) => None,
+                None => return None,
+            },
+        };
+        if !self.set_up(desk) {
+            return None;
+        }
+        let mut record = Record {
+            epoch: 0,
+            height: self.current.height,
+            before: self.ledger.head_digest(),
+            survivors,
+            sharers_next: self.sharers(desk, &previous),
+            joins: Vec::new(),
+            members_after_next: Vec::new(),
+            previous,
+            evidence: Vec::new(),
+        };
+        self.admit(&mut record);
+        Some(record)
+    }
+
+    fn sharers(&self, desk: &Desk, previous: &Previous) -> Vec<Sharer> {
+        let guilty = |id| match previous {
+            Previous::Spent { culprits, .. } => culprits.contains(&id),
+            Previous::None | Previous::Opened(_) => false,
+        };
+        let excluded = |id| self.ledger.is_culprit(id) || guilty(id);
+        self.next
+            .map(|next| next.sharers(desk, excluded))
+            .unwrap_or_default()
+    }
+
+    /// R44. Admits whom the rules let in, as many as the quorum can bear.
+    fn admit(&self, record: &mut Record) {
+        record.members_after_next = self.ledger.members_after_next(record).unwrap_or_default();
+        for join in &self.joins {
+            record.joins.push((*join).clone());
+            record.joins.sort_by_key(|join| {
+                let body = message::decode::<Join>(&join.body);
+                body.ok().map(|body| body.key)
+            });
+            if let Ok(members) = self.ledger.members_after_next(record) {
+                record.members_after_next = members;
+            } else {
+                record.joins.retain(|known| known != *join);
+            }
+        }
+    }
+
+    /// R20. The survivors that we would propose: everybody whose vector we hold; after a lost round those whose
+    /// vectors a quorum says it holds.
+    fn choose(&self, desk: &Desk, round: u32) -> Option<Survivors> {
+        let work = self.current.work.as_ref()?;
+        let sid = work.terms.as_ref()?.sid;
+        let held = |id: &MemberId| Some((*id, self.current.vector_of(*id)?.0.digest));
+        let held: Vec<_> = work.sharers.keys().filter_map(held).collect();
+        let announced = |(_, commit): &(MemberId, Digest)| {
+            let haves = self.current.submissions.haves.values();
+            haves.filter(|haves| haves.contains(commit)).count() >= self.current.roster.quorum()
+        };
+        let least = params::survivors_min(&desk.charter, self.current.roster.len());
+        let known: Vec<_> = held.iter().copied().filter(announced).collect();
+        let commits = if round > 0 && known.len() >= least {
+            known
+        } else {
+            held
+        };
+        let fit = commits.len() >= least && self.reachable(desk);
+        fit.then_some(Survivors { sid, commits })
+    }
+
+    /// R23. Every sharer's secret can be rebuilt: t of those that acknowledged it were heard in this height.
+    fn reachable(&self, desk: &Desk) -> bool {
+        let Some(work) = &self.current.work else {
+            return false;
+        };
+        let heard = |id: &&MemberId| {
+            desk.me == Some(**id) || desk.heard.get(*id).is_some_and(|at| *at >= work.since)
+        };
+        let threshold = self.current.roster.quorum();
+        work.sharers
+            .values()
+            .all(|sharer| sharer.ackers.iter().filter(heard).count() >= threshold)
+    }
+
+    /// R24. What a proposed record is worth. With a quorum's prevotes behind it only lasting conditions count.
+    pub(crate) fn judge(&self, desk: &mut Desk, bytes: &[u8], polka: bool) -> Judgement {
+        let Ok(record) = Record::from_bytes(bytes) else {
+            return Judgement::Invalid;
+        };
+        if self.ledger.check(&record).is_err() {
+            return Judgement::Invalid;
+        }
+        let parts = [
+            self.judge_previous(desk, &record, polka),
+            self.judge_survivors(desk, &record, polka),
+            self.judge_sharers(&record),
+        ];
+        if parts.contains(&Judgement::Invalid) {
+            Judgement::Invalid
+        } else if parts.contains(&Judgement::Open) {
+            Judgement::Open
+        } else {
+            Judgement::Valid
+        }
+    }
+
+    fn judge_previous(&self, desk: &mut Desk, record: &Record, polka: bool) -> Judgement {
+        let result = self
+            .before
+            .and_then(|before| before.opening.result.as_ref());
+        match (&record.previous, result) {
+            (Previous::None, _) => Judgement::Valid,
+            (Previous::Opened(digest), Some(Outcome::Opened { digest: own, .. })) => {
+                valid(digest == own)
+            }
+            (Previous::Opened(_), Some(_)) => Judgement::Invalid,
+            (Previous::Opened(_), None) => Judgement::Open,
+            (Previous::Spent { culprits, .. }, Some(Outcome::Guilty(guilty))) => {
+                valid(culprits == guilty)
+            }
+            (Previous::Spent { culprits, .. }, Some(Outcome::OutOfRange)) => {
+                valid(culprits.is_empty())
+            }
+            (Previous::Spent { culprits, .. }, None) if culprits.is_empty() => {
+                let over = matches!(self.previous(desk), Some(Previous::Spent { .. }));
+                if over || polka {
+                    Judgement::Valid
+                } else {
+                    Judgement::Open
+                }
+            }
+            (Previous::Spent { culprits, .. }, _) => {
+                if polka && culprits.is_empty() {
+                    Judgement::Valid
+                } else {
+                    Judgement::Open
+                }
+            }
+        }
+    }
+
+    fn judge_survivors(&self, desk: &mut Desk, record: &Record, polka: bool) -> Judgement {
+        let Some(work) = &self.current.work else {
+            return Judgement::Valid;
+        };
+        let Some(survivors) = &record.survivors else {
+            // R24  A passing condition: time is up and no sum is in sight.
+            let spent = matches!(record.previous, Previous::Spent { .. });
+            let over = spent || polka || desk.due(work.since + self.patience);
+            let hopeless = spent || polka || self.choose(desk, 0).is_none();
+            return if over && hopeless {
+                Judgement::Valid
+            } else {
+                Judgement::Open
+            };
+        };
+        let Some(terms) = &work.terms else {
+            return Judgement::Open;
+        };
+        if survivors.sid != terms.sid {
+            return Judgement::Invalid;
+        }
+        let held = |(id, digest): &(MemberId, Digest)| {
+            self.current
+                .vector_of(*id)
+                .is_some_and(|(commit, _)| commit.digest == *digest)
+        };
+        if survivors.commits.iter().all(held) {
+            Judgement::Valid
+        } else {
+            Judgement::Open
+        }
+    }
+
+    /// R12. A voter holds the keys, dealings and acknowledgements that it votes for.
+    fn judge_sharers(&self, record: &Record) -> Judgement {
+        let Some(next) = self.next else {
+            return valid(record.sharers_next.is_empty());
+        };
+        let held = |sharer: &Sharer| {
+            next.recorded_advert(sharer).is_some()
+                && next.recorded_deal(sharer)
+                && sharer
+                    .ackers
+                    .iter()
+                    .all(|acker| next.has_acked(*acker, sharer))
+        };
+        if record.sharers_next.iter().all(held) {
+            Judgement::Valid
+        } else {
+            Judgement::Open
+        }
+    }
+}
+
+impl Session {
+    /// R6. A proposal names these envelopes: whoever sends them gets the slot.
+    pub(crate) fn cite(&mut self, digests: impl IntoIterator<Item = Digest>) {
+        for digest in digests {
+            self.post.cite(digest);
+        }
+    }
+}
+
+const fn valid(holds: bool) -> Judgement {
+    if holds {
+        Judgement::Valid
+    } else {
+        Judgement::Invalid
+    }
+}

@@ -1,0 +1,186 @@
+//! Open: t shares of each secret rebuild it, the dealings are checked, the masks come off, the sum is applied.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use conclave_crypto::dealing::{self, Dealing, Secret};
+use conclave_crypto::digest::Digest;
+use conclave_crypto::fixed;
+use conclave_crypto::ladder::Masked;
+use conclave_crypto::mask::{self, MaskSeed, Sign};
+use conclave_crypto::shamir;
+use zeroize::Zeroizing;
+
+use crate::desk::Desk;
+use crate::message::Reveal;
+use crate::names::{MemberId, SumId};
+use crate::session::Session;
+use crate::session::submit::pair_seed;
+use crate::time::Time;
+
+/// What the opening of a sum has gathered.
+#[derive(Debug, Default)]
+pub(crate) struct Opening {
+    /// What the record calls for.
+    pub(crate) called: Option<Called>,
+    /// Shares that we revealed.
+    pub(crate) revealed: usize,
+    /// Reveals not sorted yet.
+    pub(crate) reveals: BTreeMap<MemberId, Reveal>,
+    /// Shares that fit, by secret and position.
+    pub(crate) pieces: BTreeMap<(MemberId, Secret), BTreeMap<u8, [u8; 32]>>,
+    /// What came out.
+    pub(crate) result: Option<Outcome>,
+}
+
+/// The sum that a record calls for.
+#[derive(Debug, Clone)]
+pub(crate) struct Called {
+    pub(crate) record: Digest,
+    pub(crate) sid: SumId,
+    pub(crate) survivors: BTreeMap<MemberId, Digest>,
+    /// When the record was decided here.
+    pub(crate) since: Time,
+}
+
+/// What an opening came to.
+#[derive(Debug, Clone)]
+pub(crate) enum Outcome {
+    /// The new adapter.
+    Opened {
+        digest: Digest,
+        adapter: Arc<Vec<f32>>,
+    },
+    /// A coordinate that no inputs within the clamp can give.
+    OutOfRange,
+    /// Dealers whose dealing is not the one that they bound themselves to.
+    Guilty(Vec<MemberId>),
+}
+
+/// Seeds by dealer and kind.
+type Seeds = BTreeMap<(MemberId, Secret), Zeroizing<[u8; 32]>>;
+
+impl Session {
+    /// R32, R33, R34. Opens the sum when everything for it is here; done once.
+    pub(crate) fn open(&mut self, desk: &Desk) {
+        if self.opening.result.is_some() || !self.can_open() {
+            return;
+        }
+        let Some(seeds) = self.rebuild() else { return };
+        let guilty = self.guilty(&seeds);
+        self.opening.result = if guilty.is_empty() {
+            self.unmask(desk, &seeds)
+        } else {
+            Some(Outcome::Guilty(guilty.into_iter().collect()))
+        };
+    }
+
+    fn can_open(&self) -> bool {
+        let Some(called) = &self.opening.called else {
+            return false;
+        };
+        let threshold = self.roster.quorum();
+        let rebuilt = self.targets().iter().all(|target| {
+            self.opening
+                .pieces
+                .get(target)
+                .is_some_and(|pieces| pieces.len() >= threshold)
+        });
+        let held = called.survivors.iter().all(|(member, digest)| {
+            self.vector_of(*member)
+                .is_some_and(|(commit, _)| commit.digest == *digest)
+        });
+        rebuilt && held
+    }
+
+    /// R32. Any t shares give the same seed, or the dealing is proved false below.
+    fn rebuild(&self) -> Option<Seeds> {
+        let threshold = self.roster.quorum();
+        let rebuild = |target: (MemberId, Secret)| {
+            let pieces = self.opening.pieces.get(&target)?;
+            let shares: Vec<_> = pieces
+                .iter()
+                .take(threshold)
+                .map(|(x, share)| (*x, *share))
+                .collect();
+            Some((target, shamir::combine(&shares).ok()?))
+        };
+        self.targets().into_iter().map(rebuild).collect()
+    }
+
+    /// R33. Derives every rebuilt dealing again: guilty if the leaves or the mask key differ from the recorded ones.
+    fn guilty(&self, seeds: &Seeds) -> BTreeSet<MemberId> {
+        let (threshold, holders) = (small(self.roster.quorum()), small(self.roster.len()));
+        let false_dealing = |(dealer, which): &(MemberId, Secret), seed: &Zeroizing<[u8; 32]>| {
+            let again = Dealing::derive(seed, &self.sess.0, dealer.0, *which, threshold, holders);
+            let deal = self.dealings.deals.get(dealer).map(|dealt| &dealt.body);
+            let advert = self.adverts.known.get(dealer).map(|advert| &advert.body);
+            match which {
+                Secret::SelfSeed => deal.is_none_or(|deal| deal.own != again.leaves()),
+                Secret::PairKey => {
+                    let public = dealing::mask_key(seed, &self.sess.0).public();
+                    deal.is_none_or(|deal| deal.pair != again.leaves())
+                        || advert.is_none_or(|advert| advert.mask != public)
+                }
+            }
+        };
+        let guilty = seeds
+            .iter()
+            .filter(|(target, seed)| false_dealing(target, seed));
+        guilty.map(|((dealer, _), _)| *dealer).collect()
+    }
+
+    /// R34. Adds the vectors, takes the masks off, and applies the sum in one fixed order.
+    fn unmask(&self, desk: &Desk, seeds: &Seeds) -> Option<Outcome> {
+        let (work, called) = (self.work.as_ref()?, self.opening.called.as_ref()?);
+        let terms = work.terms.as_ref()?;
+        let mut sum = vec![0u32; work.coordinates];
+        let mut weight: u64 = 0;
+        for member in called.survivors.keys() {
+            let (_, vector) = self.vector_of(*member)?;
+            for (total, value) in sum.iter_mut().zip(Masked::from_bytes(vector)?.elements()) {
+                *total = total.wrapping_add(*value);
+            }
+            let class = self.adverts.known.get(member)?.body.weight;
+            weight = weight.saturating_add(class.into());
+        }
+        let prg = desk.charter.aggregation.prg;
+        for ((dealer, which), seed) in seeds {
+            match which {
+                Secret::SelfSeed => {
+                    let own =
+                        MaskSeed::own(&dealing::self_secret(seed, &self.sess.0), &called.sid.0);
+                    mask::grow_into(&own, prg, Sign::Minus, &mut sum);
+                }
+                Secret::PairKey => {
+                    let key = dealing::mask_key(seed, &self.sess.0);
+                    let public = key.public();
+                    for survivor in called.survivors.keys() {
+                        let theirs = self.adverts.known.get(survivor)?.body.mask;
+                        let shared = key.shared(&theirs).ok()?;
+                        // Seen from the dropout the sign is the opposite of the survivor's: adding takes it off.
+                        let (dropout, other) = ((*dealer, &public), (*survivor, &theirs));
+                        let (seed, sign) = pair_seed(&shared, &called.sid, dropout, other);
+                        mask::grow_into(&seed, prg, sign, &mut sum);
+                    }
+                }
+            }
+        }
+        if !desk.scale.is_in_range(&sum, weight) {
+            return Some(Outcome::OutOfRange);
+        }
+        let old = desk.layout.gather(work.factor, &terms.adapter);
+        let new = desk.scale.apply(&old, &sum, weight);
+        let mut adapter = terms.adapter.as_ref().clone();
+        desk.layout.scatter(work.factor, &new, &mut adapter);
+        let digest = fixed::adapter_digest(&desk.layout.shape, &adapter);
+        Some(Outcome::Opened {
+            digest,
+            adapter: Arc::new(adapter),
+        })
+    }
+}
+
+fn small(n: usize) -> u8 {
+    u8::try_from(n).expect("a charter allows at most 200 members")
+}

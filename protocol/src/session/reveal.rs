@@ -1,0 +1,156 @@
+//! Reveal: the shares that the decided record calls for become public, once a session.
+
+use std::collections::BTreeMap;
+
+use conclave_crypto::dealing::{Secret, Share};
+
+use crate::desk::Desk;
+use crate::envelope::Kind;
+use crate::journal::Journal;
+use crate::limits;
+use crate::message::{Reveal, Revealed};
+use crate::names::MemberId;
+use crate::record::Entry;
+use crate::refusal::Refusal;
+use crate::session::Session;
+use crate::session::open::Called;
+
+impl Session {
+    /// The height is decided: its record may call for a sum.
+    pub(crate) fn settle(&mut self, desk: &Desk, entry: &Entry) {
+        let Some(survivors) = &entry.record.survivors else {
+            return;
+        };
+        for (_, digest) in &survivors.commits {
+            self.post.cite(*digest);
+        }
+        self.opening.called = Some(Called {
+            record: entry.digest,
+            sid: survivors.sid,
+            survivors: survivors.commits.iter().copied().collect(),
+            since: desk.now,
+        });
+    }
+
+    /// Whose secrets the record calls for: self seeds of survivors, pair keys of the other sharers.
+    pub(crate) fn targets(&self) -> Vec<(MemberId, Secret)> {
+        let (Some(work), Some(called)) = (&self.work, &self.opening.called) else {
+            return Vec::new();
+        };
+        let which = |member: &MemberId| {
+            if called.survivors.contains_key(member) {
+                Secret::SelfSeed
+            } else {
+                Secret::PairKey
+            }
+        };
+        work.sharers
+            .keys()
+            .map(|member| (*member, which(member)))
+            .collect()
+    }
+
+    /// R30, R31. Reveals what the record calls for, and adds shares that arrive later. Holders outside S do too.
+    pub(crate) fn reveal(&mut self, desk: &mut Desk, journal: &mut Journal) {
+        let (Some(me), Some(called)) = (self.me(desk), &self.opening.called) else {
+            return;
+        };
+        // R31  Not without the chain: every recorded Commit is here and carries the record's masking context.
+        let proper = called.survivors.iter().all(|(member, digest)| {
+            let commit = self.submissions.commits.get(member);
+            commit.is_some_and(|commit| commit.digest == *digest && commit.sid == called.sid)
+        });
+        let shares = self.own_shares();
+        if !proper || shares.len() <= self.opening.revealed {
+            return;
+        }
+        let record = called.record;
+        if !journal.permit(desk, self.sess, record) {
+            desk.warn(format!(
+                "height {} was revealed under another record before: nothing is revealed",
+                self.height.0
+            ));
+            self.opening.revealed = usize::MAX;
+            return;
+        }
+        self.opening.revealed = shares.len();
+        let seq = self.next_seq(me, Kind::Reveal);
+        let envelope = desk.sign(Kind::Reveal, self.sess, seq, &Reveal { record, shares });
+        self.say(desk, &envelope);
+    }
+
+    fn own_shares(&self) -> Vec<Revealed> {
+        let ours = |(dealer, which): (MemberId, Secret)| {
+            let sharer = self.work.as_ref()?.sharers.get(&dealer)?;
+            let portion = self.dealings.shares.get(&dealer)?;
+            if portion.deal != sharer.deal {
+                return None;
+            }
+            let share = match which {
+                Secret::SelfSeed => &portion.own,
+                Secret::PairKey => &portion.pair,
+            };
+            Some(Revealed {
+                dealer,
+                which,
+                share: share.share,
+                salt: share.salt,
+            })
+        };
+        self.targets().into_iter().filter_map(ours).collect()
+    }
+
+    pub(crate) fn take_reveal(&mut self, sender: MemberId, body: Reveal) -> Result<(), Refusal> {
+        if body.shares.len() > limits::MEMBERS {
+            return Err(Refusal::Rule);
+        }
+        self.opening.reveals.insert(sender, body);
+        Ok(())
+    }
+
+    /// R31. Sorts the reveals: only shares that the record calls for and that fit the recorded leaves count.
+    pub(crate) fn collect(&mut self, desk: &mut Desk) {
+        let Some(called) = &self.opening.called else {
+            return;
+        };
+        let record = called.record;
+        if !self.has_recorded_deals() {
+            return;
+        }
+        let targets: BTreeMap<_, _> = self.targets().into_iter().collect();
+        for (holder, reveal) in core::mem::take(&mut self.opening.reveals) {
+            let Some(x) = self.roster.x(holder) else {
+                continue;
+            };
+            if reveal.record != record {
+                desk.refused.count(Refusal::Rule);
+                continue;
+            }
+            for revealed in reveal.shares {
+                let share = Share {
+                    share: revealed.share,
+                    salt: revealed.salt,
+                };
+                let called = targets.get(&revealed.dealer) == Some(&revealed.which);
+                if called && self.leaf_fits(revealed.dealer, revealed.which, holder, &share) {
+                    let key = (revealed.dealer, revealed.which);
+                    self.opening
+                        .pieces
+                        .entry(key)
+                        .or_default()
+                        .insert(x, share.share);
+                } else {
+                    desk.refused.count(Refusal::Rule);
+                }
+            }
+        }
+    }
+
+    fn has_recorded_deals(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| {
+            let held =
+                |sharer| self.recorded_deal(sharer) && self.recorded_advert(sharer).is_some();
+            work.sharers.values().all(held)
+        })
+    }
+}

@@ -1,0 +1,327 @@
+//! Submit: the delta climbs the ladder, the mask is used up, and the masked vector is announced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use conclave_crypto::dealing;
+use conclave_crypto::digest::Digest;
+use conclave_crypto::ladder::{Delta, NetMask, Noise};
+use conclave_crypto::mask::{MaskSeed, Sign};
+use conclave_crypto::merkle;
+use conclave_crypto::sign::PublicKey;
+
+use crate::desk::Desk;
+use crate::envelope::Kind;
+use crate::message::{Commit, Have};
+use crate::names::{MemberId, SumId};
+use crate::outbox;
+use crate::output::{Output, Report, Stored, Table};
+use crate::refusal::Refusal;
+use crate::session::Session;
+use crate::session::deal::GATHER;
+use crate::time::Time;
+
+/// Masked vectors: announced, held, and said to be held.
+#[derive(Debug, Default)]
+pub(crate) struct Submissions {
+    pub(crate) commits: BTreeMap<MemberId, Committed>,
+    /// By Merkle root.
+    pub(crate) vectors: BTreeMap<Digest, Arc<Vec<u8>>>,
+    /// The Commits whose vectors each member says it holds.
+    pub(crate) haves: BTreeMap<MemberId, BTreeSet<Digest>>,
+    have_at: Option<Time>,
+    /// When each pull may be repeated.
+    pulls: BTreeMap<Digest, Time>,
+    /// Trained, but a sharer's keys are still missing.
+    pending: Option<Delta>,
+    /// When the last Commit came in.
+    pub(crate) last: Option<Time>,
+}
+
+/// An announced vector.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Committed {
+    pub(crate) digest: Digest,
+    pub(crate) sid: SumId,
+    pub(crate) root: Digest,
+    pub(crate) length: u64,
+}
+
+impl Session {
+    /// The engine is done: the delta waits for nothing but the keys of all sharers.
+    pub(crate) fn trained(&mut self, desk: &mut Desk, delta: Delta) {
+        let Some(work) = &self.work else { return };
+        if delta.len() != work.coordinates {
+            let (got, want) = (delta.len(), work.coordinates);
+            desk.warn(format!(
+                "the engine's delta has {got} coordinates, the factor {want}; it is dropped"
+            ));
+            return;
+        }
+        self.submissions.pending = Some(delta);
+    }
+
+    /// R15, R17. Masks the delta under the sharers' keys; stores the vector, erases the secrets, then speaks.
+    pub(crate) fn submit(&mut self, desk: &mut Desk) {
+        if self.submissions.pending.is_none() || !self.may_submit(desk) {
+            return;
+        }
+        let (Some(me), Some(net)) = (self.me(desk), self.net_mask(desk)) else {
+            return;
+        };
+        let (Some(work), Some(delta)) = (&self.work, self.submissions.pending.take()) else {
+            return;
+        };
+        let Some(terms) = &work.terms else { return };
+        let Some(weight) = self.adverts.known.get(&me).map(|advert| advert.body.weight) else {
+            return;
+        };
+        let clipped = delta.clip(&desk.scale);
+        let changed = clipped.changed();
+        let masked = clipped
+            .encode(&desk.scale, weight)
+            .noise(Noise::None)
+            .mask(net);
+        let vector = masked.to_bytes();
+        let length = u64::try_from(vector.len()).unwrap_or(u64::MAX);
+        let inline = length <= desk.charter.aggregation.inline_limit;
+        let root = merkle::root(&vector);
+        let coordinates = u64::try_from(work.coordinates).unwrap_or(u64::MAX);
+        let body = Commit {
+            sid: terms.sid,
+            root,
+            length,
+            inline: inline.then(|| vector.clone()),
+        };
+        let envelope = desk.sign(Kind::Commit, self.sess, 0, &body);
+        // R17  Durable order: the vector, its Commit, then (take_commit) the secrets go, then the Commit is sent.
+        if !inline {
+            desk.store(Table::Vectors, root.as_bytes().to_vec(), vector.clone());
+            self.submissions.vectors.insert(root, Arc::new(vector));
+        }
+        self.say(desk, &envelope);
+        let height = self.height;
+        desk.report(Report::Submitted {
+            height,
+            coordinates,
+            clipped: changed,
+            bytes: length,
+        });
+    }
+
+    /// R15. The own mask and one with each other sharer: + for the lower id. `None` while a key is missing.
+    fn net_mask(&self, desk: &Desk) -> Option<NetMask> {
+        let (me, work) = (desk.me?, self.work.as_ref()?);
+        let (secrets, terms) = (self.adverts.secrets.as_ref()?, work.terms.as_ref()?);
+        let prg = desk.charter.aggregation.prg;
+        let key = dealing::mask_key(&secrets.seed_m, &self.sess.0);
+        let public = key.public();
+        let own = MaskSeed::own(
+            &dealing::self_secret(&secrets.seed_b, &self.sess.0),
+            &terms.sid.0,
+        );
+        let mut seeds = vec![(own, Sign::Plus)];
+        for sharer in work.sharers.values().filter(|sharer| sharer.member != me) {
+            let other = self.recorded_advert(sharer)?.body.mask;
+            let shared = key
+                .shared(&other)
+                .expect("an advert with a weak key is refused");
+            seeds.push(pair_seed(
+                &shared,
+                &terms.sid,
+                (me, &public),
+                (sharer.member, &other),
+            ));
+        }
+        let mut net = NetMask::new(work.coordinates);
+        for (seed, sign) in &seeds {
+            net.add(seed, prg, *sign);
+        }
+        Some(net)
+    }
+
+    pub(crate) fn take_commit(
+        &mut self,
+        desk: &mut Desk,
+        sender: MemberId,
+        digest: Digest,
+        body: Commit,
+    ) -> Result<(), Refusal> {
+        let most = u64::try_from(desk.layout.len)
+            .unwrap_or(u64::MAX)
+            .saturating_mul(4);
+        if body.length == 0 || body.length > most || !body.length.is_multiple_of(4) {
+            return Err(Refusal::Rule);
+        }
+        let (sid, root, length) = (body.sid, body.root, body.length);
+        if let Some(vector) = body.inline {
+            let fits = u64::try_from(vector.len()) == Ok(length) && merkle::root(&vector) == root;
+            if !fits || length > desk.charter.aggregation.inline_limit {
+                return Err(Refusal::Rule);
+            }
+            self.submissions.vectors.insert(root, Arc::new(vector));
+        }
+        // R17  An own Commit is known: the mask is used, whatever brought it.
+        if desk.me == Some(sender) && self.adverts.secrets.is_some() {
+            self.erase_secrets(desk);
+        }
+        let commit = Committed {
+            digest,
+            sid,
+            root,
+            length,
+        };
+        self.submissions.commits.insert(sender, commit);
+        self.submissions.last = Some(desk.now);
+        Ok(())
+    }
+
+    pub(crate) fn take_have(&mut self, sender: MemberId, body: Have) -> Result<(), Refusal> {
+        if body.commits.len() > self.roster.len() {
+            return Err(Refusal::Rule);
+        }
+        self.submissions
+            .haves
+            .insert(sender, body.commits.into_iter().collect());
+        Ok(())
+    }
+
+    /// The announced vector of a member, if it fits this height's terms and we hold it.
+    pub(crate) fn vector_of(&self, member: MemberId) -> Option<(&Committed, &Arc<Vec<u8>>)> {
+        let commit = self.submissions.commits.get(&member)?;
+        let vector = self.submissions.vectors.get(&commit.root)?;
+        let work = self.work.as_ref()?;
+        let fits = vector.len() == work.coordinates.saturating_mul(4)
+            && u64::try_from(vector.len()) == Ok(commit.length)
+            && work
+                .terms
+                .as_ref()
+                .is_some_and(|terms| terms.sid == commit.sid);
+        fits.then_some((commit, vector))
+    }
+
+    /// R16. Says which vectors we hold: at once when those are all, else after a short gathering.
+    pub(crate) fn announce_held(&mut self, desk: &mut Desk) {
+        let (Some(me), Some(work)) = (self.me(desk), &self.work) else {
+            return;
+        };
+        let held: BTreeSet<_> = work
+            .sharers
+            .keys()
+            .filter_map(|member| Some(self.vector_of(*member)?.0.digest))
+            .collect();
+        let all = held.len() == work.sharers.len();
+        let said = self.submissions.haves.get(&me);
+        if held.is_empty() || said.is_some_and(|said| held.is_subset(said)) {
+            return;
+        }
+        let at = *self.submissions.have_at.get_or_insert(desk.now + GATHER);
+        if !all && !desk.due(at) {
+            return;
+        }
+        self.submissions.have_at = None;
+        let seq = self.next_seq(me, Kind::Have);
+        let commits = held.into_iter().collect();
+        let envelope = desk.sign(Kind::Have, self.sess, seq, &Have { commits });
+        self.say(desk, &envelope);
+    }
+
+    /// R16. Pulls announced vectors that are not here yet: from their author, then from whoever holds them.
+    pub(crate) fn pull_vectors(&mut self, desk: &mut Desk) {
+        let Some(work) = &self.work else { return };
+        let length = u64::try_from(work.coordinates)
+            .unwrap_or(u64::MAX)
+            .saturating_mul(4);
+        for member in work.sharers.keys() {
+            let Some(commit) = self.submissions.commits.get(member) else {
+                continue;
+            };
+            if self.submissions.vectors.contains_key(&commit.root) || commit.length != length {
+                continue;
+            }
+            let again = self
+                .submissions
+                .pulls
+                .get(&commit.root)
+                .copied()
+                .unwrap_or_default();
+            if !desk.due(again) {
+                continue;
+            }
+            let has = |id: &MemberId| {
+                let haves = self.submissions.haves.get(id);
+                haves.is_some_and(|haves| haves.contains(&commit.digest))
+            };
+            let others = self.roster.ids().filter(has);
+            let ids: BTreeSet<_> = others.collect();
+            let order = core::iter::once(*member).chain(ids.into_iter().filter(|id| id != member));
+            let from: Vec<PublicKey> = order
+                .filter_map(|id| self.roster.key(id).copied())
+                .collect();
+            let from: Vec<_> = from.into_iter().filter(|key| *key != desk.key).collect();
+            let patience = crate::time::Span(desk.timers().have.0.max(desk.timers().sync.0));
+            self.submissions
+                .pulls
+                .insert(commit.root, desk.now + patience);
+            desk.tray.push_back(Output::Pull {
+                name: commit.root,
+                length,
+                from,
+            });
+        }
+    }
+
+    /// Takes a pulled vector; its bytes must have the announced root. `None`: nobody announced it here.
+    pub(crate) fn pulled(&mut self, desk: &mut Desk, name: Digest, bytes: &[u8]) -> Option<bool> {
+        let mut commits = self.submissions.commits.values();
+        let commit = commits.find(|commit| commit.root == name)?;
+        let fits = u64::try_from(bytes.len()) == Ok(commit.length) && merkle::root(bytes) == name;
+        if fits && !self.submissions.vectors.contains_key(&name) {
+            desk.store(Table::Vectors, name.as_bytes().to_vec(), bytes.to_vec());
+            self.submissions
+                .vectors
+                .insert(name, Arc::new(bytes.to_vec()));
+        }
+        Some(fits)
+    }
+
+    /// A pull failed: ask again soon.
+    pub(crate) fn pull_failed(&mut self, desk: &Desk, name: Digest) {
+        if let Some(again) = self.submissions.pulls.get_mut(&name) {
+            *again = desk.now + desk.timers().sync;
+        }
+    }
+}
+
+/// The seed of the mask between two sharers, seen from the first, and its sign: + for the lower id.
+pub(crate) fn pair_seed(
+    shared: &conclave_crypto::agree::Shared,
+    sid: &SumId,
+    (me, mine): (MemberId, &conclave_crypto::agree::ExchangePublic),
+    (other, theirs): (MemberId, &conclave_crypto::agree::ExchangePublic),
+) -> (MaskSeed, Sign) {
+    let (lower, higher) = (me.min(other), me.max(other));
+    let seed = MaskSeed::pair(shared, &sid.0, mine, theirs, lower.0, higher.0);
+    (seed, if me < other { Sign::Plus } else { Sign::Minus })
+}
+
+impl Submissions {
+    /// Takes up the vectors that an earlier run stored, for the Commits known by now.
+    pub(crate) fn restore(&mut self, stored: &Stored) {
+        for commit in self.commits.values() {
+            if let Some(bytes) = outbox::value(stored, Table::Vectors, commit.root.as_bytes()) {
+                self.vectors.insert(commit.root, Arc::new(bytes.to_vec()));
+            }
+        }
+    }
+
+    /// A record names another Commit of this member.
+    pub(crate) fn forget(&mut self, member: MemberId) {
+        self.commits.remove(&member);
+    }
+
+    /// The roots of all vectors held in the table.
+    pub(crate) fn roots(&self) -> impl Iterator<Item = &Digest> {
+        self.commits.values().map(|commit| &commit.root)
+    }
+}

@@ -431,3 +431,263 @@ fn five_members_open_three_rounds_to_the_plain_sum() {
         (3, 0, 0)
     );
 }
+
+#[test]
+fn a_member_killed_while_it_trains_drops_out_and_its_pair_key_is_rebuilt() {
+    let mut net = Net::new(5, 3, 2);
+    net.kill = Some((1, Height(3)));
+    for index in 0..5 {
+        net.start(index);
+    }
+    let alive = [0, 2, 3, 4];
+    net.run(&alive, 600);
+    net.check_agreement(&alive);
+    net.check_sums(0);
+    assert_eq!(net.rounds(0), (3, 0));
+    let past = net.member(0).status().history[1].clone();
+    assert_eq!(past.rebuilt, [identity(1).public()]);
+    assert_eq!(past.survivors.map(|s| s.len()), Some(4));
+}
+
+#[test]
+fn a_killed_member_that_returns_catches_up_and_contributes_again() {
+    let mut net = Net::new(5, 5, 3);
+    net.kill = Some((1, Height(3)));
+    net.restart_after = Some(Span::seconds(18));
+    for index in 0..5 {
+        net.start(index);
+    }
+    net.run(&[0, 1, 2, 3, 4], 900);
+    net.check_agreement(&[0, 1, 2, 3, 4]);
+    net.check_sums(1);
+    let status = net.member(1).status();
+    assert!(
+        status.rounds_contributed >= 3,
+        "{}",
+        status.rounds_contributed
+    );
+}
+
+#[test]
+fn a_killed_member_that_returns_before_the_deadline_submits_in_the_same_session() {
+    let mut net = Net::new(5, 2, 4);
+    net.kill = Some((3, Height(2)));
+    net.restart_after = Some(Span::seconds(2));
+    for index in 0..5 {
+        net.start(index);
+    }
+    net.run(&[0, 1, 2, 3, 4], 600);
+    net.check_sums(3);
+    let history = net.member(0).status().history;
+    assert!(
+        history
+            .iter()
+            .all(|past| past.survivors.as_ref().map(Vec::len) == Some(5))
+    );
+}
+
+#[test]
+fn a_fifth_of_all_messages_may_be_lost() {
+    for seed in 10..14 {
+        let mut net = Net::new(4, 3, seed);
+        net.loss = 200;
+        for index in 0..4 {
+            net.start(index);
+        }
+        net.run(&[0, 1, 2, 3], 1200);
+        net.check_agreement(&[0, 1, 2, 3]);
+        net.check_sums(0);
+    }
+}
+
+#[test]
+fn large_vectors_are_pulled() {
+    let mut net = Net::with(charter(5, 3, 16), 5, 5);
+    for index in 0..5 {
+        net.start(index);
+    }
+    net.run(&[0, 1, 2, 3, 4], 300);
+    net.check_agreement(&[0, 1, 2, 3, 4]);
+    net.check_sums(4);
+    assert_eq!(net.rounds(0), (3, 0));
+}
+
+#[test]
+fn a_founder_that_comes_late_is_waited_for_or_taken_in_later() {
+    let mut net = Net::new(5, 4, 6);
+    for index in 0..4 {
+        net.start(index);
+    }
+    while net.now < Time(121_500) {
+        net.step();
+    }
+    net.start(4);
+    net.run(&[0, 1, 2, 3, 4], 600);
+    net.check_agreement(&[0, 1, 2, 3, 4]);
+    net.check_sums(4);
+}
+
+#[test]
+fn crashes_at_any_output_lose_nothing_and_say_nothing_twice() {
+    for seed in 0..40u64 {
+        let mut net = Net::new(5, 2, 100 + seed);
+        net.restart_after = Some(Span(1500));
+        net.loss = if seed % 2 == 0 { 0 } else { 100 };
+        for index in 0..5 {
+            net.start(index);
+        }
+        let victim = usize::try_from(seed % 5).unwrap();
+        net.nodes[victim].fuse = Some(usize::try_from(seed * 3).unwrap());
+        net.run(&[0, 1, 2, 3, 4], 900);
+        net.check_agreement(&[0, 1, 2, 3, 4]);
+        net.check_sums(victim);
+        for index in 0..5 {
+            let refused = net.member(index).status().refused;
+            assert_eq!(
+                refused.of(crate::refusal::Refusal::Equivocation),
+                0,
+                "{refused:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn all_crash_and_go_on() {
+    let mut net = Net::new(4, 3, 7);
+    for index in 0..4 {
+        net.start(index);
+    }
+    while net.member(0).status().height < Height(3) {
+        net.step();
+    }
+    for index in 0..4 {
+        net.crash(index);
+    }
+    net.restart_after = Some(Span::seconds(1));
+    net.push(0, 1500, Input::Wake);
+    net.run(&[0, 1, 2, 3], 900);
+    net.check_agreement(&[0, 1, 2, 3]);
+    net.check_sums(0);
+}
+
+#[test]
+fn an_invited_member_joins_and_an_absent_one_is_removed() {
+    let mut net = Net::with(charter(5, 7, 262_144), 6, 8);
+    net.train_ms = 4000;
+    let digest = net.charter.digest();
+    let invite = Invite::sign(
+        &identity(0),
+        digest,
+        crate::names::MemberId(0),
+        [1; 16],
+        None,
+        1,
+        0,
+    );
+    net.nodes[5].invite = Some(invite);
+    for index in 0..5 {
+        net.start(index);
+    }
+    net.kill = Some((2, Height(4)));
+    while net.member(0).status().height < Height(3) {
+        net.step();
+    }
+    net.start(5);
+    let alive = [0, 1, 3, 4, 5];
+    net.run(&alive, 1500);
+    net.check_agreement(&alive);
+    net.check_sums(5);
+    let status = net.member(5).status();
+    assert!(
+        status.rounds_contributed >= 1,
+        "the newcomer never contributed"
+    );
+    let roster = net
+        .member(0)
+        .ledger()
+        .roster(net.member(0).ledger().head())
+        .unwrap();
+    assert!(
+        roster.member(&identity(2).public()).is_none(),
+        "the absent one is still a member"
+    );
+    assert!(roster.member(&identity(5).public()).is_some());
+}
+
+#[test]
+fn a_stored_ledger_verifies_from_genesis_and_a_changed_one_does_not() {
+    let mut net = Net::new(3, 2, 9);
+    for index in 0..3 {
+        net.start(index);
+    }
+    net.run(&[0, 1, 2], 300);
+    let rows = crate::outbox::table(&net.nodes[0].stored, Table::Ledger);
+    let rows: Vec<_> = rows.map(|(_, row)| row.to_vec()).collect();
+    let verify = |rows: &[Vec<u8>]| {
+        crate::ledger::verify_chain(&net.charter, None, rows.iter().map(Vec::as_slice))
+    };
+    let verified = verify(&rows).unwrap();
+    assert_eq!(verified.head, net.member(1).status().ledger_head);
+    assert!(verified.finished);
+    for row in 0..rows.len() {
+        for at in (0..rows[row].len()).step_by(31) {
+            let mut changed = rows.clone();
+            changed[row][at] ^= 1;
+            assert!(verify(&changed).is_err(), "byte {at} of record {row}");
+        }
+    }
+    assert!(verify(&rows[1..]).is_err());
+}
+
+#[test]
+fn what_breaks_the_rules_is_refused_and_survived() {
+    use crate::envelope::{Envelope, Kind};
+    use crate::input::Verdict;
+    use crate::refusal::Refusal;
+    let mut net = Net::new(4, 1, 20);
+    for index in 0..4 {
+        net.start(index);
+    }
+    while !net.queue.is_empty() && net.now < Time(300) {
+        net.step();
+    }
+    let sess = net.member(0).ledger().session_id(Height(2)).unwrap();
+    let stored = &net.nodes[1].stored;
+    let key = crate::outbox::slot_key(Height(2), Kind::KeyAd, crate::names::MemberId(1));
+    let good = Envelope::from_bytes(&stored[&(Table::Outbox, key)]).unwrap();
+    let sign = |index: usize, kind, seq, body| {
+        let sender = crate::names::MemberId(u32::try_from(index).unwrap());
+        Envelope::sign(&identity(index), kind, sess, sender, seq, body).to_bytes()
+    };
+    let forged = Envelope {
+        sender: crate::names::MemberId(2),
+        ..good.clone()
+    };
+    let mut other = good.body.clone();
+    other[40] ^= 1;
+    let cases = [
+        (vec![1, 2, 3], Refusal::Malformed),
+        (sign(1, Kind::Ack, 99, vec![9; 200]), Refusal::Malformed),
+        (sign(1, Kind::KeyAd, 0, vec![0; 4000]), Refusal::Oversized),
+        (sign(7, Kind::Ack, 1, vec![0; 8]), Refusal::Stranger),
+        (forged.to_bytes(), Refusal::Equivocation),
+        (sign(1, Kind::KeyAd, 0, other), Refusal::Equivocation),
+        (sign(1, Kind::Commit, 3, vec![0; 8]), Refusal::Rule),
+    ];
+    let from = identity(3).public();
+    for (bytes, refusal) in cases {
+        let now = net.now;
+        let member = net.nodes[0].member.as_mut().unwrap();
+        let verdict = member.handle(now, Input::Received { from, bytes });
+        let forged =
+            verdict == Verdict::Refused(Refusal::Signature) && refusal == Refusal::Equivocation;
+        assert!(
+            forged || verdict == Verdict::Refused(refusal),
+            "{verdict:?} instead of {refusal:?}"
+        );
+    }
+    net.drain(0);
+    net.run(&[0, 1, 2, 3], 300);
+    assert_eq!(net.member(0).status().refused.total(), 7);
+}

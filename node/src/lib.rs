@@ -7,6 +7,7 @@ pub mod keys;
 pub mod learn;
 pub mod local;
 pub mod network;
+pub mod report;
 pub mod scenario;
 pub mod store;
 pub mod telemetry;

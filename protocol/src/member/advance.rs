@@ -78,7 +78,8 @@ impl Member {
         let next = self.ledger.next();
         for (height, session) in self.sessions.range_mut(next..) {
             let ahead = *height > next && self.ledger.more_rounds(next);
-            if ahead {
+            // Whoever comes late still holds shares: boxes are made for it until the dealer has submitted.
+            if ahead || (*height == next && session.work.is_some()) {
                 session.advertise(&mut self.desk);
             }
             if ahead || session.said(&self.desk, crate::envelope::Kind::Deal) {
@@ -96,9 +97,13 @@ impl Member {
     fn open_sum(&mut self) {
         let height = self.ledger.head();
         let round = self.ledger.round(height).unwrap_or_default();
+        let terms = self.settled_terms(height);
         let Some(session) = self.sessions.get_mut(&height) else {
             return;
         };
+        if let Some(work) = session.work.as_mut().filter(|work| work.terms.is_none()) {
+            work.terms = terms;
+        }
         session.open_boxes(&mut self.desk);
         session.pull_vectors(&mut self.desk);
         session.reveal(&mut self.desk, &mut self.journal);
@@ -172,6 +177,18 @@ impl Member {
         session.submit(&mut self.desk);
         session.pull_vectors(&mut self.desk);
         session.announce_held(&mut self.desk);
+    }
+
+    /// What a decided height was trained from: the adapter that its own record, or one before, certifies.
+    fn settled_terms(&self, height: Height) -> Option<Terms> {
+        let digest = self.ledger.certified()?;
+        let adapter = Arc::clone(self.adapters.get(&digest)?);
+        let sid = self.ledger.sum_id(height, &digest)?;
+        Some(Terms {
+            sid,
+            adapter,
+            digest,
+        })
     }
 
     /// What the current height trains from: the result of the height before, once it is known.

@@ -164,6 +164,9 @@ impl Member {
         self.open_session(Height(height.0.saturating_add(2)));
         self.start_work(Height(height.0.saturating_add(1)));
         self.begin_decision();
+        let next = self.ledger.next();
+        self.joins
+            .retain(|_, join| self.ledger.admissible(join, next).is_ok());
         if self.ledger.finished() {
             self.closed = Some(self.desk.now);
             self.pulse.heartbeat = self.desk.now;
@@ -197,6 +200,10 @@ impl Member {
                     "the own result of round {} differs from the certified one and is dropped",
                     round.0
                 ));
+                let session = self.sessions.get_mut(&height);
+                if let Some(work) = session.and_then(|session| session.work.as_mut()) {
+                    work.terms = None;
+                }
             }
             Previous::Opened(digest) if own == Some(*digest) => {
                 if let (Some(called), Some(work)) = (&session.opening.called, &session.work) {

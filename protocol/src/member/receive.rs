@@ -149,9 +149,15 @@ impl Member {
         if join.head_height > self.ledger.head() {
             return Ok(false);
         }
-        self.ledger
+        envelope.verify(&join.key).map_err(|_| Refusal::Signature)?;
+        // R44  One that came too late, or twice, is nobody's fault.
+        if self
+            .ledger
             .admissible(envelope, self.ledger.next())
-            .map_err(|_| Refusal::Rule)?;
+            .is_err()
+        {
+            return Ok(false);
+        }
         let expires = join.invite.as_ref().map_or(0, |invite| invite.expires);
         if expires != 0 && expires < self.desk.now.0 {
             return Err(Refusal::Rule);

@@ -1,7 +1,8 @@
 //! The learning engine: a Llama-family model, LoRA on its linear maps, and the training of it, on candle.
 //!
 //! From the bottom up: [`kernel`] is arithmetic on slices, [`fused`] wraps it into operations with gradients,
-//! [`model`] is the forward pass made of them.
+//! [`model`] is the forward pass made of them. [`peft`] says what an adapter is and [`flatten`] where each of its
+//! coordinates stands; [`trainer`] moves them, [`evaluate`] and [`generate`] use them.
 
 #![expect(
     clippy::many_single_char_names,
@@ -14,7 +15,16 @@
 
 pub mod batch;
 pub mod data;
+pub mod draw;
+pub mod evaluate;
+pub mod flatten;
 pub mod fused;
+pub mod generate;
 pub mod kernel;
 pub mod model;
+pub mod optimise;
+pub mod peft;
+pub mod schedule;
+pub mod trainer;
+pub mod training;
 pub mod weights;

@@ -20,6 +20,8 @@ use config::{Config, ConfigError};
 
 pub mod config;
 pub mod decode;
+#[cfg(test)]
+mod plain;
 
 /// The linear maps of a layer, in the order of [`Layer::maps`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

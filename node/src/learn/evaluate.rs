@@ -1,0 +1,65 @@
+//! Held-out loss, perplexity and accuracy.
+
+use candle_core::Result;
+
+use super::batch::Batch;
+use super::data::Example;
+use super::fused::head::Score;
+use super::model::{Model, Moving};
+
+/// What a set of examples scored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measured {
+    /// How many examples.
+    pub examples: u64,
+    /// Scored tokens.
+    pub tokens: u64,
+    /// Mean negative log-likelihood of the scored tokens, nats.
+    pub loss: f64,
+    /// `e^loss`.
+    pub perplexity: f64,
+    /// The share of scored tokens that were the model's first choice.
+    pub accuracy: f64,
+}
+
+/// Scores examples, a few thousand tokens at a time; `None` if no token counts.
+pub fn evaluate(model: &Model, moving: &Moving, examples: &[Example]) -> Result<Option<Measured>> {
+    let mut total = Score::default();
+    let mut tokens = 0;
+    let mut rest = examples;
+    while !rest.is_empty() {
+        let mut count = 0;
+        let mut length = 0;
+        while count < rest.len() && (count == 0 || length + rest[count].ids.len() <= TOKENS) {
+            length += rest[count].ids.len();
+            count += 1;
+        }
+        let (now, later) = rest.split_at(count);
+        rest = later;
+        let batch = Batch::pack(now);
+        if batch.scored() == 0 {
+            continue;
+        }
+        let (_, score) = model.loss(&batch, moving, 1.0)?;
+        total.nats += score.nats;
+        total.hits += score.hits;
+        tokens += batch.scored() as u64;
+    }
+    if tokens == 0 {
+        return Ok(None);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    let (loss, accuracy) = (
+        total.nats / tokens as f64,
+        total.hits as f64 / tokens as f64,
+    );
+    Ok(Some(Measured {
+        examples: examples.len() as u64,
+        tokens,
+        loss,
+        perplexity: loss.exp(),
+        accuracy,
+    }))
+}
+
+const TOKENS: usize = 2048;

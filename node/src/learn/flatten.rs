@@ -1,0 +1,188 @@
+//! The one place where tensors become one vector: sorted by name, row-major, f32.
+//!
+//! Every member flattens in the same order, or their sums would mix coordinates; so the order is that of the names
+//! and of nothing else, and the digest of names and shapes stands in every configuration digest.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Result, Tensor, Var};
+use conclave_crypto::digest::Digest;
+use conclave_crypto::fixed::adapter_digest;
+use conclave_protocol::layout::Layout;
+use conclave_protocol::names::Factor;
+
+/// A tensor's place in the vector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Its full name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its coordinates.
+    pub range: Range<usize>,
+}
+
+/// The order of a set of tensors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flat {
+    slots: Vec<Slot>,
+    len: usize,
+}
+
+impl Flat {
+    /// Orders tensors by name.
+    pub fn new(tensors: impl IntoIterator<Item = (String, Vec<usize>)>) -> Self {
+        let sorted: BTreeMap<_, _> = tensors.into_iter().collect();
+        let mut slots = Vec::with_capacity(sorted.len());
+        let mut len = 0;
+        for (name, shape) in sorted {
+            let end = len + shape.iter().product::<usize>();
+            let range = len..end;
+            slots.push(Slot { name, shape, range });
+            len = end;
+        }
+        Self { slots, len }
+    }
+
+    /// The places, ascending.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// Coordinates in all.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing moves.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The digest over the sorted (name, shape), each with its length in front.
+    pub fn shape_digest(&self) -> Digest {
+        let mut bytes = Vec::new();
+        for slot in &self.slots {
+            bytes.extend((slot.name.len() as u64).to_le_bytes());
+            bytes.extend(slot.name.as_bytes());
+            bytes.extend((slot.shape.len() as u64).to_le_bytes());
+            for &size in &slot.shape {
+                bytes.extend((size as u64).to_le_bytes());
+            }
+        }
+        Digest::of("conclave/v1/shape", &[&bytes])
+    }
+
+    /// Where the factors A and B stand.
+    pub fn layout(&self) -> Layout {
+        let factor = |end: &str| {
+            let of = self.slots.iter().filter(|slot| slot.name.ends_with(end));
+            of.map(|slot| slot.range.clone()).collect()
+        };
+        Layout {
+            shape: self.shape_digest(),
+            len: self.len,
+            a: factor(".lora_A.weight"),
+            b: factor(".lora_B.weight"),
+        }
+    }
+
+    /// The digest of a vector in this order.
+    pub fn digest(&self, values: &[f32]) -> Digest {
+        adapter_digest(&self.shape_digest(), values)
+    }
+
+    /// The tensors of a vector by name; those whose slot `moves` are variables.
+    ///
+    /// # Panics
+    /// If the vector has another length.
+    pub fn tensors(
+        &self,
+        values: &[f32],
+        moves: impl Fn(&Slot) -> bool,
+    ) -> Result<BTreeMap<String, Tensor>> {
+        assert_eq!(values.len(), self.len, "a vector of this order");
+        let mut tensors = BTreeMap::new();
+        for slot in &self.slots {
+            let values = &values[slot.range.clone()];
+            let tensor = if moves(slot) {
+                Var::from_slice(values, &slot.shape[..], &Device::Cpu)?.into_inner()
+            } else {
+                Tensor::from_slice(values, &slot.shape[..], &Device::Cpu)?
+            };
+            tensors.insert(slot.name.clone(), tensor);
+        }
+        Ok(tensors)
+    }
+
+    /// Adds the gradients of the variables to a flat vector; gives the name of a variable that has none.
+    pub fn add_gradients(
+        &self,
+        tensors: &BTreeMap<String, Tensor>,
+        gradients: &GradStore,
+        sum: &mut [f32],
+    ) -> Result<Option<String>> {
+        for slot in &self.slots {
+            let tensor = &tensors[&slot.name];
+            if !tensor.is_variable() {
+                continue;
+            }
+            let Some(gradient) = gradients.get(tensor) else {
+                return Ok(Some(slot.name.clone()));
+            };
+            let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
+            for (sum, g) in sum[slot.range.clone()].iter_mut().zip(gradient) {
+                *sum += g;
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Slot {
+    /// Whether the factor moves this tensor.
+    pub fn belongs_to(&self, factor: Factor) -> bool {
+        match factor {
+            Factor::A => self.name.ends_with(".lora_A.weight"),
+            Factor::B => self.name.ends_with(".lora_B.weight"),
+            Factor::All => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_is_that_of_the_names_and_the_factors_are_found() {
+        let tensors = [
+            ("b.lora_A.weight".to_owned(), vec![2, 3]),
+            ("a.lora_B.weight".to_owned(), vec![4, 2]),
+            ("a.lora_A.weight".to_owned(), vec![2, 5]),
+        ];
+        let flat = Flat::new(tensors.clone());
+        let backwards = Flat::new(tensors.into_iter().rev());
+        assert_eq!(flat, backwards);
+        let layout = flat.layout();
+        let b = std::iter::once(10..18).collect();
+        assert_eq!(
+            (layout.len, layout.a, layout.b),
+            (24, vec![0..10, 18..24], b)
+        );
+        let other = Flat::new([("a.lora_A.weight".to_owned(), vec![5, 2])]);
+        assert_ne!(other.shape_digest(), flat.shape_digest());
+        let values: Vec<f32> = (0..24).map(|i| i as f32).collect();
+        let tensors = flat
+            .tensors(&values, |slot| slot.belongs_to(Factor::B))
+            .unwrap();
+        assert!(tensors["a.lora_B.weight"].is_variable());
+        assert!(!tensors["a.lora_A.weight"].is_variable());
+        assert_eq!(
+            tensors["b.lora_A.weight"].to_vec2::<f32>().unwrap()[1],
+            [21.0, 22.0, 23.0]
+        );
+    }
+}

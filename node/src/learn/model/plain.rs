@@ -1,0 +1,313 @@
+//! The same model from candle's own differentiable operations: slow, and what the fused ones are checked against.
+
+use std::collections::BTreeMap;
+
+use candle_core::{D, DType, Device, Result, Tensor};
+use conclave_protocol::names::Factor;
+
+use super::config::Config;
+use super::{Map, Model, Moving, norm_name};
+use crate::learn::batch::Batch;
+use crate::learn::data::Example;
+use crate::learn::flatten::Flat;
+use crate::learn::peft::{Adapter, AdapterSpec, uniform};
+use crate::learn::weights::Weight;
+
+/// A random model: grouped queries, a feed-forward width that is no power of two.
+pub(crate) fn tiny(tied: bool) -> Model {
+    let text = format!(
+        r#"{{"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 32, "max_position_embeddings": 128,
+        "tie_word_embeddings": {tied}}}"#
+    );
+    let config = Config::parse(&text, std::path::Path::new("config.json")).unwrap();
+    random(config)
+}
+
+pub(crate) fn random(config: Config) -> Model {
+    let mut count = 0u8;
+    let take = |name: &str, shape: &[usize]| -> std::result::Result<Weight, ()> {
+        count += 1;
+        let mut values = vec![0.0; shape.iter().product()];
+        uniform([count; 32], 0.5, &mut values);
+        if name.contains("norm") {
+            values.iter_mut().for_each(|x| *x += 1.0);
+        }
+        Ok(Weight::owned(values, shape.to_vec()))
+    };
+    Model::build(config, take).unwrap()
+}
+
+/// Two examples, one scored in part, one longer than a block of attention's rows.
+pub(crate) fn examples() -> Vec<Example> {
+    let make = |len: u32, step: u32, from: usize| Example {
+        ids: (0..len).map(|i| (i * step + i * i) % 32).collect(),
+        scored: (0..len as usize).map(|i| i >= from).collect(),
+    };
+    vec![make(9, 5, 4), make(80, 3, 1)]
+}
+
+fn rope(x: &Tensor, theta: f64) -> Result<Tensor> {
+    let (_, tokens, dim) = x.dims3()?;
+    let half = dim / 2;
+    let mut angles = Vec::new();
+    for position in 0..tokens {
+        for j in 0..half {
+            let frequency = theta.powf(-2.0 * j as f64 / dim as f64) as f32;
+            angles.push(position as f32 * frequency);
+        }
+    }
+    let angles = Tensor::from_vec(angles, (tokens, half), &Device::Cpu)?;
+    let (cos, sin) = (angles.cos()?, angles.sin()?);
+    let (low, high) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
+    let new_low = (low.broadcast_mul(&cos)? - high.broadcast_mul(&sin)?)?;
+    let new_high = (high.broadcast_mul(&cos)? + low.broadcast_mul(&sin)?)?;
+    Tensor::cat(&[new_low, new_high], 2)
+}
+
+fn norm(x: &Tensor, w: &Tensor, eps: f32) -> Result<Tensor> {
+    let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
+    x.broadcast_div(&(mean + f64::from(eps))?.sqrt()?)?
+        .broadcast_mul(w)
+}
+
+/// The mean loss over the batch.
+pub(crate) fn loss(model: &Model, batch: &Batch, moving: &Moving) -> Result<Tensor> {
+    let config = model.config();
+    let frozen: BTreeMap<String, Tensor> = {
+        let tensors = model.tensors().into_iter();
+        let tensor = |w: &Weight| Tensor::from_slice(w.values(), w.shape(), &Device::Cpu).unwrap();
+        tensors.map(|(name, w)| (name, tensor(&w))).collect()
+    };
+    let weights = match moving {
+        Moving::All(weights) => weights,
+        _ => &frozen,
+    };
+    let apply = |x: &Tensor, layer: usize, map: Map| -> Result<Tensor> {
+        let w = &weights[&format!("{}.weight", map.module(layer))];
+        let y = x.matmul(&w.t()?)?;
+        match moving {
+            Moving::Lora(lora) => match &lora.layers[layer][map as usize] {
+                Some((a, b)) => y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * f64::from(lora.scale))?,
+                None => Ok(y),
+            },
+            _ => Ok(y),
+        }
+    };
+    let mut states = Vec::new();
+    for span in batch.spans.iter() {
+        let ids = Tensor::new(&batch.ids[span.clone()], &Device::Cpu)?;
+        let tokens = span.len();
+        let mut x = weights["model.embed_tokens.weight"].index_select(&ids, 0)?;
+        let split = |x: Tensor, heads: usize| {
+            x.reshape((tokens, heads, config.head_dim))?
+                .transpose(0, 1)?
+                .contiguous()
+        };
+        let group = config.heads / config.kv_heads;
+        let repeat = |x: Tensor| {
+            let rows: Result<Vec<Tensor>> = (0..config.heads)
+                .map(|h| x.narrow(0, h / group, 1))
+                .collect();
+            Tensor::cat(&rows?, 0)
+        };
+        let mask: Vec<f32> = (0..tokens * tokens)
+            .map(|i| if i % tokens > i / tokens { -1e9 } else { 0.0 })
+            .collect();
+        let mask = Tensor::from_vec(mask, (tokens, tokens), &Device::Cpu)?;
+        for layer in 0..config.layers {
+            let inside = norm(&x, &weights[&norm_name(layer, "input")], config.eps)?;
+            let q = rope(
+                &split(apply(&inside, layer, Map::Q)?, config.heads)?,
+                config.rope_theta,
+            )?;
+            let k = rope(
+                &split(apply(&inside, layer, Map::K)?, config.kv_heads)?,
+                config.rope_theta,
+            )?;
+            let v = repeat(split(apply(&inside, layer, Map::V)?, config.kv_heads)?)?;
+            let scores = (q.matmul(&repeat(k)?.t()?)? / (config.head_dim as f64).sqrt())?;
+            let p = candle_nn::ops::softmax(&scores.broadcast_add(&mask)?, D::Minus1)?;
+            let seen = p.matmul(&v)?.transpose(0, 1)?.contiguous()?;
+            let seen = seen.reshape((tokens, config.heads * config.head_dim))?;
+            x = (x + apply(&seen, layer, Map::O)?)?;
+            let inside = norm(
+                &x,
+                &weights[&norm_name(layer, "post_attention")],
+                config.eps,
+            )?;
+            let inner =
+                (apply(&inside, layer, Map::Gate)?.silu()? * apply(&inside, layer, Map::Up)?)?;
+            x = (x + apply(&inner, layer, Map::Down)?)?;
+        }
+        states.push(norm(&x, &weights["model.norm.weight"], config.eps)?);
+    }
+    let states = Tensor::cat(&states, 0)?;
+    let rows = Tensor::new(&batch.targets.rows[..], &Device::Cpu)?;
+    let targets = Tensor::new(&batch.targets.tokens[..], &Device::Cpu)?;
+    let head = if config.tied {
+        "model.embed_tokens.weight"
+    } else {
+        "lm_head.weight"
+    };
+    let logits = states.index_select(&rows, 0)?.matmul(&weights[head].t()?)?;
+    candle_nn::loss::cross_entropy(&logits.to_dtype(DType::F32)?, &targets)
+}
+
+/// Mean loss and flat gradient by the fused operations or the plain ones.
+fn both(
+    model: &Model,
+    flat: &Flat,
+    values: &[f32],
+    factor: Factor,
+    bind: impl Fn(BTreeMap<String, Tensor>) -> Moving,
+) {
+    let batch = Batch::pack(&examples());
+    let tensors = flat
+        .tensors(values, |slot| slot.belongs_to(factor))
+        .unwrap();
+    let moving = bind(tensors.clone());
+    let weight = 1.0 / batch.scored() as f32;
+    let (fused, score) = model.loss(&batch, &moving, weight).unwrap();
+    let slow = loss(model, &batch, &moving).unwrap();
+    let (f, s) = (
+        fused.to_scalar::<f32>().unwrap(),
+        slow.to_scalar::<f32>().unwrap(),
+    );
+    assert!((f - s).abs() < 1e-5 * s.abs(), "loss {f} fused, {s} plain");
+    assert!((score.nats / batch.scored() as f64 - f64::from(s)).abs() < 1e-5 * f64::from(s));
+    let mut gradients = [vec![0.0; flat.len()], vec![0.0; flat.len()]];
+    for (loss, sum) in [fused, slow].iter().zip(&mut gradients) {
+        let store = loss.backward().unwrap();
+        assert_eq!(flat.add_gradients(&tensors, &store, sum).unwrap(), None);
+    }
+    for slot in flat.slots() {
+        let [f, s] = [0, 1].map(|i| &gradients[i][slot.range.clone()]);
+        let largest = s.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        let moved = slot.belongs_to(factor);
+        assert_eq!(
+            largest > 0.0,
+            moved,
+            "{} has a gradient exactly if it moves",
+            slot.name
+        );
+        for (f, s) in f.iter().zip(s) {
+            assert!(
+                (f - s).abs() <= 1e-5 * largest.max(1.0),
+                "{}: {f} fused, {s} plain",
+                slot.name
+            );
+        }
+    }
+}
+
+fn adapter(model: &Model) -> (Adapter, Vec<f32>) {
+    let spec = AdapterSpec {
+        r: 3,
+        alpha: 6,
+        targets: "all-linear".parse().unwrap(),
+        seed: 1,
+    };
+    let adapter = Adapter::new(spec, model.config()).unwrap();
+    let mut values = vec![0.0; adapter.flat().len()];
+    uniform([9; 32], 0.3, &mut values);
+    (adapter, values)
+}
+
+#[test]
+fn fused_lora_has_the_plain_loss_and_gradients() {
+    for tied in [true, false] {
+        let model = tiny(tied);
+        let (adapter, values) = adapter(&model);
+        for factor in [Factor::A, Factor::B, Factor::All] {
+            both(&model, adapter.flat(), &values, factor, |t| {
+                Moving::Lora(adapter.bind(&t))
+            });
+        }
+    }
+}
+
+#[test]
+fn free_weights_have_the_plain_loss_and_gradients() {
+    for tied in [true, false] {
+        let model = tiny(tied);
+        let tensors = model.tensors();
+        let flat = Flat::new(tensors.iter().map(|(n, w)| (n.clone(), w.shape().to_vec())));
+        let values: Vec<f32> = flat
+            .slots()
+            .iter()
+            .flat_map(|s| tensors[&s.name].values().to_vec())
+            .collect();
+        both(&model, &flat, &values, Factor::All, Moving::All);
+    }
+}
+
+#[test]
+fn every_gradient_equals_finite_differences() {
+    let model = tiny(true);
+    let (adapter, values) = adapter(&model);
+    let batch = Batch::pack(&examples());
+    let score = |values: &[f32]| {
+        let tensors = adapter.flat().tensors(values, |_| false).unwrap();
+        let moving = Moving::Lora(adapter.bind(&tensors));
+        model.loss(&batch, &moving, 1.0).unwrap().1.nats
+    };
+    let tensors = adapter.flat().tensors(&values, |_| true).unwrap();
+    let moving = Moving::Lora(adapter.bind(&tensors));
+    let (loss, _) = model.loss(&batch, &moving, 1.0).unwrap();
+    let mut gradient = vec![0.0; values.len()];
+    let store = loss.backward().unwrap();
+    assert_eq!(
+        adapter
+            .flat()
+            .add_gradients(&tensors, &store, &mut gradient)
+            .unwrap(),
+        None
+    );
+    for slot in adapter.flat().slots() {
+        // Along the tensor's own gradient, where the slope is steepest.
+        let g = &gradient[slot.range.clone()];
+        let norm = g.iter().map(|x| x * x).sum::<f32>().sqrt();
+        assert!(norm > 1e-3, "{} has a gradient", slot.name);
+        let at = |step: f32| {
+            let mut moved = values.clone();
+            for (x, g) in moved[slot.range.clone()].iter_mut().zip(g) {
+                *x += step * g / norm;
+            }
+            score(&moved)
+        };
+        let slope = (at(2e-3) - at(-2e-3)) / 4e-3;
+        let error = (slope - f64::from(norm)).abs() / f64::from(norm);
+        assert!(
+            error < 1e-2,
+            "{}: slope {slope}, gradient {norm}",
+            slot.name
+        );
+    }
+}
+
+#[test]
+fn decoding_step_by_step_gives_the_logits_of_the_whole() {
+    let model = tiny(false);
+    let (adapter, values) = adapter(&model);
+    let tensors = adapter.flat().tensors(&values, |_| false).unwrap();
+    let lora = adapter.bind(&tensors);
+    let ids: Vec<u32> = (0..40).map(|i| (i * 7 + 3) % 32).collect();
+    let mut decoding = super::decode::Decoding::new(&model, Some(&lora));
+    decoding.extend(&ids[..5]);
+    let mut nats = 0.0;
+    for pair in ids[4..].windows(2).skip(1) {
+        let logits = decoding.extend(&pair[..1]);
+        let sum: f64 = logits.iter().map(|l| f64::from(*l).exp()).sum();
+        nats += sum.ln() - f64::from(logits[pair[1] as usize]);
+    }
+    let mut scored = vec![false; 40];
+    scored[6..].fill(true);
+    let batch = Batch::pack(&[Example { ids, scored }]);
+    let (_, score) = model.loss(&batch, &Moving::Lora(lora), 1.0).unwrap();
+    assert!(
+        (score.nats - nats).abs() < 1e-3,
+        "{} packed, {nats} step by step",
+        score.nats
+    );
+}

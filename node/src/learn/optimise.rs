@@ -1,0 +1,101 @@
+//! AdamW (Loshchilov and Hutter, arXiv 1711.05101) on the flat vector, and the clipping of gradients by their norm.
+
+use std::ops::Range;
+
+/// The moments of the coordinates that move. Born at zero: a new one for every round.
+#[derive(Debug)]
+pub struct AdamW {
+    first: Vec<f32>,
+    second: Vec<f32>,
+    steps: i32,
+    weight_decay: f64,
+}
+
+impl AdamW {
+    /// Moments for a vector of this length; beta 0.9 and 0.999, epsilon 1e-8.
+    pub fn new(len: usize, weight_decay: f64) -> Self {
+        Self {
+            first: vec![0.0; len],
+            second: vec![0.0; len],
+            steps: 0,
+            weight_decay,
+        }
+    }
+
+    /// One step on the coordinates in `ranges`.
+    ///
+    /// # Panics
+    /// If a range lies outside the vectors.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the step size is applied in the parameters' precision, as PyTorch does"
+    )]
+    pub fn step(
+        &mut self,
+        values: &mut [f32],
+        gradient: &[f32],
+        ranges: &[Range<usize>],
+        rate: f64,
+    ) {
+        self.steps = self.steps.saturating_add(1);
+        let size = (rate / (1.0 - 0.9f64.powi(self.steps))) as f32;
+        let root = (1.0 - 0.999f64.powi(self.steps)).sqrt() as f32;
+        let keep = (1.0 - rate * self.weight_decay) as f32;
+        for range in ranges {
+            let moments = self.first[range.clone()]
+                .iter_mut()
+                .zip(&mut self.second[range.clone()]);
+            let moving = values[range.clone()]
+                .iter_mut()
+                .zip(&gradient[range.clone()]);
+            for ((value, g), (m, v)) in moving.zip(moments) {
+                *m = 0.9 * *m + 0.1 * g;
+                *v = 0.999 * *v + 0.001 * g * g;
+                *value = *value * keep - size * *m / (v.sqrt() / root + 1e-8);
+            }
+        }
+    }
+}
+
+/// Scales the gradient down to norm `most` if it is longer; gives the norm that it had.
+pub fn clip(gradient: &mut [f32], most: f64) -> f64 {
+    let norm = gradient
+        .iter()
+        .map(|g| f64::from(*g) * f64::from(*g))
+        .sum::<f64>()
+        .sqrt();
+    if norm > most {
+        #[expect(clippy::cast_possible_truncation, reason = "a factor below one")]
+        let factor = (most / (norm + 1e-6)) as f32;
+        for g in gradient {
+            *g *= factor;
+        }
+    }
+    norm
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_step_has_the_size_of_the_rate_and_spares_the_rest() {
+        let mut values = [1.0f32, 1.0, 1.0];
+        let mut adam = AdamW::new(3, 0.0);
+        adam.step(&mut values, &[0.5, -3.0, 9.0], &[0..1, 1..2], 0.01);
+        assert!((values[0] - 0.99).abs() < 1e-6 && (values[1] - 1.01).abs() < 1e-6);
+        assert!((values[2] - 1.0).abs() < f32::EPSILON);
+        // Second step, by hand: m = 0.9·0.05 + 0.1·0.5 = 0.095, v = 0.999·0.00025 + 0.00025 = 0.00049975.
+        adam.step(&mut values, &[0.5, -3.0, 9.0], &[0..1, 1..1], 0.01);
+        assert!((values[0] - 0.98).abs() < 1e-6, "{}", values[0]);
+    }
+
+    #[test]
+    fn clipping_keeps_the_direction_and_reports_the_norm() {
+        let mut gradient = [3.0f32, 4.0];
+        assert!((clip(&mut gradient, 1.0) - 5.0).abs() < 1e-9);
+        assert!((gradient[0] - 0.6).abs() < 1e-5 && (gradient[1] - 0.8).abs() < 1e-5);
+        assert!((clip(&mut gradient, 2.0) - 1.0).abs() < 1e-5);
+        assert!((gradient[0] - 0.6).abs() < 1e-5);
+    }
+}

@@ -1,0 +1,288 @@
+//! LoRA adapters: which maps carry one, how it starts, how it lies in the flat vector.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use candle_core::Tensor;
+use conclave_crypto::digest::Digest;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use super::flatten::Flat;
+use super::model::config::Config;
+use super::model::{LoraTensors, Map};
+
+pub mod folder;
+
+/// An adapter as the charter or a user describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterSpec {
+    /// Rank of the factors.
+    pub r: u32,
+    /// The side path counts alpha / r.
+    pub alpha: u32,
+    /// Which maps carry factors.
+    pub targets: Targets,
+    /// Where A comes from; the same on every machine.
+    pub seed: u64,
+}
+
+/// The linear maps that carry factors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Targets {
+    /// Every one but the output head.
+    AllLinear,
+    /// Those with these names, in every layer.
+    Named(Vec<String>),
+}
+
+/// An adapter bound to a model's shape.
+#[derive(Debug, Clone)]
+pub struct Adapter {
+    spec: AdapterSpec,
+    maps: Vec<Map>,
+    layers: usize,
+    flat: Flat,
+}
+
+/// Why an adapter does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AdapterError {
+    /// A name that is no linear map of the model.
+    #[error("target module {0:?} is no linear map of a Llama layer; choose from {names} or all-linear", names = map_names())]
+    UnknownTarget(String),
+    /// No target at all.
+    #[error("target modules: the list is empty; write all-linear, or names with commas between")]
+    NoTargets,
+    /// A rank of zero, or above every map's size.
+    #[error("lora_r = {r} is out of range; for this model it lies between 1 and {most}")]
+    Rank {
+        /// What was asked.
+        r: u32,
+        /// The smallest dimension of the model's hidden maps.
+        most: usize,
+    },
+    /// A scale of zero moves nothing.
+    #[error("lora_alpha must be at least 1")]
+    Alpha,
+}
+
+impl FromStr for Targets {
+    type Err = AdapterError;
+
+    fn from_str(text: &str) -> Result<Self, AdapterError> {
+        if text == "all-linear" {
+            return Ok(Self::AllLinear);
+        }
+        let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+        let targets = Self::Named(names);
+        targets.maps()?;
+        Ok(targets)
+    }
+}
+
+impl fmt::Display for Targets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AllLinear => f.write_str("all-linear"),
+            Self::Named(names) => f.write_str(&names.join(",")),
+        }
+    }
+}
+
+impl Targets {
+    /// The maps, in the order of a layer, each once.
+    pub fn maps(&self) -> Result<Vec<Map>, AdapterError> {
+        let names = match self {
+            Self::AllLinear => return Ok(Map::ALL.to_vec()),
+            Self::Named(names) => names,
+        };
+        let mut maps = Vec::with_capacity(names.len());
+        for name in names {
+            let map = Map::ALL.into_iter().find(|map| map.name() == name);
+            maps.push(map.ok_or_else(|| AdapterError::UnknownTarget(name.clone()))?);
+        }
+        maps.sort_unstable();
+        maps.dedup();
+        if maps.is_empty() {
+            return Err(AdapterError::NoTargets);
+        }
+        Ok(maps)
+    }
+}
+
+impl Adapter {
+    /// Binds an adapter to a model.
+    pub fn new(spec: AdapterSpec, config: &Config) -> Result<Self, AdapterError> {
+        let maps = spec.targets.maps()?;
+        if spec.r == 0 || spec.r as usize > config.hidden {
+            let most = config.hidden;
+            return Err(AdapterError::Rank { r: spec.r, most });
+        }
+        if spec.alpha == 0 {
+            return Err(AdapterError::Alpha);
+        }
+        let rank = spec.r as usize;
+        let mut tensors = Vec::with_capacity(2 * maps.len() * config.layers);
+        for layer in 0..config.layers {
+            for &map in &maps {
+                let (out, inside) = map.dims(config);
+                tensors.push((factor_name(layer, map, "A"), vec![rank, inside]));
+                tensors.push((factor_name(layer, map, "B"), vec![out, rank]));
+            }
+        }
+        let flat = Flat::new(tensors);
+        Ok(Self {
+            spec,
+            maps,
+            layers: config.layers,
+            flat,
+        })
+    }
+
+    /// As described.
+    pub fn spec(&self) -> &AdapterSpec {
+        &self.spec
+    }
+
+    /// The maps that carry factors.
+    pub fn maps(&self) -> &[Map] {
+        &self.maps
+    }
+
+    /// Its order as one vector.
+    pub fn flat(&self) -> &Flat {
+        &self.flat
+    }
+
+    /// Where it starts: B = 0 and A uniform in ±1/sqrt(in) (Kaiming's bound with a = sqrt(5), as PEFT starts), from
+    /// ChaCha20 keyed by seed and name. Integers and correctly rounded operations only: the same bits everywhere.
+    pub fn initial(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.flat.len()];
+        for slot in self
+            .flat
+            .slots()
+            .iter()
+            .filter(|slot| slot.name.ends_with(".lora_A.weight"))
+        {
+            let key = Digest::of(
+                "conclave/v1/adapter-start",
+                &[&self.spec.seed.to_le_bytes(), slot.name.as_bytes()],
+            );
+            let inside = u16::try_from(slot.shape[1]).unwrap_or(u16::MAX);
+            let bound = 1.0 / f32::from(inside).sqrt();
+            uniform(*key.as_bytes(), bound, &mut values[slot.range.clone()]);
+        }
+        values
+    }
+
+    /// The factors by layer and map, from the tensors of [`Flat::tensors`].
+    ///
+    /// # Panics
+    /// If the tensors are not this adapter's.
+    #[expect(clippy::cast_precision_loss, reason = "ranks and alphas are small")]
+    pub fn bind(&self, tensors: &BTreeMap<String, Tensor>) -> LoraTensors {
+        let layers = (0..self.layers).map(|layer| {
+            let mut of_layer: [Option<(Tensor, Tensor)>; 7] = Default::default();
+            for &map in &self.maps {
+                let a = tensors[&factor_name(layer, map, "A")].clone();
+                let b = tensors[&factor_name(layer, map, "B")].clone();
+                of_layer[map as usize] = Some((a, b));
+            }
+            of_layer
+        });
+        LoraTensors {
+            scale: self.spec.alpha as f32 / self.spec.r as f32,
+            layers: layers.collect(),
+        }
+    }
+}
+
+/// Fills with numbers in `[-bound, bound)`: 24 bits each, scaled by exact powers of two and one multiplication.
+pub(crate) fn uniform(key: [u8; 32], bound: f32, values: &mut [f32]) {
+    let mut rng = ChaCha20Rng::from_seed(key);
+    for value in values {
+        let bits = (rng.next_u32() >> 8).cast_signed() - (1 << 23);
+        #[expect(clippy::cast_precision_loss, reason = "24 bits are exact in an f32")]
+        let unit = bits as f32 / 8_388_608.0;
+        *value = unit * bound;
+    }
+}
+
+/// PEFT's name of a factor.
+pub(crate) fn factor_name(layer: usize, map: Map, factor: &str) -> String {
+    format!(
+        "base_model.model.{}.lora_{factor}.weight",
+        map.module(layer)
+    )
+}
+
+fn map_names() -> String {
+    Map::ALL.map(Map::name).join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn config() -> Config {
+        let text = r#"{"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 16}"#;
+        Config::parse(text, Path::new("config.json")).unwrap()
+    }
+
+    fn spec(targets: &str) -> AdapterSpec {
+        AdapterSpec {
+            r: 2,
+            alpha: 4,
+            targets: targets.parse().unwrap(),
+            seed: 7,
+        }
+    }
+
+    #[test]
+    fn the_start_is_fixed_to_the_bit() {
+        let adapter = Adapter::new(spec("q_proj,v_proj"), &config()).unwrap();
+        let start = adapter.initial();
+        assert_eq!(start.len(), 2 * (2 * 8 + 8 * 2 + 2 * 8 + 4 * 2));
+        let layout = adapter.flat().layout();
+        assert!(
+            layout
+                .b
+                .iter()
+                .all(|r| start[r.clone()].iter().all(|x| *x == 0.0))
+        );
+        let bound = 1.0 / 8.0f32.sqrt();
+        assert!(layout.a.iter().all(|r| {
+            start[r.clone()]
+                .iter()
+                .all(|x| x.abs() <= bound && *x != 0.0)
+        }));
+        let bits: Vec<u32> = start[..3].iter().map(|x| x.to_bits()).collect();
+        assert_eq!(
+            bits, PINNED,
+            "every machine must start from the same adapter"
+        );
+    }
+
+    #[test]
+    fn wrong_targets_and_ranks_are_refused_by_name() {
+        let error = "q_proj,lm_head".parse::<Targets>().unwrap_err().to_string();
+        assert!(
+            error.contains("lm_head") && error.contains("gate_proj"),
+            "{error}"
+        );
+        let all = Adapter::new(spec("all-linear"), &config()).unwrap();
+        assert_eq!(all.maps().len(), 7);
+        let zero = AdapterSpec {
+            r: 0,
+            ..spec("all-linear")
+        };
+        assert!(Adapter::new(zero, &config()).is_err());
+    }
+
+    const PINNED: [u32; 3] = [1_040_336_640, 1_048_635_468, 3_194_015_344];
+}

@@ -1,0 +1,298 @@
+//! Adapters as Hugging Face PEFT keeps them: `adapter_config.json` and `adapter_model.safetensors`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::{Value, json};
+
+use super::{Adapter, AdapterError, AdapterSpec, Targets};
+use crate::learn::model::config::Config;
+use crate::learn::weights::{Weights, WeightsError};
+
+/// Why an adapter folder is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// A file cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// `adapter_config.json` is not what PEFT writes for plain LoRA.
+    #[error("{path}: {reason}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        reason: String,
+    },
+    /// The tensors cannot be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// It does not fit the model.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// A tensor that the configuration does not name.
+    #[error("{path}: the tensor {name} belongs to no target module of adapter_config.json")]
+    Stray {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// NaN or infinity.
+    #[error("{path}: the tensor {name} has values that are not finite; this adapter is broken")]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+}
+
+/// Writes both files into an existing folder; `base` is the model's name for PEFT.
+pub fn write(
+    folder: &Path,
+    adapter: &Adapter,
+    values: &[f32],
+    base: &str,
+) -> Result<(), FolderError> {
+    let targets: Vec<&str> = adapter.maps().iter().map(|map| map.name()).collect();
+    let config = json!({
+        "base_model_name_or_path": base,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "lora_alpha": adapter.spec().alpha,
+        "lora_dropout": 0.0,
+        "modules_to_save": null,
+        "peft_type": "LORA",
+        "r": adapter.spec().r,
+        "target_modules": targets,
+        "task_type": "CAUSAL_LM",
+        "use_dora": false,
+        "use_rslora": false,
+    });
+    put(&folder.join(CONFIG), format!("{config:#}\n").as_bytes())?;
+    let slots = adapter.flat().slots();
+    let tensors = slots.iter().map(|slot| {
+        (
+            slot.name.clone(),
+            slot.shape.clone(),
+            &values[slot.range.clone()],
+        )
+    });
+    put(&folder.join(TENSORS), &serialize(tensors))
+}
+
+/// Reads an adapter for a model: `(adapter, flat vector)`. The seed of A is not recorded and reads as 0.
+pub fn read(folder: &Path, model: &Config) -> Result<(Adapter, Vec<f32>), FolderError> {
+    let path = folder.join(CONFIG);
+    let text = std::fs::read_to_string(&path).map_err(|source| FolderError::Io {
+        path: path.clone(),
+        source,
+    })?;
+    let spec = parse(&text).map_err(|reason| FolderError::Config { path, reason })?;
+    let adapter = Adapter::new(spec, model)?;
+    let path = folder.join(TENSORS);
+    let mut weights = Weights::default();
+    weights.add_file(&path)?;
+    let known: BTreeMap<_, _> = adapter
+        .flat()
+        .slots()
+        .iter()
+        .map(|slot| (slot.name.as_str(), slot))
+        .collect();
+    if let Some(name) = weights.names().find(|name| !known.contains_key(name)) {
+        let name = name.to_owned();
+        return Err(FolderError::Stray { path, name });
+    }
+    let mut values = Vec::with_capacity(adapter.flat().len());
+    for slot in adapter.flat().slots() {
+        let weight = weights.take(folder, &slot.name, &slot.shape)?;
+        if weight.values().iter().any(|x| !x.is_finite()) {
+            let name = slot.name.clone();
+            return Err(FolderError::NotFinite { path, name });
+        }
+        values.extend_from_slice(weight.values());
+    }
+    Ok((adapter, values))
+}
+
+/// A safetensors file of f32 tensors, in the order given.
+#[expect(
+    clippy::missing_panics_doc,
+    reason = "a shape always counts its own slot's values"
+)]
+pub fn serialize<'a>(
+    tensors: impl IntoIterator<Item = (String, Vec<usize>, &'a [f32])>,
+) -> Vec<u8> {
+    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .into_iter()
+        .map(|(name, shape, values)| {
+            (
+                name,
+                shape,
+                values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            )
+        })
+        .collect();
+    let views: Vec<(&str, TensorView<'_>)> = bytes
+        .iter()
+        .map(|(name, shape, bytes)| {
+            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+            (name.as_str(), view.expect("a shape counts its values"))
+        })
+        .collect();
+    let metadata = Some(std::collections::HashMap::from([(
+        "format".to_owned(),
+        "pt".to_owned(),
+    )]));
+    safetensors::serialize(views, metadata).expect("distinct names and whole tensors serialize")
+}
+
+fn parse(text: &str) -> Result<AdapterSpec, String> {
+    let json: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    if json["peft_type"] != "LORA" {
+        return Err(format!(
+            "peft_type is {}; only LORA can be read",
+            json["peft_type"]
+        ));
+    }
+    for key in [
+        "use_dora",
+        "use_rslora",
+        "fan_in_fan_out",
+        "lora_bias",
+        "use_qalora",
+    ] {
+        if !matches!(json[key], Value::Null | Value::Bool(false)) {
+            return Err(format!(
+                "{key} = {} is not supported; only plain LoRA can be read",
+                json[key]
+            ));
+        }
+    }
+    for key in [
+        "modules_to_save",
+        "rank_pattern",
+        "alpha_pattern",
+        "layers_to_transform",
+        "exclude_modules",
+    ] {
+        let empty = match &json[key] {
+            Value::Null => true,
+            Value::Object(map) => map.is_empty(),
+            Value::Array(list) => list.is_empty(),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        };
+        if !empty {
+            return Err(format!(
+                "{key} is set, which is not supported; only plain LoRA can be read"
+            ));
+        }
+    }
+    if !matches!(json["bias"].as_str(), None | Some("none")) {
+        return Err(format!(
+            "bias = {} is not supported; only none can be read",
+            json["bias"]
+        ));
+    }
+    let number = |key: &str| {
+        let value = json[key].as_u64().and_then(|n| u32::try_from(n).ok());
+        value.ok_or_else(|| format!("{key} is {}; it must be a whole number", json[key]))
+    };
+    let targets = match &json["target_modules"] {
+        Value::String(name) => name.parse().map_err(|e: AdapterError| e.to_string())?,
+        Value::Array(list) => {
+            let names = list.iter().map(|name| name.as_str().map(str::to_owned));
+            let names: Option<Vec<String>> = names.collect();
+            Targets::Named(names.ok_or("target_modules must be a list of names")?)
+        }
+        other => {
+            return Err(format!(
+                "target_modules is {other}; it must be a list of names"
+            ));
+        }
+    };
+    Ok(AdapterSpec {
+        r: number("r")?,
+        alpha: number("lora_alpha")?,
+        targets,
+        seed: 0,
+    })
+}
+
+fn put(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
+    std::fs::write(path, bytes).map_err(|source| FolderError::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+const CONFIG: &str = "adapter_config.json";
+const TENSORS: &str = "adapter_model.safetensors";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model() -> Config {
+        let text = r#"{"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 16}"#;
+        Config::parse(text, Path::new("config.json")).unwrap()
+    }
+
+    fn written() -> (tempfile::TempDir, Adapter, Vec<f32>) {
+        let spec = AdapterSpec {
+            r: 2,
+            alpha: 4,
+            targets: "q_proj,down_proj".parse().unwrap(),
+            seed: 3,
+        };
+        let adapter = Adapter::new(spec, &model()).unwrap();
+        let values: Vec<f32> = (0..adapter.flat().len()).map(|i| i as f32 / 7.0).collect();
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &adapter, &values, "base").unwrap();
+        (folder, adapter, values)
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_to_the_bit() {
+        let (folder, adapter, values) = written();
+        let (again, read) = read(folder.path(), &model()).unwrap();
+        assert_eq!(read, values);
+        assert_eq!(again.flat(), adapter.flat());
+        assert_eq!(again.spec().alpha, 4);
+    }
+
+    #[test]
+    fn broken_folders_are_refused_in_one_sentence() {
+        let (folder, adapter, mut values) = written();
+        values[5] = f32::NAN;
+        write(folder.path(), &adapter, &values, "base").unwrap();
+        let error = read(folder.path(), &model()).unwrap_err().to_string();
+        assert!(error.contains("not finite"), "{error}");
+        let tensors = folder.path().join(TENSORS);
+        let bytes = std::fs::read(&tensors).unwrap();
+        std::fs::write(&tensors, &bytes[..bytes.len() - 9]).unwrap();
+        let error = read(folder.path(), &model()).unwrap_err().to_string();
+        assert!(error.contains("not a whole safetensors file"), "{error}");
+        let path = folder.path().join(CONFIG);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(
+            &path,
+            text.replace("\"use_dora\": false", "\"use_dora\": true"),
+        )
+        .unwrap();
+        let error = read(folder.path(), &model()).unwrap_err().to_string();
+        assert!(error.contains("use_dora"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        assert!(read(folder.path(), &model()).is_err());
+    }
+}

@@ -1,0 +1,335 @@
+//! The training loop: draw a batch, score it, collect the gradient in one flat vector, step.
+//!
+//! The same loop serves a federation's round (one factor moves, moments start at zero), solo training (both move) and
+//! the making of a base (every weight moves). Same seed, same data, same bits, at any number of threads.
+
+use std::ops::{ControlFlow, Range};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use conclave_protocol::names::Factor;
+
+use super::batch::Batch;
+use super::data::Example;
+use super::draw::Draw;
+use super::evaluate::{Measured, evaluate};
+use super::flatten::Flat;
+use super::model::{Model, ModelError, Moving};
+use super::optimise::{AdamW, clip};
+use super::peft::{Adapter, AdapterError};
+use super::schedule::rate;
+use super::training::{Training, TrainingError};
+
+/// What moves.
+#[derive(Debug)]
+pub enum Subject {
+    /// An adapter on the frozen base.
+    Lora(Adapter),
+    /// Every weight of the model.
+    All(Flat),
+}
+
+/// A model, what moves in it, and how.
+#[derive(Debug)]
+pub struct Trainer {
+    model: Model,
+    subject: Subject,
+    training: Training,
+    pool: rayon::ThreadPool,
+}
+
+/// A run of steps.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// What to train on.
+    pub examples: &'a [Example],
+    /// Which coordinates move.
+    pub factor: Factor,
+    /// The steps of this run, counted over the whole schedule.
+    pub steps: Range<u64>,
+    /// The length of the whole schedule.
+    pub total: u64,
+    /// Draws the batches.
+    pub seed: [u8; 32],
+}
+
+/// What one step did.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    /// Its index in the schedule.
+    pub index: u64,
+    /// Mean loss of its scored tokens, before the step.
+    pub loss: f64,
+    /// Tokens that went through the model.
+    pub tokens: u64,
+    /// How long it took.
+    pub time: Duration,
+}
+
+/// Why training stopped without a result.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The adapter.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// A key of the settings.
+    #[error(transparent)]
+    Training(#[from] TrainingError),
+    /// The threads could not be started.
+    #[error("cannot start the training threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+    /// Nothing to learn from.
+    #[error("no example has a token to score; give rows with text, or with a completion")]
+    NoExamples,
+    /// A token that the model does not have.
+    #[error(
+        "token {token} is outside the model's vocabulary of {vocabulary}; the tokenizer belongs to another model"
+    )]
+    Vocabulary {
+        /// The token.
+        token: u32,
+        /// The vocabulary's size.
+        vocabulary: usize,
+    },
+    /// An example longer than the model's context.
+    #[error("sequence_len = {asked} is more than the model's context of {context}; lower it")]
+    Context {
+        /// What was asked.
+        asked: usize,
+        /// What the model has.
+        context: usize,
+    },
+    /// The loss or the gradient is no number.
+    #[error(
+        "step {step}: the {what} is not finite; lower the learning rate (now {rate:e}), or look at the data"
+    )]
+    NotFinite {
+        /// The step.
+        step: u64,
+        /// Which.
+        what: &'static str,
+        /// The peak rate.
+        rate: f64,
+    },
+    /// The graph was cut somewhere.
+    #[error("{0} got no gradient: the graph is cut, which is a fault of this program")]
+    NoGradient(String),
+    /// The caller asked to stop.
+    #[error("stopped on request")]
+    Stopped,
+    /// The folder is not there.
+    #[error("{0}: no such folder")]
+    NoFolder(PathBuf),
+    /// An operation of the tensor library failed.
+    #[error("tensor operation: {0}")]
+    Candle(#[from] candle_core::Error),
+}
+
+impl Trainer {
+    /// Makes a trainer that computes on `threads` threads.
+    pub fn new(
+        model: Model,
+        subject: Subject,
+        training: Training,
+        threads: usize,
+    ) -> Result<Self, TrainError> {
+        training.check()?;
+        let context = model.config().context;
+        if let Some(asked) = training
+            .sequence_len
+            .map(|len| len as usize)
+            .filter(|len| *len > context)
+        {
+            return Err(TrainError::Context { asked, context });
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.max(1))
+            .thread_name(|i| format!("learn-{i}"))
+            .stack_size(STACK)
+            .build()?;
+        Ok(Self {
+            model,
+            subject,
+            training,
+            pool,
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// What moves.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// The settings.
+    pub fn training(&self) -> &Training {
+        &self.training
+    }
+
+    /// The order of the coordinates.
+    pub fn flat(&self) -> &Flat {
+        match &self.subject {
+            Subject::Lora(adapter) => adapter.flat(),
+            Subject::All(flat) => flat,
+        }
+    }
+
+    /// Where the coordinates start: the adapter's start, or the model's weights.
+    pub fn initial(&self) -> Vec<f32> {
+        match &self.subject {
+            Subject::Lora(adapter) => adapter.initial(),
+            Subject::All(flat) => {
+                let tensors = self.model.tensors();
+                let values = flat
+                    .slots()
+                    .iter()
+                    .flat_map(|slot| tensors[&slot.name].values());
+                values.copied().collect()
+            }
+        }
+    }
+
+    /// Refuses examples that the model cannot take, and drops those without a scored token.
+    pub fn admit(&self, examples: Vec<Example>) -> Result<Vec<Example>, TrainError> {
+        let config = self.model.config();
+        let vocabulary = config.vocabulary;
+        let mut kept = examples;
+        kept.retain(|example| example.scored.iter().skip(1).any(|scored| *scored));
+        if kept.is_empty() {
+            return Err(TrainError::NoExamples);
+        }
+        for example in &kept {
+            if let Some(&token) = example.ids.iter().find(|id| **id as usize >= vocabulary) {
+                return Err(TrainError::Vocabulary { token, vocabulary });
+            }
+            if example.ids.len() > config.context + 1 {
+                let (asked, context) = (example.ids.len(), config.context);
+                return Err(TrainError::Context { asked, context });
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Scores examples under a vector; `None` if no token counts.
+    pub fn evaluate(
+        &self,
+        values: &[f32],
+        examples: &[Example],
+    ) -> Result<Option<Measured>, TrainError> {
+        let tensors = self.flat().tensors(values, |_| false)?;
+        let moving = self.moving(tensors);
+        Ok(self
+            .pool
+            .install(|| evaluate(&self.model, &moving, examples))?)
+    }
+
+    /// Runs steps on a vector in place. `watch` sees each step and may break off.
+    pub fn run(
+        &self,
+        values: &mut [f32],
+        run: &Run<'_>,
+        mut watch: impl FnMut(Step) -> ControlFlow<()> + Send,
+    ) -> Result<(), TrainError> {
+        if run.examples.is_empty() {
+            return Err(TrainError::NoExamples);
+        }
+        let flat = self.flat();
+        let ranges: Vec<Range<usize>> = {
+            let slots = flat
+                .slots()
+                .iter()
+                .filter(|slot| slot.belongs_to(run.factor));
+            slots.map(|slot| slot.range.clone()).collect()
+        };
+        let peak = self.training.rate_for(self.model.config());
+        let mut adam = AdamW::new(values.len(), self.training.weight_decay);
+        let length = self.training.length_for(self.model.config());
+        let packed = self.training.sample_packing.then_some(length);
+        let mut draw = Draw::new(run.examples, run.seed, packed);
+        self.pool.install(|| {
+            for step in run.steps.clone() {
+                let start = Instant::now();
+                let mut gradient = vec![0.0; values.len()];
+                let (loss, tokens) = self.gradient(values, run.factor, &mut draw, &mut gradient)?;
+                let not_finite = |what| TrainError::NotFinite {
+                    step,
+                    what,
+                    rate: peak,
+                };
+                if !loss.is_finite() {
+                    return Err(not_finite("loss"));
+                }
+                if !clip(&mut gradient, self.training.max_grad_norm).is_finite() {
+                    return Err(not_finite("gradient"));
+                }
+                let warmup = self.training.warmup_ratio;
+                let rate = rate(self.training.lr_scheduler, peak, warmup, step, run.total);
+                adam.step(values, &gradient, &ranges, rate);
+                let seen = Step {
+                    index: step,
+                    loss,
+                    tokens,
+                    time: start.elapsed(),
+                };
+                if watch(seen).is_break() {
+                    return Err(TrainError::Stopped);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The mean loss of one drawn batch, its tokens, and its gradient: micro-batch by micro-batch, each weighted by
+    /// its scored tokens, so that accumulation gives what one large batch would.
+    fn gradient(
+        &self,
+        values: &[f32],
+        factor: Factor,
+        draw: &mut Draw<'_>,
+        sum: &mut [f32],
+    ) -> Result<(f64, u64), TrainError> {
+        let rows = self.training.micro_batch_size;
+        let batches: Vec<Batch> = (0..self.training.gradient_accumulation_steps)
+            .map(|_| Batch::pack((0..rows).flat_map(|_| draw.row()).collect::<Vec<_>>()))
+            .collect();
+        let scored: usize = batches.iter().map(Batch::scored).sum();
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            reason = "token counts are far below 2^53; the graph computes in f32"
+        )]
+        let (count, weight) = (scored as f64, (1.0 / scored as f64) as f32);
+        let (mut nats, mut tokens) = (0.0, 0);
+        let tensors = self
+            .flat()
+            .tensors(values, |slot| slot.belongs_to(factor))?;
+        let moving = self.moving(tensors.clone());
+        for batch in &batches {
+            let (loss, score) = self.model.loss(batch, &moving, weight)?;
+            nats += score.nats;
+            tokens += batch.ids.len() as u64;
+            let gradients = loss.backward()?;
+            if let Some(name) = self.flat().add_gradients(&tensors, &gradients, sum)? {
+                return Err(TrainError::NoGradient(name));
+            }
+        }
+        Ok((nats / count, tokens))
+    }
+
+    fn moving(&self, tensors: std::collections::BTreeMap<String, candle_core::Tensor>) -> Moving {
+        match &self.subject {
+            Subject::Lora(adapter) => Moving::Lora(adapter.bind(&tensors)),
+            Subject::All(_) => Moving::All(tensors),
+        }
+    }
+}
+
+/// Deep models make deep graphs, which are walked recursively.
+const STACK: usize = 64 << 20;

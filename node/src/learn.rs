@@ -10,13 +10,21 @@
 )]
 #![cfg_attr(
     test,
-    expect(clippy::cast_precision_loss, reason = "test values are small integers")
+    expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "test values are small"
+    )
 )]
 
 pub mod batch;
 pub mod data;
 pub mod draw;
+pub mod engine;
 pub mod evaluate;
+pub mod export;
+#[cfg(test)]
+mod fixture;
 pub mod flatten;
 pub mod fused;
 pub mod generate;
@@ -24,6 +32,7 @@ pub mod kernel;
 pub mod model;
 pub mod optimise;
 pub mod peft;
+pub mod prepare;
 pub mod schedule;
 pub mod trainer;
 pub mod training;

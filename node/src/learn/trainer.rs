@@ -60,7 +60,7 @@ pub struct Step {
     pub index: u64,
     /// Mean loss of its scored tokens, before the step.
     pub loss: f64,
-    /// Tokens that went through the model.
+    /// Tokens of its examples.
     pub tokens: u64,
     /// How long it took.
     pub time: Duration,
@@ -296,8 +296,16 @@ impl Trainer {
         sum: &mut [f32],
     ) -> Result<(f64, u64), TrainError> {
         let rows = self.training.micro_batch_size;
+        let mut tokens = 0;
         let batches: Vec<Batch> = (0..self.training.gradient_accumulation_steps)
-            .map(|_| Batch::pack((0..rows).flat_map(|_| draw.row()).collect::<Vec<_>>()))
+            .map(|_| {
+                let drawn: Vec<&Example> = (0..rows).flat_map(|_| draw.row()).collect();
+                tokens += drawn
+                    .iter()
+                    .map(|example| example.ids.len() as u64)
+                    .sum::<u64>();
+                Batch::pack(drawn)
+            })
             .collect();
         let scored: usize = batches.iter().map(Batch::scored).sum();
         #[expect(
@@ -306,7 +314,7 @@ impl Trainer {
             reason = "token counts are far below 2^53; the graph computes in f32"
         )]
         let (count, weight) = (scored as f64, (1.0 / scored as f64) as f32);
-        let (mut nats, mut tokens) = (0.0, 0);
+        let mut nats = 0.0;
         let tensors = self
             .flat()
             .tensors(values, |slot| slot.belongs_to(factor))?;
@@ -314,7 +322,6 @@ impl Trainer {
         for batch in &batches {
             let (loss, score) = self.model.loss(batch, &moving, weight)?;
             nats += score.nats;
-            tokens += batch.ids.len() as u64;
             let gradients = loss.backward()?;
             if let Some(name) = self.flat().add_gradients(&tensors, &gradients, sum)? {
                 return Err(TrainError::NoGradient(name));

@@ -5,38 +5,13 @@ use std::collections::BTreeMap;
 use candle_core::{D, DType, Device, Result, Tensor};
 use conclave_protocol::names::Factor;
 
-use super::config::Config;
 use super::{Map, Model, Moving, norm_name};
 use crate::learn::batch::Batch;
 use crate::learn::data::Example;
+use crate::learn::fixture::tiny;
 use crate::learn::flatten::Flat;
 use crate::learn::peft::{Adapter, AdapterSpec, uniform};
 use crate::learn::weights::Weight;
-
-/// A random model: grouped queries, a feed-forward width that is no power of two.
-pub(crate) fn tiny(tied: bool) -> Model {
-    let text = format!(
-        r#"{{"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "vocab_size": 32, "max_position_embeddings": 128,
-        "tie_word_embeddings": {tied}}}"#
-    );
-    let config = Config::parse(&text, std::path::Path::new("config.json")).unwrap();
-    random(config)
-}
-
-pub(crate) fn random(config: Config) -> Model {
-    let mut count = 0u8;
-    let take = |name: &str, shape: &[usize]| -> std::result::Result<Weight, ()> {
-        count += 1;
-        let mut values = vec![0.0; shape.iter().product()];
-        uniform([count; 32], 0.5, &mut values);
-        if name.contains("norm") {
-            values.iter_mut().for_each(|x| *x += 1.0);
-        }
-        Ok(Weight::owned(values, shape.to_vec()))
-    };
-    Model::build(config, take).unwrap()
-}
 
 /// Two examples, one scored in part, one longer than a block of attention's rows.
 pub(crate) fn examples() -> Vec<Example> {

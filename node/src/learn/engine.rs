@@ -1,0 +1,653 @@
+//! The engine of a node: one owned thread that trains, adopts and evaluates when the core orders it.
+//!
+//! Orders go in, reports come out; the driver never waits for it. Training looks for newer orders between two
+//! steps, so a cancelled round frees the machine within one step. Evaluations wait while a round trains.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvError, Sender, TryRecvError, channel};
+use std::time::Instant;
+
+use conclave_crypto::digest::Digest;
+use conclave_crypto::ladder::Delta;
+use conclave_protocol::layout::Layout;
+use conclave_protocol::names::{Factor, Height, Round};
+use conclave_protocol::output::Order;
+use tokio::sync::mpsc;
+
+use super::data::{DataError, Example};
+use super::model::{self, Model, ModelError};
+use super::peft::{Adapter, AdapterError, AdapterSpec, folder};
+use super::prepare::prepare;
+use super::trainer::{Run, Subject, TrainError, Trainer};
+use super::training::{Training, TrainingError};
+
+/// What the engine needs to start.
+#[derive(Debug, Clone)]
+pub struct EngineSetup {
+    /// The base model's folder.
+    pub model: PathBuf,
+    /// Private rows.
+    pub data: PathBuf,
+    /// Rows that score; without them 5 % of `data` is held out.
+    pub eval_data: Option<PathBuf>,
+    /// The charter's adapter.
+    pub adapter: AdapterSpec,
+    /// The node's training keys.
+    pub training: Training,
+    /// Rounds of the charter.
+    pub rounds: u32,
+    /// Optimiser steps a round.
+    pub local_steps: u32,
+    /// Threads to compute on.
+    pub threads: usize,
+    /// Where adopted adapters are kept, one folder a round; not at all without.
+    pub adapters: Option<PathBuf>,
+}
+
+/// What starting has found out.
+#[derive(Debug, Clone)]
+pub struct EngineFacts {
+    /// The base model's digest.
+    pub model_digest: Digest,
+    /// Its architecture, as the charter names it.
+    pub architecture: String,
+    /// Its parameters, the adapter's not counted.
+    pub parameters: u64,
+    /// Where the factors stand in the flat vector.
+    pub layout: Layout,
+    /// The common start of the adapter.
+    pub initial: Vec<f32>,
+    /// Examples to train on.
+    pub examples: u64,
+    /// Rows cut to the sequence length.
+    pub cut: usize,
+}
+
+/// What the engine tells the driver.
+#[derive(Debug)]
+pub enum EngineReport {
+    /// Training goes on.
+    Progress {
+        /// The order's height.
+        height: Height,
+        /// Steps done.
+        done: u32,
+        /// Steps ordered.
+        of: u32,
+        /// Loss of the last step's batch.
+        loss: f64,
+        /// Speed of the last step.
+        tokens_per_second: f64,
+    },
+    /// A round is trained.
+    Trained {
+        /// The order's height.
+        height: Height,
+        /// The change of the factor's coordinates, in the layout's order.
+        delta: Delta,
+        /// Mean loss of the steps' batches.
+        loss: f64,
+    },
+    /// A round brought nothing that may be submitted.
+    Failed {
+        /// The order's height.
+        height: Height,
+        /// One sentence.
+        reason: String,
+    },
+    /// Held-out loss: round 0 at the start, then after each adopted adapter.
+    Evaluated {
+        /// The height that opened the adapter; 0 at the start.
+        height: Height,
+        /// Its round; 0 at the start.
+        round: Round,
+        /// Mean negative log-likelihood of the scored tokens, nats.
+        loss: f64,
+    },
+    /// Something went wrong and the engine went on.
+    Warning {
+        /// One sentence.
+        reason: String,
+    },
+}
+
+/// The handle of the engine's thread, which ends when the handle is dropped.
+#[derive(Debug)]
+pub struct Engine {
+    orders: Sender<Order>,
+    reports: mpsc::Receiver<EngineReport>,
+}
+
+/// Why the engine cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The model folder.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The adapter.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// The training keys.
+    #[error(transparent)]
+    Training(#[from] TrainingError),
+    /// Anything of the trainer.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The thread.
+    #[error("cannot start the engine's thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// One training order.
+struct Ordered {
+    height: Height,
+    round: Round,
+    rounds: u32,
+    factor: Factor,
+    adapter: Arc<Vec<f32>>,
+    local_steps: u32,
+    seed: [u8; 32],
+}
+
+struct Adopted {
+    height: Height,
+    round: Round,
+    adapter: Arc<Vec<f32>>,
+}
+
+struct Thread {
+    trainer: Trainer,
+    layout: Layout,
+    examples: Vec<Example>,
+    held_out: Vec<Example>,
+    adapters: Option<PathBuf>,
+    base: String,
+    orders: Receiver<Order>,
+    reports: mpsc::Sender<EngineReport>,
+    next: Option<Ordered>,
+    adopted: VecDeque<Adopted>,
+    gone: bool,
+}
+
+/// Loads model and data, starts the thread, and orders the evaluation of round 0.
+pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
+    setup.training.check()?;
+    let model = Model::open(&setup.model)?;
+    let model_digest = model::digest(&setup.model)?;
+    let length = setup.training.length_for(model.config());
+    let adapter = Adapter::new(setup.adapter.clone(), model.config())?;
+    let eval = setup.eval_data.as_deref();
+    let prepared = prepare(&setup.model, &setup.data, eval, length, setup.training.seed)?;
+    let parameters = model.config().parameters();
+    let initial = adapter.initial();
+    let layout = adapter.flat().layout();
+    let trainer = Trainer::new(
+        model,
+        Subject::Lora(adapter),
+        setup.training.clone(),
+        setup.threads,
+    )?;
+    let examples = trainer.admit(prepared.examples)?;
+    let held_out = match prepared.held_out {
+        none if none.is_empty() => none,
+        some => trainer.admit(some)?,
+    };
+    let facts = EngineFacts {
+        model_digest,
+        architecture: "llama".into(),
+        parameters,
+        layout: layout.clone(),
+        initial: initial.clone(),
+        examples: examples.len() as u64,
+        cut: prepared.cut,
+    };
+    let (orders, received) = channel();
+    let (sender, reports) = mpsc::channel(REPORTS);
+    let thread = Thread {
+        trainer,
+        layout,
+        examples,
+        held_out,
+        adapters: setup.adapters,
+        base: setup.model.display().to_string(),
+        orders: received,
+        reports: sender,
+        next: None,
+        adopted: VecDeque::from([Adopted {
+            height: Height(0),
+            round: Round(0),
+            adapter: Arc::new(initial),
+        }]),
+        gone: false,
+    };
+    let builder = std::thread::Builder::new()
+        .name("engine".into())
+        .stack_size(STACK);
+    let _detached = builder
+        .spawn(move || thread.live())
+        .map_err(EngineError::Thread)?;
+    Ok((Engine { orders, reports }, facts))
+}
+
+impl Engine {
+    /// Gives an order; the engine answers when it can.
+    pub fn order(&self, order: Order) {
+        let _gone = self.orders.send(order);
+    }
+
+    /// The next report; `None` if the thread has died. May be dropped while waiting.
+    pub async fn next(&mut self) -> Option<EngineReport> {
+        self.reports.recv().await
+    }
+}
+
+impl Thread {
+    fn live(mut self) {
+        while !self.gone {
+            self.look();
+            if let Some(order) = self.next.take() {
+                self.train(&order);
+            } else if let Some(adopted) = self.adopted.pop_front() {
+                self.evaluate(&adopted);
+            } else {
+                match self.orders.recv() {
+                    Ok(order) => self.note(order),
+                    Err(RecvError) => return,
+                }
+            }
+        }
+    }
+
+    /// Takes in whatever has been ordered meanwhile.
+    fn look(&mut self) {
+        loop {
+            match self.orders.try_recv() {
+                Ok(order) => self.note(order),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    self.gone = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, order: Order) {
+        match order {
+            Order::Train {
+                height,
+                round,
+                rounds,
+                factor,
+                adapter,
+                digest: _,
+                local_steps,
+                seed,
+            } => {
+                self.next = Some(Ordered {
+                    height,
+                    round,
+                    rounds,
+                    factor,
+                    adapter,
+                    local_steps,
+                    seed,
+                });
+            }
+            Order::Cancel { height } => {
+                self.next.take_if(|order| order.height == height);
+            }
+            Order::Adopt {
+                height,
+                round,
+                adapter,
+                digest: _,
+            } => {
+                let adopted = Adopted {
+                    height,
+                    round,
+                    adapter,
+                };
+                if let Err(reason) = self.keep(&adopted) {
+                    self.tell(EngineReport::Warning { reason });
+                }
+                self.adopted.push_back(adopted);
+            }
+        }
+    }
+
+    fn train(&mut self, order: &Ordered) {
+        let height = order.height;
+        match self.round(order) {
+            Ok((delta, loss)) => self.tell(EngineReport::Trained {
+                height,
+                delta,
+                loss,
+            }),
+            Err(TrainOutcome::Replaced) => {}
+            Err(TrainOutcome::Failed(reason)) => self.tell(EngineReport::Failed { height, reason }),
+        }
+    }
+
+    fn round(&mut self, order: &Ordered) -> Result<(Delta, f64), TrainOutcome> {
+        let mut values = order.adapter.as_ref().clone();
+        if values.len() != self.layout.len {
+            let (found, wanted) = (values.len(), self.layout.len);
+            let reason =
+                format!("the ordered adapter has {found} coordinates, this model's has {wanted}");
+            return Err(TrainOutcome::Failed(reason));
+        }
+        let steps = u64::from(order.local_steps);
+        let first = u64::from(order.round.0.saturating_sub(1)) * steps;
+        let examples = std::mem::take(&mut self.examples);
+        let mut losses = Vec::new();
+        let run = Run {
+            examples: &examples,
+            factor: order.factor,
+            steps: first..first + steps,
+            total: (u64::from(order.rounds) * steps).max(first + steps),
+            seed: order.seed,
+        };
+        let mut watched = Watched {
+            orders: &mut self.orders,
+            noted: Vec::new(),
+            gone: false,
+        };
+        let reports = &self.reports;
+        let outcome = self.trainer.run(&mut values, &run, |step| {
+            losses.push(step.loss);
+            #[expect(clippy::cast_precision_loss, reason = "token counts are small")]
+            let progress = EngineReport::Progress {
+                height: order.height,
+                done: u32::try_from(losses.len()).unwrap_or(u32::MAX),
+                of: order.local_steps,
+                loss: step.loss,
+                tokens_per_second: step.tokens as f64 / step.time.as_secs_f64(),
+            };
+            // A full queue loses progress, nothing else.
+            let _full = reports.try_send(progress);
+            watched.stop(order.height)
+        });
+        self.gone |= watched.gone;
+        let noted = watched.noted;
+        self.examples = examples;
+        for order in noted {
+            self.note(order);
+        }
+        match outcome {
+            Err(TrainError::Stopped) => return Err(TrainOutcome::Replaced),
+            Err(error) => return Err(TrainOutcome::Failed(error.to_string())),
+            Ok(()) => {}
+        }
+        let start = self.layout.gather(order.factor, &order.adapter);
+        let end = self.layout.gather(order.factor, &values);
+        let change = end
+            .iter()
+            .zip(&start)
+            .map(|(end, start)| end - start)
+            .collect();
+        let delta = Delta::new(change).map_err(|e| TrainOutcome::Failed(e.to_string()))?;
+        #[expect(clippy::cast_precision_loss, reason = "step counts are small")]
+        let loss = losses.iter().sum::<f64>() / losses.len() as f64;
+        Ok((delta, loss))
+    }
+
+    fn evaluate(&mut self, adopted: &Adopted) {
+        if self.held_out.is_empty() || adopted.adapter.len() != self.layout.len {
+            return;
+        }
+        let start = Instant::now();
+        match self.trainer.evaluate(&adopted.adapter, &self.held_out) {
+            Ok(Some(measured)) => {
+                tracing::debug!(round = adopted.round.0, loss = measured.loss, took = ?start.elapsed(), "evaluated");
+                self.tell(EngineReport::Evaluated {
+                    height: adopted.height,
+                    round: adopted.round,
+                    loss: measured.loss,
+                });
+            }
+            Ok(None) => {}
+            Err(error) => self.tell(EngineReport::Warning {
+                reason: format!("the held-out rows could not be scored: {error}"),
+            }),
+        }
+    }
+
+    /// Writes `adapters/<round>/` by rename.
+    fn keep(&self, adopted: &Adopted) -> Result<(), String> {
+        let (Some(folder), Subject::Lora(adapter)) = (&self.adapters, self.trainer.subject())
+        else {
+            return Ok(());
+        };
+        let place = folder.join(adopted.round.0.to_string());
+        let fault = |path: &Path, e: std::io::Error| {
+            format!("{}: {e}; the adapter was not kept", path.display())
+        };
+        if place.exists() {
+            return Ok(());
+        }
+        let partial = folder.join(format!(".{}.partial", adopted.round.0));
+        let _absent = fs::remove_dir_all(&partial);
+        fs::create_dir_all(&partial).map_err(|e| fault(&partial, e))?;
+        if adopted.adapter.len() != self.layout.len {
+            return Err("the adopted adapter belongs to another model; it was not kept".into());
+        }
+        folder::write(&partial, adapter, &adopted.adapter, &self.base)
+            .map_err(|e| e.to_string())?;
+        fs::rename(&partial, &place).map_err(|e| fault(&place, e))
+    }
+
+    fn tell(&mut self, report: EngineReport) {
+        if self.reports.blocking_send(report).is_err() {
+            self.gone = true;
+        }
+    }
+}
+
+/// Why a round gave no delta.
+enum TrainOutcome {
+    Replaced,
+    Failed(String),
+}
+
+/// The orders that arrive while a round trains.
+struct Watched<'a> {
+    orders: &'a mut Receiver<Order>,
+    noted: Vec<Order>,
+    gone: bool,
+}
+
+impl Watched<'_> {
+    fn stop(&mut self, height: Height) -> ControlFlow<()> {
+        loop {
+            match self.orders.try_recv() {
+                Ok(Order::Cancel { height: which }) if which == height => {
+                    return ControlFlow::Break(());
+                }
+                Ok(order @ Order::Train { .. }) => {
+                    self.noted.push(order);
+                    return ControlFlow::Break(());
+                }
+                Ok(order) => self.noted.push(order),
+                Err(TryRecvError::Empty) => return ControlFlow::Continue(()),
+                Err(TryRecvError::Disconnected) => {
+                    self.gone = true;
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+    }
+}
+
+const REPORTS: usize = 256;
+const STACK: usize = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use conclave_crypto::fixed::Scale;
+    use conclave_crypto::fraction::Fraction;
+    use conclave_crypto::ladder::{NetMask, Noise};
+
+    use super::*;
+    use crate::learn::fixture::folder;
+
+    /// The only way to see a delta: encoded, and masked with nothing.
+    fn elements(delta: Delta) -> Vec<u32> {
+        let clamp: Fraction = "1.0".parse().unwrap();
+        let scale = Scale::solve(3, 1, &clamp, 32).unwrap();
+        let len = delta.len();
+        let noised = delta.clip(&scale).encode(&scale, 1).noise(Noise::None);
+        noised.mask(NetMask::new(len)).elements().to_vec()
+    }
+
+    fn setup(folder: &Path) -> EngineSetup {
+        EngineSetup {
+            model: folder.to_owned(),
+            data: folder.join("rows.jsonl"),
+            eval_data: None,
+            adapter: AdapterSpec {
+                r: 2,
+                alpha: 4,
+                targets: "all-linear".parse().unwrap(),
+                seed: 1,
+            },
+            training: Training::default(),
+            rounds: 2,
+            local_steps: 6,
+            threads: 1,
+            adapters: Some(folder.join("adapters")),
+        }
+    }
+
+    fn train(height: u64, factor: Factor, adapter: &[f32], local_steps: u32) -> Order {
+        Order::Train {
+            height: Height(height),
+            round: Round(1),
+            rounds: 2,
+            factor,
+            adapter: Arc::new(adapter.to_vec()),
+            digest: Digest::ZERO,
+            local_steps,
+            seed: [3; 32],
+        }
+    }
+
+    /// The next report but progress.
+    fn next(engine: &mut Engine) -> EngineReport {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            loop {
+                let report = tokio::time::timeout(Duration::from_secs(60), engine.next());
+                match report
+                    .await
+                    .expect("a report within a minute")
+                    .expect("a living engine")
+                {
+                    EngineReport::Progress { .. } => {}
+                    report => return report,
+                }
+            }
+        })
+    }
+
+    #[test]
+    fn a_round_moves_one_factor_and_gives_the_same_bits_again() {
+        let folder = folder();
+        let (mut engine, facts) = start(setup(folder.path())).unwrap();
+        assert_eq!(facts.examples, 57);
+        let EngineReport::Evaluated {
+            round: Round(0),
+            loss: before,
+            ..
+        } = next(&mut engine)
+        else {
+            panic!("round 0 is evaluated first");
+        };
+        let layout = facts.layout;
+        let mut deltas = Vec::new();
+        for height in [5, 6] {
+            engine.order(train(height, Factor::B, &facts.initial, 6));
+            let EngineReport::Trained {
+                height: of,
+                delta,
+                loss,
+            } = next(&mut engine)
+            else {
+                panic!("the round is trained");
+            };
+            assert_eq!(of, Height(height));
+            assert!(loss.is_finite());
+            assert_eq!(delta.len(), layout.count(Factor::B));
+            deltas.push(elements(delta));
+        }
+        assert_eq!(
+            deltas[0], deltas[1],
+            "moments start at zero, batches come from the order's seed"
+        );
+        engine.order(Order::Adopt {
+            height: Height(6),
+            round: Round(1),
+            adapter: Arc::new(facts.initial.clone()),
+            digest: Digest::ZERO,
+        });
+        let EngineReport::Evaluated {
+            round: Round(1),
+            loss,
+            ..
+        } = next(&mut engine)
+        else {
+            panic!("the adopted adapter is evaluated");
+        };
+        assert!(
+            (loss - before).abs() < 1e-12,
+            "the same adapter scores the same"
+        );
+        assert!(
+            folder
+                .path()
+                .join("adapters/1/adapter_config.json")
+                .exists()
+        );
+    }
+
+    #[test]
+    fn cancelled_rounds_stop_and_broken_ones_are_never_submitted() {
+        let folder = folder();
+        let (mut engine, facts) = start(setup(folder.path())).unwrap();
+        assert!(matches!(next(&mut engine), EngineReport::Evaluated { .. }));
+        engine.order(train(1, Factor::A, &facts.initial, u32::MAX));
+        engine.order(Order::Cancel { height: Height(1) });
+        let mut broken = facts.initial.clone();
+        broken[0] = f32::NAN;
+        engine.order(train(2, Factor::A, &broken, 6));
+        let EngineReport::Failed {
+            height: Height(2),
+            reason,
+        } = next(&mut engine)
+        else {
+            panic!("the cancelled round says nothing, the broken one fails");
+        };
+        assert!(reason.contains("not finite"), "{reason}");
+        engine.order(train(3, Factor::A, &facts.initial, 6));
+        let EngineReport::Failed {
+            height: Height(3),
+            reason,
+        } = next(&mut engine)
+        else {
+            panic!("with B = 0 the factor A has no gradient: an all-zero delta is no delta");
+        };
+        assert!(reason.contains("zero"), "{reason}");
+    }
+}

@@ -1,0 +1,283 @@
+//! Models and adapters out: a PEFT folder, or the model with the adapter merged in. Output appears by rename.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::kernel::product::{Old, View, ViewMut, product};
+use super::model::{LoraTensors, Map, Model};
+use super::peft::folder::{FolderError, serialize};
+use super::peft::{Adapter, folder};
+use super::weights::Weight;
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The place is taken.
+    #[error("{0} is not empty; name a new folder, nothing is overwritten")]
+    Taken(PathBuf),
+    /// The place cannot be written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The adapter's files.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+}
+
+/// A folder in the making, beside its place; gone again unless [`Self::finish`] is called.
+#[derive(Debug)]
+pub struct Output {
+    place: PathBuf,
+    partial: PathBuf,
+    finished: bool,
+}
+
+impl Output {
+    /// Refuses a place that is taken: call it before any work.
+    pub fn check(place: &Path) -> Result<(), ExportError> {
+        let io = |source| ExportError::Io {
+            path: place.to_owned(),
+            source,
+        };
+        match fs::read_dir(place) {
+            Ok(mut entries) => match entries.next() {
+                None => Ok(()),
+                Some(_) => Err(ExportError::Taken(place.to_owned())),
+            },
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(io(e)),
+        }
+    }
+
+    /// Makes the partial folder.
+    pub fn begin(place: &Path) -> Result<Self, ExportError> {
+        Self::check(place)?;
+        let name = place
+            .file_name()
+            .map_or_else(|| "out".into(), std::ffi::OsStr::to_string_lossy);
+        let partial = place.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+        fs::create_dir_all(&partial).map_err(|source| ExportError::Io {
+            path: partial.clone(),
+            source,
+        })?;
+        Ok(Self {
+            place: place.to_owned(),
+            partial,
+            finished: false,
+        })
+    }
+
+    /// Where to write.
+    pub fn path(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Puts the folder in its place.
+    pub fn finish(mut self) -> Result<(), ExportError> {
+        let _not_there = fs::remove_dir(&self.place);
+        fs::rename(&self.partial, &self.place).map_err(|source| ExportError::Io {
+            path: self.place.clone(),
+            source,
+        })?;
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if !self.finished {
+            let _best_effort = fs::remove_dir_all(&self.partial);
+        }
+    }
+}
+
+/// Writes a PEFT folder.
+pub fn peft(
+    place: &Path,
+    adapter: &Adapter,
+    values: &[f32],
+    base: &str,
+) -> Result<(), ExportError> {
+    let output = Output::begin(place)?;
+    folder::write(output.path(), adapter, values, base)?;
+    output.finish()
+}
+
+/// Writes the model with `W + scale · B · A` in place of `W`, and the tokenizer's files of `source` beside it.
+pub fn merged(
+    place: &Path,
+    model: &Model,
+    lora: &LoraTensors,
+    source: &Path,
+) -> Result<(), ExportError> {
+    let output = Output::begin(place)?;
+    let mut tensors = model.tensors();
+    for (layer, maps) in lora.layers.iter().enumerate() {
+        for map in Map::ALL {
+            if let Some((a, b)) = &maps[map as usize] {
+                let merged = merge(model.map(layer, map), a, b, lora.scale);
+                tensors.insert(format!("{}.weight", map.module(layer)), merged);
+            }
+        }
+    }
+    write_tensors(output.path(), model, &tensors)?;
+    for name in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "special_tokens_map.json",
+    ] {
+        let (from, to) = (source.join(name), output.path().join(name));
+        if from.exists() {
+            fs::copy(&from, &to).map_err(|source| ExportError::Io { path: to, source })?;
+        }
+    }
+    output.finish()
+}
+
+/// Writes `config.json` and `model.safetensors` into an existing folder.
+pub fn write_model(place: &Path, model: &Model) -> Result<(), ExportError> {
+    write_tensors(place, model, &model.tensors())
+}
+
+fn write_tensors(
+    place: &Path,
+    model: &Model,
+    tensors: &BTreeMap<String, Weight>,
+) -> Result<(), ExportError> {
+    let views = tensors
+        .iter()
+        .map(|(name, w)| (name.clone(), w.shape().to_vec(), w.values()));
+    for (name, bytes) in [
+        ("config.json", model.config().to_json().into_bytes()),
+        ("model.safetensors", serialize(views)),
+    ] {
+        let path = place.join(name);
+        fs::write(&path, bytes).map_err(|source| ExportError::Io { path, source })?;
+    }
+    Ok(())
+}
+
+fn merge(weight: &Weight, a: &candle_core::Tensor, b: &candle_core::Tensor, scale: f32) -> Weight {
+    let (out, inside) = weight.dims2();
+    let factors = "factors are f32 matrices on the CPU";
+    let [a, b] = [a, b].map(|factor| {
+        let rows: Vec<Vec<f32>> = factor.to_vec2().expect(factors);
+        rows.concat()
+    });
+    let rank = a.len() / inside;
+    let mut sum = weight.values().to_vec();
+    product(
+        ViewMut::new(&mut sum, out, inside),
+        Old::Keep,
+        scale,
+        View::new(&b, out, rank),
+        View::new(&a, rank, inside),
+    );
+    Weight::owned(sum, vec![out, inside])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::fixture::tiny;
+    use crate::learn::model::decode::Decoding;
+    use crate::learn::peft::{AdapterSpec, uniform};
+
+    fn logits(model: &Model, lora: Option<&LoraTensors>) -> Vec<f32> {
+        Decoding::new(model, lora).extend(&[1, 5, 9, 2])
+    }
+
+    #[test]
+    fn exports_are_read_back_with_the_same_logits() {
+        let model = tiny(false);
+        let spec = AdapterSpec {
+            r: 2,
+            alpha: 3,
+            targets: "q_proj,v_proj,down_proj".parse().unwrap(),
+            seed: 5,
+        };
+        let adapter = Adapter::new(spec, model.config()).unwrap();
+        let mut values = vec![0.0; adapter.flat().len()];
+        uniform([4; 32], 0.5, &mut values);
+        let bind = |adapter: &Adapter, values: &[f32]| {
+            adapter.bind(&adapter.flat().tensors(values, |_| false).unwrap())
+        };
+        let lora = bind(&adapter, &values);
+        let want = logits(&model, Some(&lora));
+        assert_ne!(want, logits(&model, None));
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("peft");
+        peft(&place, &adapter, &values, "base").unwrap();
+        let (again, read) = folder::read(&place, model.config()).unwrap();
+        assert_eq!(
+            logits(&model, Some(&bind(&again, &read))),
+            want,
+            "identical, not close"
+        );
+        let place = folder.path().join("merged");
+        merged(&place, &model, &lora, folder.path()).unwrap();
+        let whole = logits(&Model::open(&place).unwrap(), None);
+        for (w, m) in want.iter().zip(&whole) {
+            assert!((w - m).abs() < 1e-4, "{w} with the adapter, {m} merged");
+        }
+        let error = merged(&place, &model, &lora, folder.path())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("not empty"), "{error}");
+        let left: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
+        assert_eq!(left.len(), 2, "no partial folder stays: {left:?}");
+    }
+
+    #[test]
+    fn broken_model_folders_are_refused_by_file_and_tensor() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let refused = || Model::open(path).unwrap_err().to_string();
+        assert!(refused().contains("config.json"));
+        write_model(path, &tiny(true)).unwrap();
+        let opened = Model::open(path).unwrap();
+        assert_eq!(logits(&opened, None), logits(&tiny(true), None));
+        let config = fs::read_to_string(path.join("config.json")).unwrap();
+        let untied = config.replace(
+            "\"tie_word_embeddings\": true",
+            "\"tie_word_embeddings\": false",
+        );
+        fs::write(path.join("config.json"), untied).unwrap();
+        assert!(
+            refused().contains("lm_head.weight is missing"),
+            "{}",
+            refused()
+        );
+        fs::write(
+            path.join("config.json"),
+            config.replace("\"vocab_size\": 32", "\"vocab_size\": 33"),
+        )
+        .unwrap();
+        assert!(
+            refused().contains("model.embed_tokens.weight has shape [32, 16]"),
+            "{}",
+            refused()
+        );
+        let bytes = fs::read(path.join("model.safetensors")).unwrap();
+        fs::write(path.join("model.safetensors"), &bytes[..bytes.len() / 2]).unwrap();
+        assert!(
+            refused().contains("not a whole safetensors file"),
+            "{}",
+            refused()
+        );
+        fs::write(path.join("model.safetensors"), b"").unwrap();
+        assert!(refused().contains("model.safetensors"), "{}", refused());
+        fs::remove_file(path.join("model.safetensors")).unwrap();
+        assert!(refused().contains("no model.safetensors"), "{}", refused());
+    }
+}

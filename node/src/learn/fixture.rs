@@ -1,0 +1,62 @@
+//! What the tests of the engine learn on: tiny random models, a tokenizer of letters.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::export::write_model;
+use super::model::Model;
+use super::model::config::Config;
+use super::peft::uniform;
+use super::weights::Weight;
+
+/// A random model: grouped queries, a feed-forward width that is no power of two.
+pub(crate) fn tiny(tied: bool) -> Model {
+    let text = format!(
+        r#"{{"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "vocab_size": 32, "max_position_embeddings": 128,
+        "tie_word_embeddings": {tied}, "bos_token_id": 0, "eos_token_id": 1}}"#
+    );
+    let config = Config::parse(&text, Path::new("config.json")).unwrap();
+    let mut count = 0u8;
+    let take = |name: &str, shape: &[usize]| -> Result<Weight, ()> {
+        count += 1;
+        let mut values = vec![0.0; shape.iter().product()];
+        uniform([count; 32], 0.5, &mut values);
+        if name.contains("norm") {
+            for x in &mut values {
+                *x += 1.0;
+            }
+        }
+        Ok(Weight::owned(values, shape.to_vec()))
+    };
+    Model::build(config, take).unwrap()
+}
+
+/// A folder with [`tiny`], the tokenizer of letters, and 60 rows of `abcabc…` in `rows.jsonl`.
+pub(crate) fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path(), &tiny(true)).unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), LETTERS).unwrap();
+    let mut rows = String::new();
+    for i in 0..60 {
+        writeln!(rows, r#"{{"text": "{}"}}"#, &"abcabcabcabc"[i % 5..]).unwrap();
+    }
+    std::fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
+    folder
+}
+
+const LETTERS: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [
+    {"id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
+     "normalized": false, "special": true},
+    {"id": 1, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
+     "normalized": false, "special": true}],
+    "normalizer": null,
+    "pre_tokenizer": {"type": "Split", "pattern": {"String": ""}, "behavior": "Isolated", "invert": false},
+    "post_processor": {"type": "TemplateProcessing",
+      "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+      "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+      "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}},
+    "decoder": {"type": "Fuse"},
+    "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+      "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+      "vocab": {"<s>": 0, "</s>": 1, "a": 2, "b": 3, "c": 4}, "merges": []}}"#;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{charter, init, ledger, status};
+use crate::commands::{charter, init, ledger, run, status};
 use crate::telemetry::{self, Format};
 
 /// Fine-tune a language model together, on data that stays where it is.
@@ -50,6 +50,8 @@ pub enum Command {
     Charter(charter::Args),
     /// Check the chain of decided rounds, without trusting anybody.
     Ledger(ledger::Args),
+    /// Run this institution's node.
+    Run(run::Args),
     /// Ask the running node how it is.
     Status(status::Args),
 }
@@ -77,6 +79,7 @@ impl Command {
             Self::Init(args) => init::run(&args),
             Self::Charter(args) => charter::run(&args),
             Self::Ledger(args) => ledger::run(&args),
+            Self::Run(args) => run::run(&args),
             Self::Status(args) => status::run(&args),
         }
     }

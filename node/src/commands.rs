@@ -3,4 +3,5 @@
 pub mod charter;
 pub mod init;
 pub mod ledger;
+pub mod run;
 pub mod status;

@@ -1,8 +1,10 @@
 //! The node of conclave: everything that touches the world.
 
+pub mod api;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod driver;
 pub mod keys;
 pub mod learn;
 pub mod local;

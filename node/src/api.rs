@@ -1,0 +1,101 @@
+//! The local API: `GET /v1/status` on loopback, its port in `api.json` of the data folder.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+
+/// A question to the driver.
+#[derive(Debug)]
+pub struct Ask {
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Value>,
+}
+
+/// The served API. Dropping it removes `api.json`.
+#[derive(Debug)]
+pub struct Api {
+    file: PathBuf,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// Why the API cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The port cannot be had.
+    #[error(
+        "cannot serve the local API on 127.0.0.1:{port}: {detail}; choose another api_port or 0 for any"
+    )]
+    Bind {
+        /// The port asked for.
+        port: u16,
+        /// The system's words.
+        detail: io::Error,
+    },
+    /// The port could not be written down.
+    #[error("cannot write {path}: {detail}")]
+    File {
+        /// Where.
+        path: PathBuf,
+        /// The system's words.
+        detail: io::Error,
+    },
+}
+
+/// Serves the API for the node in `dir`; `port` 0 takes any free one.
+pub async fn start(dir: &Path, port: u16) -> Result<(Api, mpsc::Receiver<Ask>), ApiError> {
+    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .await
+        .map_err(|detail| ApiError::Bind { port, detail })?;
+    let port = listener
+        .local_addr()
+        .map_err(|detail| ApiError::Bind { port, detail })?
+        .port();
+    let (asks, receiver) = mpsc::channel(16);
+    let router = Router::new()
+        .route("/v1/status", get(status))
+        .with_state(asks);
+    let task = tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::warn!(%error, "the local API stopped");
+        }
+    });
+    let file = dir.join("api.json");
+    let written = dir.join("api.json.new");
+    fs::write(
+        &written,
+        json!({"port": port, "pid": std::process::id()}).to_string(),
+    )
+    .and_then(|()| fs::rename(&written, &file))
+    .map_err(|detail| ApiError::File {
+        path: file.clone(),
+        detail,
+    })?;
+    Ok((Api { file, task }, receiver))
+}
+
+async fn status(State(asks): State<mpsc::Sender<Ask>>) -> Result<Json<Value>, StatusCode> {
+    let (reply, answer) = oneshot::channel();
+    asks.send(Ask { reply })
+        .await
+        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    answer
+        .await
+        .map(Json)
+        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.task.abort();
+        // The next start writes it anew; a leftover only names a port that nobody serves.
+        let _ignored = fs::remove_file(&self.file);
+    }
+}

@@ -1,0 +1,274 @@
+//! `conclave run`: this institution's node, until the job is done or the operator stops it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use conclave_crypto::sign::{IdentityKey, PublicKey};
+use conclave_protocol::charter::{self, Charter};
+use conclave_protocol::member::Member;
+use conclave_protocol::setup::Setup;
+use libp2p::Multiaddr;
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::NodeConfig;
+use crate::driver::{Clock, Driver, End, Told};
+use crate::learn::engine::{self, EngineSetup};
+use crate::learn::peft::{self, AdapterSpec};
+use crate::network::{self, Addressing};
+use crate::store::Store;
+use crate::{api, cli, keys};
+
+const EXAMPLE: &str = "Example:
+  conclave run --dir berlin --bootstrap /ip4/192.0.2.7/tcp/4001";
+
+/// The flags of `run`: each overrides its key of `node.toml`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLE)]
+pub struct Args {
+    /// The data folder, with `identity.key`, `charter.toml` and `node.toml`.
+    #[arg(long, default_value = ".")]
+    pub dir: PathBuf,
+    /// The folder of the base model.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Private rows: a file or a folder. They never leave.
+    #[arg(long, value_name = "PATH")]
+    pub data: Option<PathBuf>,
+    /// Rows that score instead of a part of `data`.
+    #[arg(long, value_name = "PATH")]
+    pub eval_data: Option<PathBuf>,
+    /// An address to listen on, such as `/ip4/0.0.0.0/tcp/4001`; repeat for more.
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Vec<String>,
+    /// An address of a member to begin with; repeat for more.
+    #[arg(long, value_name = "ADDRESS")]
+    pub bootstrap: Vec<String>,
+    /// Threads of the engine.
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Where the local API listens: a loopback address and port.
+    #[arg(long, value_name = "ADDRESS")]
+    pub api: Option<SocketAddr>,
+    /// Print the final status as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Checks everything, then runs the node.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let config = configuration(args)?;
+    let addressing = addressing(&config)?;
+    let charter = read_charter(&args.dir)?;
+    let identity = keys::open(&args.dir)?;
+    let name = founder(&charter, &identity, &args.dir)?;
+    let store = Store::open(&args.dir, &charter.digest())?;
+    let setup = engine_setup(&config, &charter, &args.dir)?;
+    let model = setup.model.clone();
+    let (engine, facts) = engine::start(setup)?;
+    if facts.model_digest != charter.model.digest {
+        bail!(
+            "the model in {} has the digest {}, but the charter was made for {}: use the charter's base model",
+            model.display(),
+            facts.model_digest,
+            charter.model.digest
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let (end, last) = runtime.block_on(async {
+        let (api, asks) =
+            api::start(&args.dir, config.api.map_or(0, |address| address.port())).await?;
+        let clock = Clock::start();
+        let known = known(&store)?;
+        let members: Vec<PublicKey> = charter.members.iter().map(|founder| founder.key).collect();
+        let (digest, inline_limit) = (charter.digest(), charter.aggregation.inline_limit);
+        let (network, events) = network::start(
+            &identity,
+            digest,
+            members,
+            addressing,
+            known,
+            inline_limit,
+            store.blobs(),
+        )?;
+        let setup = Setup {
+            charter,
+            identity,
+            name,
+            examples: facts.examples,
+            layout: facts.layout,
+            initial: facts.initial,
+            invite: None,
+        };
+        let member = Member::open(setup, store.load()?, clock.now(), rand::random())?;
+        let told = Told::open(&args.dir).context("metrics.jsonl cannot be opened")?;
+        let driver = Driver {
+            member,
+            store,
+            network,
+            events,
+            engine,
+            asks,
+            told,
+            clock,
+        };
+        let (end, last) = driver.run(stopped()).await?;
+        drop(api);
+        anyhow::Ok((end, last))
+    })?;
+    report(args, &end, &last)
+}
+
+fn configuration(args: &Args) -> anyhow::Result<NodeConfig> {
+    let mut config = NodeConfig::open(&args.dir)?;
+    let override_with = |flag: &Option<PathBuf>, key: &mut Option<PathBuf>| {
+        if flag.is_some() {
+            key.clone_from(flag);
+        }
+    };
+    override_with(&args.model, &mut config.model);
+    override_with(&args.data, &mut config.data);
+    override_with(&args.eval_data, &mut config.eval_data);
+    if !args.listen.is_empty() {
+        config.listen = Some(args.listen.clone());
+    }
+    if !args.bootstrap.is_empty() {
+        config.bootstrap = Some(args.bootstrap.clone());
+    }
+    config.threads = args.threads.or(config.threads);
+    config.api = args.api.or(config.api);
+    Ok(config)
+}
+
+fn addressing(config: &NodeConfig) -> anyhow::Result<Addressing> {
+    let parse = |key: &str, texts: &Option<Vec<String>>| {
+        let parse = |text: &String| {
+            let wrong = || {
+                format!("{key}: {text:?} is no address; write one such as /ip4/192.0.2.7/tcp/4001")
+            };
+            text.parse::<Multiaddr>().with_context(wrong)
+        };
+        texts
+            .iter()
+            .flatten()
+            .map(parse)
+            .collect::<anyhow::Result<Vec<_>>>()
+    };
+    let mut listen = parse("listen", &config.listen)?;
+    if listen.is_empty() {
+        listen.push("/ip4/0.0.0.0/tcp/0".parse().expect("an address"));
+        listen.push("/ip4/0.0.0.0/udp/0/quic-v1".parse().expect("an address"));
+    }
+    let announce = parse("announce", &config.announce)?;
+    Ok(Addressing {
+        listen,
+        announce,
+        bootstrap: parse("bootstrap", &config.bootstrap)?,
+    })
+}
+
+fn read_charter(dir: &Path) -> anyhow::Result<Charter> {
+    let path = dir.join("charter.toml");
+    let text = std::fs::read_to_string(&path).with_context(|| {
+        format!(
+            "{} cannot be read: put the federation's charter there",
+            path.display()
+        )
+    })?;
+    Charter::parse(&text).with_context(|| path.display().to_string())
+}
+
+/// The name under which the charter knows this identity.
+fn founder(charter: &Charter, identity: &IdentityKey, dir: &Path) -> anyhow::Result<String> {
+    let key = identity.public();
+    let Some(founder) = charter.members.iter().find(|founder| founder.key == key) else {
+        bail!(
+            "the key {key} in {} is no member of the charter {:?}: ask for a charter that names it",
+            dir.join(keys::FILE).display(),
+            charter.federation.name
+        );
+    };
+    Ok(founder.name.clone())
+}
+
+fn engine_setup(config: &NodeConfig, charter: &Charter, dir: &Path) -> anyhow::Result<EngineSetup> {
+    let model = config
+        .model
+        .clone()
+        .context("no base model: set `model` in node.toml or give --model DIR")?;
+    let data = config
+        .data
+        .clone()
+        .context("no data: set `data` in node.toml or give --data PATH")?;
+    let targets = match &charter.adapter.target_modules {
+        charter::Targets::AllLinear => peft::Targets::AllLinear,
+        charter::Targets::Named(names) => peft::Targets::Named(names.clone()),
+    };
+    let adapter = AdapterSpec {
+        r: charter.adapter.lora_r,
+        alpha: charter.adapter.lora_alpha,
+        targets,
+        seed: charter.adapter.seed,
+    };
+    Ok(EngineSetup {
+        model,
+        data,
+        eval_data: config.eval_data.clone(),
+        adapter,
+        training: (&config.training).into(),
+        rounds: charter.round.rounds,
+        local_steps: charter.round.local_steps,
+        threads: config
+            .threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        adapters: Some(dir.join("adapters")),
+    })
+}
+
+/// Where members were met before.
+fn known(store: &Store) -> anyhow::Result<Vec<(PublicKey, Vec<String>)>> {
+    let parse = |(key, addresses): (Vec<u8>, Vec<String>)| {
+        let key = <[u8; 32]>::try_from(key.as_slice()).ok()?;
+        Some((PublicKey::from_bytes(&key).ok()?, addresses))
+    };
+    Ok(store.addresses()?.into_iter().filter_map(parse).collect())
+}
+
+/// Resolves when the operator stops the node: Ctrl-C, or SIGTERM.
+async fn stopped() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+fn report(args: &Args, end: &End, told: &Told) -> anyhow::Result<()> {
+    let last = told.last();
+    match end {
+        End::Finished { head, adapter } => {
+            write_final(&args.dir, last)?;
+            cli::note(&format!("finished: adapter {adapter}, ledger head {head}"));
+        }
+        End::Stopped => cli::note("stopped; start the node again with the same folder to go on"),
+    }
+    if args.json {
+        cli::print_json(last);
+    }
+    Ok(())
+}
+
+fn write_final(dir: &Path, last: &Value) -> anyhow::Result<()> {
+    let folder = dir.join("reports");
+    let (path, written) = (folder.join("final.json"), folder.join("final.json.new"));
+    std::fs::create_dir_all(&folder)
+        .and_then(|()| std::fs::write(&written, last.to_string()))
+        .and_then(|()| std::fs::rename(&written, &path))
+        .with_context(|| format!("{} cannot be written", path.display()))
+}

@@ -1,0 +1,281 @@
+//! The only loop: one input into the member, its outputs performed in order, then the next.
+//!
+//! `Store` before `Send`: a run of neighbouring stores becomes one durable transaction before anything later happens.
+//! The loop sleeps on one deadline. It never decides anything: rules stand in the protocol.
+
+mod clock;
+mod told;
+
+use std::time::Duration;
+
+use conclave_crypto::digest::Digest;
+use conclave_protocol::input::{Input, Verdict};
+use conclave_protocol::member::Member;
+use conclave_protocol::names::{Height, Round};
+use conclave_protocol::output::{Order, Output, Report, Write};
+use tokio::sync::mpsc;
+
+pub use self::clock::Clock;
+pub use self::told::Told;
+use crate::api::Ask;
+use crate::learn::engine::{Engine, EngineReport};
+use crate::network::{Network, NetworkEvent};
+use crate::store::{Store, StoreError};
+
+/// Everything that the loop joins.
+#[derive(Debug)]
+pub struct Driver {
+    /// The protocol.
+    pub member: Member,
+    /// Its durable state.
+    pub store: Store,
+    /// The federation.
+    pub network: Network,
+    /// What the network says.
+    pub events: mpsc::Receiver<NetworkEvent>,
+    /// The trainer.
+    pub engine: Engine,
+    /// Questions of the local API.
+    pub asks: mpsc::Receiver<Ask>,
+    /// What the operator is told.
+    pub told: Told,
+    /// The clock, which goes on while the machine's may jump.
+    pub clock: Clock,
+}
+
+/// How a node's life ended in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The job is done.
+    Finished {
+        /// The ledger's head.
+        head: Digest,
+        /// The certified adapter.
+        adapter: Digest,
+    },
+    /// The operator stopped it.
+    Stopped,
+}
+
+/// Why a node stopped otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The durable state failed: nothing was said that is not stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The protocol stopped the member.
+    #[error("{reason}")]
+    Halted {
+        /// What, where, and what to do.
+        reason: String,
+    },
+    /// The network's task ended.
+    #[error("the network stopped unexpectedly: start the node again, nothing durable was lost")]
+    Network,
+}
+
+/// How long the end of the job waits for the engine's last evaluation.
+const EVALUATION_WAIT: Duration = Duration::from_secs(120);
+
+impl Driver {
+    /// Runs until the job is done, the operator stops it (`stop` resolves), or it cannot go on.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(End, Told), DriverError> {
+        let ended = self.turn(stop).await;
+        self.told
+            .leave(&self.member.status(), self.network.counters());
+        self.network.close().await;
+        ended.map(|end| (end, self.told))
+    }
+
+    async fn turn(&mut self, stop: impl Future<Output = ()>) -> Result<End, DriverError> {
+        tokio::pin!(stop);
+        let mut end = self.perform()?;
+        loop {
+            if let Some(end) = end.take() {
+                self.finish(&mut stop).await;
+                return Ok(end);
+            }
+            let wake = self.clock.until(self.member.deadline());
+            tokio::select! {
+                biased;
+                () = &mut stop => return Ok(End::Stopped),
+                Some(ask) = self.asks.recv() => {
+                    self.answer(ask);
+                    continue;
+                }
+                report = self.engine.next() => match report {
+                    Some(report) => self.learned(report),
+                    None => return Err(DriverError::Halted { reason: "the engine stopped unexpectedly".to_owned() }),
+                },
+                event = self.events.recv() => match event {
+                    Some(event) => self.heard(event),
+                    None => return Err(DriverError::Network),
+                },
+                () = tokio::time::sleep(wake) => {
+                    self.handle(Input::Wake);
+                }
+            }
+            end = self.perform()?;
+        }
+    }
+
+    /// Gives one input to the member. Masks may be grown in it: other tasks go on meanwhile.
+    fn handle(&mut self, input: Input) -> Verdict {
+        let now = self.clock.now();
+        tokio::task::block_in_place(|| self.member.handle(now, input))
+    }
+
+    fn heard(&mut self, event: NetworkEvent) {
+        match event {
+            NetworkEvent::Received {
+                from,
+                bytes,
+                gossip,
+            } => {
+                let verdict = self.handle(Input::Received { from, bytes });
+                if let Verdict::Refused(refusal) = verdict {
+                    tracing::debug!(peer = %from, ?refusal, "refused a message");
+                }
+                if let Some(gossip) = gossip {
+                    self.network.judged(gossip, verdict);
+                }
+            }
+            NetworkEvent::Connected { peer, addresses } => {
+                tracing::info!(peer = %peer.short(), "connected");
+                if let Err(error) = self.store.remember(peer.as_bytes(), &addresses) {
+                    tracing::warn!(%error, "the peer's addresses were not remembered");
+                }
+                self.told.peers.insert(peer);
+                self.handle(Input::Connected { peer });
+            }
+            NetworkEvent::Disconnected { peer } => {
+                tracing::info!(peer = %peer.short(), "disconnected");
+                self.told.peers.remove(&peer);
+                self.handle(Input::Disconnected { peer });
+            }
+            NetworkEvent::Pulled { name, bytes } => {
+                self.handle(Input::Pulled { name, bytes });
+            }
+            NetworkEvent::PullFailed { name } => {
+                self.handle(Input::PullFailed { name });
+            }
+            NetworkEvent::Listening { address } => tracing::info!(%address, "listening"),
+            NetworkEvent::Stranger => self.told.strangers += 1,
+        }
+    }
+
+    fn learned(&mut self, report: EngineReport) {
+        self.told.learned(&report);
+        match report {
+            EngineReport::Progress {
+                height, done, of, ..
+            } => {
+                self.handle(Input::Progress { height, done, of });
+            }
+            EngineReport::Trained { height, delta, .. } => {
+                self.handle(Input::Trained { height, delta });
+            }
+            EngineReport::Failed { height, reason } => {
+                self.handle(Input::TrainFailed { height, reason });
+            }
+            EngineReport::Evaluated { .. } | EngineReport::Warning { .. } => {}
+        }
+    }
+
+    fn answer(&self, ask: Ask) {
+        // The asker may have gone away meanwhile.
+        let _gone = ask.reply.send(
+            self.told
+                .status(&self.member.status(), self.network.counters()),
+        );
+    }
+
+    /// Performs what the member wants, in order; gives the end of the job if it was reached.
+    fn perform(&mut self) -> Result<Option<End>, DriverError> {
+        let mut end = None;
+        let mut writes: Vec<Write> = Vec::new();
+        while let Some(output) = self.member.poll() {
+            if let Output::Store(write) = output {
+                writes.push(write);
+                continue;
+            }
+            self.flush(&mut writes)?;
+            match output {
+                Output::Store(_) => unreachable!("stores were taken above"),
+                Output::Publish { topic, bytes } => self.network.publish(topic, bytes),
+                Output::Send { to, bytes } => self.network.send(to, bytes),
+                Output::Pull { name, length, from } => self.network.pull(name, length, from),
+                Output::Order(order) => self.order(order),
+                Output::Report(report) => {
+                    if let Report::Decided {
+                        members_after_next, ..
+                    } = &report
+                    {
+                        self.network.admit(members_after_next.clone());
+                    }
+                    self.told.report(&report, self.member.status().round);
+                    match report {
+                        Report::Finished { head, adapter } => {
+                            end = Some(End::Finished { head, adapter });
+                        }
+                        Report::Halted { reason } => return Err(DriverError::Halted { reason }),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        self.flush(&mut writes)?;
+        Ok(end)
+    }
+
+    fn flush(&self, writes: &mut Vec<Write>) -> Result<(), DriverError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        tokio::task::block_in_place(|| self.store.perform(writes))?;
+        writes.clear();
+        Ok(())
+    }
+
+    fn order(&mut self, order: Order) {
+        if let Order::Adopt { height, round, .. } = order {
+            self.told.adopted(height, round);
+        }
+        self.engine.order(order);
+    }
+
+    /// The job is done: the last adapter is still being evaluated, and peers may still ask for the closing record.
+    async fn finish(&mut self, stop: &mut (impl Future<Output = ()> + Unpin)) {
+        let deadline = tokio::time::Instant::now() + EVALUATION_WAIT;
+        while self.told.is_evaluating() {
+            tokio::select! {
+                () = &mut *stop => return,
+                () = tokio::time::sleep_until(deadline) => {
+                    tracing::warn!("the last adapter was not evaluated in time");
+                    return;
+                }
+                Some(ask) = self.asks.recv() => self.answer(ask),
+                Some(report) = self.engine.next() => self.told.learned(&report),
+                Some(event) = self.events.recv() => {
+                    self.heard(event);
+                    if let Err(error) = self.perform() {
+                        tracing::warn!(%error, "after the end");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What the driver knows of a round besides the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Loss {
+    /// The round; 0 is before training.
+    pub round: u32,
+    /// Mean negative log-likelihood of the scored tokens, in nats.
+    pub loss: f64,
+}
+
+/// The height and round that an evaluation is waited for.
+type Pending = (Height, Round);

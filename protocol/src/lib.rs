@@ -53,5 +53,7 @@ pub mod refusal;
 pub mod roster;
 mod session;
 pub mod setup;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod status;
 pub mod time;

@@ -124,6 +124,16 @@ impl Session {
 
     /// R5. Stores an own envelope, takes it like everybody else's, then says it.
     pub(crate) fn say(&mut self, desk: &mut Desk, envelope: &Envelope) {
+        self.say_with(desk, envelope, |_| {});
+    }
+
+    /// R5. The same, with what else must be durable between the own envelope and all that follows from it.
+    pub(crate) fn say_with(
+        &mut self,
+        desk: &mut Desk,
+        envelope: &Envelope,
+        beside: impl FnOnce(&mut Desk),
+    ) {
         let bytes = envelope.to_bytes();
         let digest = Envelope::digest_of(&bytes);
         let slot = slot_of(envelope).expect("an own envelope has a slot");
@@ -134,6 +144,7 @@ impl Session {
         };
         let key = outbox::slot_key(self.height, envelope.kind, whose);
         desk.store(Table::Outbox, key, bytes.clone());
+        beside(desk);
         self.keep(envelope, digest, Arc::new(bytes.clone()))
             .expect("an own envelope has a slot");
         let taken = self.take(desk, envelope, digest);

@@ -9,6 +9,7 @@ use crate::message;
 use crate::names::Height;
 use crate::outbox;
 use crate::output::{Order, Output, Report, Table};
+use crate::record::Previous;
 use crate::roster::Roster;
 use crate::session::open::Outcome;
 use crate::session::train::Terms;
@@ -236,11 +237,7 @@ impl Member {
         };
         if self.adopted != Some(newest) {
             self.adopted = Some(newest);
-            let opened = (1..=self.ledger.head().0).rev().map(Height).find(|height| {
-                let entry = self.ledger.entry(*height);
-                entry.is_some_and(|entry| entry.record.survivors.is_some())
-            });
-            let height = opened.unwrap_or_default();
+            let height = self.opened_by(&newest);
             let round = self.ledger.round(height).unwrap_or_default();
             let adapter = Arc::clone(adapter);
             let order = Order::Adopt {
@@ -251,6 +248,24 @@ impl Member {
             };
             self.desk.tray.push_back(Output::Order(order));
         }
+    }
+
+    /// The height whose sum gave this adapter; 0 for the one before training.
+    fn opened_by(&self, digest: &conclave_crypto::digest::Digest) -> Height {
+        let head = self.ledger.head();
+        let own = self
+            .sessions
+            .get(&head)
+            .and_then(|session| session.opening.result.as_ref());
+        if matches!(own, Some(Outcome::Opened { digest: own, .. }) if own == digest) {
+            return head;
+        }
+        let certifies = |height: &Height| {
+            let entry = self.ledger.entry(*height);
+            entry.is_some_and(|entry| entry.record.previous == Previous::Opened(*digest))
+        };
+        let certified = (1..=head.0).rev().map(Height).find(certifies);
+        Height(certified.map_or(0, |height| height.0.saturating_sub(1)))
     }
 
     /// A pulled adapter: its digest is its name.

@@ -94,12 +94,17 @@ impl Session {
             inline: inline.then(|| vector.clone()),
         };
         let envelope = desk.sign(Kind::Commit, self.sess, 0, &body);
-        // R17  Durable order: the vector, its Commit, then (take_commit) the secrets go, then the Commit is sent.
+        // R17  Durable order: the Commit, its vector, then (take_commit) the secrets go, then the Commit is sent. The
+        // Commit is first: a crash behind it leaves a member that is no survivor, never one that masks a second vector.
+        let apart = (!inline).then(|| vector.clone());
         if !inline {
-            desk.store(Table::Vectors, root.as_bytes().to_vec(), vector.clone());
             self.submissions.vectors.insert(root, Arc::new(vector));
         }
-        self.say(desk, &envelope);
+        self.say_with(desk, &envelope, |desk| {
+            if let Some(vector) = apart {
+                desk.store(Table::Vectors, root.as_bytes().to_vec(), vector);
+            }
+        });
         let height = self.height;
         desk.report(Report::Submitted {
             height,

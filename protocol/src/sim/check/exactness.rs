@@ -1,0 +1,122 @@
+//! Exactness: the opened sum is the plain integer sum of the survivors' encodings, bit for bit.
+//!
+//! Computed here from the deltas that the engines gave, with 64-bit integers and without the ring, the ladder or
+//! any mask: only the formulas of the protocol's section on ring and weights.
+#![expect(
+    clippy::float_arithmetic,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "this checker computes the result a second time, as plainly as it can"
+)]
+
+use std::collections::BTreeMap;
+
+use super::Violation;
+use crate::names::Height;
+use crate::sim::watch::{Decision, Trained};
+use crate::sim::{Terms, World};
+
+const PROMISE: &str = "exactness";
+
+/// Every adapter that was adopted is the old one plus the weighted mean of the survivors' deltas.
+pub fn check(world: &World) -> Result<(), Violation> {
+    let watch = world.watch();
+    let mut decided: BTreeMap<Height, &Decision> = BTreeMap::new();
+    for ((height, _), decisions) in &watch.decisions {
+        if let Some(decision) = decisions.first() {
+            decided.insert(*height, decision);
+        }
+    }
+    for ((height, place), adopted) in &watch.adopted {
+        // The adapter before training is adopted at no height of the chain.
+        let Some(decision) = decided.get(height) else {
+            continue;
+        };
+        let expected = result(world, *height, decision)?;
+        for (_, adapter) in adopted {
+            let same = adapter.len() == expected.len()
+                && adapter
+                    .iter()
+                    .zip(&expected)
+                    .all(|(one, other)| one.to_bits() == other.to_bits());
+            if !same {
+                return Err(Violation::new(
+                    PROMISE,
+                    format!(
+                        "place {place} adopted {adapter:?} at height {}, the plain sum gives {expected:?}",
+                        height.0
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The adapter that a height must give.
+fn result(world: &World, height: Height, decision: &Decision) -> Result<Vec<f32>, Violation> {
+    let broken = |what: String| Violation::new(PROMISE, format!("height {}: {what}", height.0));
+    let survivors = decision
+        .survivors
+        .as_ref()
+        .ok_or_else(|| broken("a null record was opened".to_owned()))?;
+    let charter = world.terms().charter();
+    let terms = &charter.aggregation;
+    let (top, bottom) = (terms.clip.numerator(), terms.clip.denominator());
+    // s = ⌊(2^31 − 1) / (n_max · w_max · c)⌋
+    let spread = u64::from(terms.members_max)
+        .saturating_mul(terms.weight_max.into())
+        .saturating_mul(top);
+    let steps = ((1_u64 << 31) - 1).saturating_mul(bottom) / spread;
+    let bound = (steps.saturating_mul(top) / bottom) as f64;
+    let mut common: Option<&Trained> = None;
+    let mut sum: Vec<i64> = Vec::new();
+    let mut total = 0_i64;
+    for key in survivors {
+        let place = world
+            .place(key)
+            .ok_or_else(|| broken("a survivor that is nobody".to_owned()))?;
+        let committed = world.watch().committed.get(&(height, place));
+        let mut bound_to = committed.into_iter().flat_map(BTreeMap::values);
+        let trained = bound_to
+            .next()
+            .ok_or_else(|| broken(format!("place {place} survived without a vector")))?;
+        if bound_to.next().is_some() {
+            return Err(broken(format!("place {place} has two vectors")));
+        }
+        let first = *common.get_or_insert(trained);
+        if first.from != trained.from || first.factor != trained.factor {
+            return Err(broken(format!("place {place} trained on another adapter")));
+        }
+        let weight = weight(Terms::examples(place), terms.weight_unit, terms.weight_max);
+        total = total.saturating_add(weight);
+        sum.resize(trained.delta.len(), 0);
+        for (sum, value) in sum.iter_mut().zip(&trained.delta) {
+            let quantised = (f64::from(*value) * steps as f64).round();
+            let quantised = quantised.clamp(-bound, bound) as i64;
+            *sum = sum.saturating_add(weight.saturating_mul(quantised));
+        }
+    }
+    let trained = common.ok_or_else(|| broken("nobody survived".to_owned()))?;
+    let layout = Terms::layout();
+    let divisor = steps as f64 * total as f64;
+    let old = layout.gather(trained.factor, &trained.adapter);
+    let new: Vec<f32> = old
+        .iter()
+        .zip(&sum)
+        .map(|(old, sum)| (f64::from(*old) + *sum as f64 / divisor) as f32)
+        .collect();
+    let mut adapter = trained.adapter.to_vec();
+    layout.scatter(trained.factor, &new, &mut adapter);
+    Ok(adapter)
+}
+
+/// The largest power of two at most min(weight_max, max(1, examples / unit)).
+fn weight(examples: u64, unit: u64, most: u32) -> i64 {
+    let units = (examples / unit).max(1).min(most.into());
+    let mut weight = 1_i64;
+    while weight.saturating_mul(2) <= i64::try_from(units).unwrap_or(i64::MAX) {
+        weight = weight.saturating_mul(2);
+    }
+    weight
+}

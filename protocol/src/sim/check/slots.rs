@@ -1,0 +1,23 @@
+//! One message a slot: an honest member never says two things where there is room for one.
+
+use super::Violation;
+use crate::sim::World;
+
+const PROMISE: &str = "one message a slot";
+
+/// Judges all slot-unique messages ever stored or sent, votes and proposals among them.
+pub fn check(world: &World) -> Result<(), Violation> {
+    for ((sess, kind, member, place), bodies) in &world.watch().slots {
+        if bodies.len() > 1 {
+            let what = format!(
+                "member {} said {} different things as {} {place:?} in session {}",
+                member.0,
+                bodies.len(),
+                kind.name(),
+                sess.0.short()
+            );
+            return Err(Violation::new(PROMISE, what));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! What goes wrong in a world, and where exactly a member dies.
+
+use super::Chance;
+use crate::output::Phase;
+use crate::time::Time;
+
+/// Where in the stream of outputs a crash strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Point {
+    /// The next store is lost, and all behind it.
+    BeforeStore,
+    /// The next store is durable, and nothing behind it happens.
+    AfterStore,
+    /// The next message is out, and nothing behind it happens.
+    AfterSend,
+}
+
+/// When a crash strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strike {
+    /// At the n-th output that fits the point while the member is in the phase, counted from 0.
+    InPhase {
+        /// The phase that the member reported last, or that of the message or row.
+        phase: Phase,
+        /// How many fitting outputs pass before.
+        skip: u64,
+    },
+    /// At the n-th fitting output in the named height and phase.
+    AtHeight {
+        /// The height that the member reported last.
+        height: u64,
+        /// Its phase.
+        phase: Phase,
+        /// How many fitting outputs pass before.
+        skip: u64,
+    },
+    /// At the first fitting output after the own dealing of this height is acknowledged.
+    AfterDealt {
+        /// The height that was dealt for.
+        height: u64,
+    },
+    /// At the first fitting output after the own vector of this height is stored and sent.
+    AfterSubmitted {
+        /// The height.
+        height: u64,
+    },
+}
+
+/// One death of one member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crash {
+    /// Who.
+    pub place: usize,
+    /// When.
+    pub strike: Strike,
+    /// Where in the outputs.
+    pub point: Point,
+    /// Milliseconds until it starts again with what was stored; `None`: never.
+    pub back_after: Option<u64>,
+    /// Whether it starts again with the disk as it was when its last dealing was acknowledged: a restored snapshot.
+    pub rollback: bool,
+}
+
+/// The faults of a world. Those of the network end at `heal`; then everybody who may come back is back.
+#[derive(Debug, Clone)]
+pub struct Faults {
+    /// Messages lost, of a hundred.
+    pub loss_percent: u64,
+    /// Messages that arrive twice, of a hundred.
+    pub twice_percent: u64,
+    /// The least and the most milliseconds of a message's way: different ways make reordering.
+    pub delay: (u64, u64),
+    /// Milliseconds of training, at least and at most, drawn for each order.
+    pub training: (u64, u64),
+    /// Places that train so many times slower.
+    pub slow: Vec<(usize, u64)>,
+    /// The deaths.
+    pub crashes: Vec<Crash>,
+    /// Two sides that cannot reach each other: who is on the one side, from when to when.
+    pub splits: Vec<(Vec<usize>, Time, Time)>,
+    /// When the network is sound again.
+    pub heal: Time,
+}
+
+impl Default for Faults {
+    /// A sound network with a little delay.
+    fn default() -> Self {
+        Self {
+            loss_percent: 0,
+            twice_percent: 0,
+            delay: (2, 40),
+            training: (500, 1500),
+            slow: Vec::new(),
+            crashes: Vec::new(),
+            splits: Vec::new(),
+            heal: Time(0),
+        }
+    }
+}
+
+/// All phases.
+pub const PHASES: [Phase; 7] = [
+    Phase::Advertise,
+    Phase::Deal,
+    Phase::Train,
+    Phase::Submit,
+    Phase::Decide,
+    Phase::Reveal,
+    Phase::Open,
+];
+
+/// All points.
+pub const POINTS: [Point; 3] = [Point::BeforeStore, Point::AfterStore, Point::AfterSend];
+
+impl Faults {
+    /// A mixture drawn from the seed: loss up to 20 %, duplicates, reordering, up to three crashes, a split.
+    pub fn mixed(seed: u64, members: usize) -> Self {
+        let mut chance = Chance::new(seed, "conclave/sim/faults");
+        let crashes = chance.below(4);
+        let crashes = (0..crashes).map(|_| Self::crash(&mut chance, members));
+        let crashes = crashes.collect();
+        let mut faults = Self {
+            loss_percent: chance.below(21),
+            twice_percent: chance.below(20),
+            delay: (1, chance.within(20, 400)),
+            training: (300, chance.within(600, 4000)),
+            crashes,
+            heal: Time(60_000),
+            ..Self::default()
+        };
+        if chance.percent(20) {
+            faults
+                .slow
+                .push((chance.index(members), chance.within(2, 6)));
+        }
+        if chance.percent(25) {
+            let begin = chance.within(500, 15_000);
+            let end = begin.saturating_add(chance.within(500, 12_000));
+            let lonely = vec![chance.index(members)];
+            faults.splits.push((lonely, Time(begin), Time(end)));
+        }
+        faults
+    }
+
+    fn crash(chance: &mut Chance, members: usize) -> Crash {
+        let phase = PHASES.get(chance.index(PHASES.len()));
+        let point = POINTS.get(chance.index(POINTS.len()));
+        Crash {
+            place: chance.index(members),
+            strike: Strike::InPhase {
+                phase: phase.copied().unwrap_or(Phase::Train),
+                skip: chance.below(12),
+            },
+            point: point.copied().unwrap_or(Point::AfterStore),
+            back_after: Some(chance.within(100, 15_000)),
+            rollback: false,
+        }
+    }
+}

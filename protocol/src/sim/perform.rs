@@ -1,0 +1,382 @@
+//! Performing the outputs of a member, in order, with deaths in between.
+
+use std::sync::Arc;
+
+use conclave_crypto::digest::Digest;
+
+use super::engine::Training;
+use super::watch::Decision;
+use super::world::{Event, World};
+use super::{Crash, Point, Strike};
+use crate::envelope::{Envelope, Kind};
+use crate::member::Member;
+use crate::message::{self, Commit};
+use crate::names::Height;
+use crate::output::{Order, Output, Phase, Report, Table};
+
+impl Strike {
+    /// How many fitting outputs pass before it.
+    pub(super) fn skip(&self) -> u64 {
+        match self {
+            Self::InPhase { skip, .. } | Self::AtHeight { skip, .. } => *skip,
+            Self::AfterDealt { .. } | Self::AfterSubmitted { .. } => 0,
+        }
+    }
+}
+
+impl World {
+    /// Performs all that a member wants, until it wants nothing or dies.
+    pub(super) fn drain(&mut self, place: usize) {
+        while let Some(output) = self.next(place) {
+            let Some((crash, phase)) = self.due(place, &output) else {
+                self.perform(place, output);
+                continue;
+            };
+            if crash.point != Point::BeforeStore {
+                self.perform(place, output);
+            }
+            self.die(place, crash, phase);
+            return;
+        }
+        self.alarm(place);
+    }
+
+    fn next(&mut self, place: usize) -> Option<Output> {
+        self.places.get_mut(place)?.member.as_mut()?.poll()
+    }
+
+    /// Sees to it that the member is woken at its deadline.
+    fn alarm(&mut self, place: usize) {
+        let now = self.now;
+        let Some(found) = self.places.get_mut(place) else {
+            return;
+        };
+        let deadline = found.member.as_ref().and_then(Member::deadline);
+        let Some(at) = deadline.map(|at| found.global(at).max(now)) else {
+            found.awake = None;
+            return;
+        };
+        if found.awake != Some(at) {
+            found.awake = Some(at);
+            if at > now {
+                found.spins = 0;
+            }
+            self.at(at, Event::Wake { place, at });
+        }
+    }
+
+    /// The crash that strikes at this output, if one does, with the phase that it belongs to.
+    fn due(&mut self, place: usize, output: &Output) -> Option<(Crash, Phase)> {
+        let storing = matches!(output, Output::Store(_));
+        let sending = matches!(output, Output::Publish { .. } | Output::Send { .. });
+        let found = self.places.get(place)?;
+        let (reported, height) = (found.phase, found.height.0);
+        let said = phase_of(output);
+        let (dealt, submitted) = (found.dealt, found.submitted);
+        let fits = |crash: &Crash| {
+            let kind = match crash.point {
+                Point::BeforeStore | Point::AfterStore => storing,
+                Point::AfterSend => sending,
+            };
+            if crash.place != place || !kind {
+                return None;
+            }
+            // Opening is over within one input: the first message behind it counts as its own.
+            let opened = sending && found.opened;
+            let within = |phase: Phase| {
+                let fits = phase == reported || Some(phase) == said;
+                (fits || phase == Phase::Open && opened).then_some(phase)
+            };
+            match crash.strike {
+                Strike::InPhase { phase, .. } => within(phase),
+                Strike::AtHeight {
+                    phase, height: at, ..
+                } => within(phase).filter(|_| at == height),
+                Strike::AfterDealt { height } => {
+                    (dealt >= Some(Height(height))).then_some(reported)
+                }
+                Strike::AfterSubmitted { height } => {
+                    (submitted >= Some(Height(height))).then_some(reported)
+                }
+            }
+        };
+        let mut struck = None;
+        for (at, (crash, skip)) in self.armed.iter_mut().enumerate() {
+            match fits(crash) {
+                Some(phase) if *skip == 0 => {
+                    struck = Some((at, phase));
+                    break;
+                }
+                Some(_) => *skip = skip.saturating_sub(1),
+                None => {}
+            }
+        }
+        let (at, phase) = struck?;
+        Some((self.armed.remove(at).0, phase))
+    }
+
+    fn die(&mut self, place: usize, crash: Crash, phase: Phase) {
+        let proposer = self
+            .places
+            .get(place)
+            .is_some_and(|found| self.proposer(found.height) == place);
+        let (places, watch) = self.parts();
+        if let Some(found) = places.get_mut(place) {
+            watch.struck.insert((phase, crash.point, proposer));
+            found.die();
+            if crash.rollback {
+                found.disk.clone_from(&found.snapshot);
+            }
+        }
+        if let Some(after) = crash.back_after {
+            self.after(after, Event::Open(place));
+        }
+    }
+
+    /// Binds masked vectors to the deltas behind them, and sees to it that none leaves before its seeds are gone.
+    fn note(&mut self, place: usize, output: &Output) {
+        let (places, watch) = self.parts();
+        let Some(found) = places.get_mut(place) else {
+            return;
+        };
+        let (own, stored) = match output {
+            Output::Store(write) if write.table == Table::Outbox => (write.value.as_deref(), true),
+            Output::Store(write) if write.table == Table::Vectors => {
+                // Nobody has announced this vector: it is the own one, stored before its Commit.
+                let root = write.key.as_slice().try_into().map(Digest);
+                if let (Ok(root), true) = (root, write.value.is_some())
+                    && !watch.roots.values().any(|roots| roots.contains(&root))
+                {
+                    found.bind(place, root, watch);
+                }
+                return;
+            }
+            Output::Publish { bytes, .. } | Output::Send { bytes, .. } => {
+                (Some(bytes.as_slice()), false)
+            }
+            _ => return,
+        };
+        let Some(Ok(envelope)) = own.map(Envelope::from_bytes) else {
+            return;
+        };
+        if envelope.kind == Kind::Commit
+            && let Ok(commit) = message::decode::<Commit>(&envelope.body)
+        {
+            if stored {
+                found.bind(place, commit.root, watch);
+            } else {
+                found.check_mask_gone(place, commit.root, watch);
+            }
+        }
+    }
+
+    fn perform(&mut self, place: usize, output: Output) {
+        self.note(place, &output);
+        match output {
+            Output::Store(write) => {
+                let (places, watch) = self.parts();
+                watch.trace(&write.key);
+                if write.table == Table::Outbox
+                    && let Some(bytes) = &write.value
+                {
+                    watch.envelope(bytes);
+                }
+                if let Some(found) = places.get_mut(place) {
+                    found.store(write);
+                }
+            }
+            Output::Publish { bytes, .. } => {
+                self.parts().1.envelope(&bytes);
+                self.parts().1.trace(&bytes);
+                let bytes = Arc::new(bytes);
+                for to in 0..self.places.len() {
+                    self.send(place, to, &bytes);
+                }
+            }
+            Output::Send { to, bytes } => {
+                self.parts().1.envelope(&bytes);
+                self.parts().1.trace(&bytes);
+                if let Some(to) = self.place(&to) {
+                    self.send(place, to, &Arc::new(bytes));
+                }
+            }
+            Output::Pull {
+                name, length, from, ..
+            } => self.pull(place, name, length, &from),
+            Output::Order(order) => self.order(place, order),
+            Output::Report(report) => self.report(place, report),
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize, bytes: &Arc<Vec<u8>>) {
+        if let Some(found) = self.places.get_mut(from) {
+            found.opened = false;
+        }
+        if !self.linked(from, to) {
+            return;
+        }
+        for delay in self.network.ways(&self.faults, self.now) {
+            let bytes = Arc::clone(bytes);
+            self.after(delay, Event::Arrive { from, to, bytes });
+        }
+    }
+
+    /// Looks for the blob at those asked, in their order; what is too long is refused.
+    fn pull(
+        &mut self,
+        place: usize,
+        name: Digest,
+        length: u64,
+        from: &[conclave_crypto::sign::PublicKey],
+    ) {
+        let found = from
+            .iter()
+            .filter_map(|key| self.place(key))
+            .filter(|peer| self.linked(place, *peer))
+            .filter_map(|peer| self.places.get(peer)?.blob(name.as_bytes()).cloned())
+            .find(|blob| u64::try_from(blob.len()).is_ok_and(|len| len <= length));
+        let start = self.starts(place).unwrap_or_default();
+        let lost = self.network.ways(&self.faults, self.now).is_empty();
+        let delay = self.network.delay(&self.faults).saturating_mul(3);
+        let event = Event::Pulled {
+            place,
+            start,
+            name,
+            bytes: found.filter(|_| !lost),
+        };
+        self.after(delay, event);
+    }
+
+    fn order(&mut self, place: usize, order: Order) {
+        let start = self.starts(place).unwrap_or_default();
+        let slow = self.faults.slow.iter().find(|(who, _)| *who == place);
+        let slow = slow.map_or(1, |(_, times)| *times);
+        let (from, to) = self.faults.training;
+        let (places, watch) = self.parts();
+        let Some(found) = places.get_mut(place) else {
+            return;
+        };
+        match order {
+            Order::Train {
+                height,
+                factor,
+                adapter,
+                digest,
+                local_steps,
+                ..
+            } => {
+                found.attempts = found.attempts.saturating_add(1);
+                let attempt = found.attempts;
+                found.training = Some(Training {
+                    height,
+                    factor,
+                    local_steps,
+                    adapter,
+                    digest,
+                    attempt,
+                });
+                let purpose = format!("conclave/sim/pace {place} {attempt}");
+                let mut chance = super::Chance::new(self.terms.seed, &purpose);
+                let span = chance.within(from, to).saturating_mul(slow);
+                for (done, part) in [(local_steps / 2, span / 2), (local_steps, span)] {
+                    let event = Event::Step {
+                        place,
+                        start,
+                        attempt,
+                        done,
+                    };
+                    self.after(part, event);
+                }
+            }
+            Order::Cancel { height } => {
+                if found.training.as_ref().is_some_and(|t| t.height == height) {
+                    found.training = None;
+                }
+            }
+            Order::Adopt {
+                height,
+                adapter,
+                digest,
+                ..
+            } => {
+                let adopted = watch.adopted.entry((height, place)).or_default();
+                adopted.push((digest, adapter));
+            }
+        }
+    }
+
+    fn report(&mut self, place: usize, report: Report) {
+        let (places, watch) = self.parts();
+        let Some(found) = places.get_mut(place) else {
+            return;
+        };
+        watch.trace(format!("{place} {report:?}").as_bytes());
+        match report {
+            Report::Phase { height, phase, .. } => {
+                found.phase = phase;
+                found.height = height;
+            }
+            Report::Dealt { height } => {
+                found.dealt = Some(height);
+                found.snapshot.clone_from(&found.disk);
+                watch.dealt.insert((height, place));
+            }
+            Report::Decided {
+                height,
+                head,
+                sharers,
+                survivors,
+                members_after_next,
+                ..
+            } => {
+                let decisions = watch.decisions.entry((height, place)).or_default();
+                decisions.insert(Decision {
+                    head,
+                    sharers,
+                    survivors,
+                    members_after_next,
+                });
+            }
+            Report::Opened {
+                height, rebuilt, ..
+            } => {
+                watch.rebuilt.insert((height, place), rebuilt);
+            }
+            Report::Submitted { height, .. } => {
+                found.submitted = Some(height);
+                watch.submitted.insert((height, place));
+            }
+            Report::Waiting { .. } => {}
+            Report::Warning { reason } => watch.warnings.push((place, reason)),
+            Report::Finished { head, adapter } => {
+                watch.finished.insert(place, (head, adapter));
+            }
+            Report::Halted { reason } => {
+                watch.halted.insert(place, reason);
+            }
+        }
+    }
+}
+
+/// The phase that an output belongs to by what it says, whatever the member reported last.
+fn phase_of(output: &Output) -> Option<Phase> {
+    let bytes = match output {
+        Output::Publish { bytes, .. } | Output::Send { bytes, .. } => bytes.as_slice(),
+        Output::Store(write) => match write.table {
+            Table::Outbox => write.value.as_deref()?,
+            Table::Wal | Table::Ledger => return Some(Phase::Decide),
+            Table::Journal => return Some(Phase::Reveal),
+            Table::Adapters => return Some(Phase::Open),
+            Table::Inbox | Table::Vectors | Table::Facts | Table::Secrets => return None,
+        },
+        Output::Pull { .. } | Output::Order(_) | Output::Report(_) => return None,
+    };
+    match Envelope::from_bytes(bytes).ok()?.kind {
+        Kind::KeyAd => Some(Phase::Advertise),
+        Kind::Deal | Kind::Seal | Kind::Ack => Some(Phase::Deal),
+        Kind::Commit | Kind::Have => Some(Phase::Submit),
+        Kind::Proposal | Kind::Vote | Kind::Liveness => Some(Phase::Decide),
+        Kind::Reveal => Some(Phase::Reveal),
+        Kind::Heartbeat | Kind::Join | Kind::Want | Kind::Decided => None,
+    }
+}

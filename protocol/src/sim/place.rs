@@ -1,0 +1,173 @@
+//! One place of the world: a member with its disk and its engine, dead or alive.
+
+use conclave_crypto::digest::Digest;
+use conclave_crypto::sign::{IdentityKey, PublicKey};
+
+use super::engine::Training;
+use super::{Chance, Terms, Watch};
+use crate::member::Member;
+use crate::message::Invite;
+use crate::names::{Height, MemberId};
+use crate::output::{Phase, Stored, Table, Write};
+use crate::setup::Setup;
+use crate::time::{Span, Time};
+
+/// A member, or what is left of it while it is dead.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) key: PublicKey,
+    pub(super) member: Option<Member>,
+    pub(super) disk: Stored,
+    /// The disk when the last dealing was acknowledged.
+    pub(super) snapshot: Stored,
+    /// Starts so far.
+    pub(super) starts: u64,
+    /// When the running member was started, on the world's clock.
+    pub(super) since: Time,
+    pub(super) training: Option<Training>,
+    pub(super) attempts: u64,
+    /// What the running member reported last.
+    pub(super) phase: Phase,
+    pub(super) height: Height,
+    pub(super) dealt: Option<Height>,
+    pub(super) submitted: Option<Height>,
+    /// An adapter was stored, and nothing was said since.
+    pub(super) opened: bool,
+    /// The delta that was handed to the running member last.
+    pub(super) handed: Option<(Height, super::watch::Trained)>,
+    /// When it will be woken next.
+    pub(super) awake: Option<Time>,
+    /// Wakes in a row without time passing.
+    pub(super) spins: u32,
+}
+
+/// Each start has its own origin of time: this much later, so that nothing can rely on stored times.
+const ORIGIN: u64 = 1_000_003;
+
+impl Place {
+    pub(super) fn new(key: PublicKey) -> Self {
+        Self {
+            key,
+            member: None,
+            disk: Stored::new(),
+            snapshot: Stored::new(),
+            starts: 0,
+            since: Time(0),
+            training: None,
+            attempts: 0,
+            phase: Phase::Advertise,
+            height: Height(1),
+            dealt: None,
+            submitted: None,
+            opened: false,
+            handed: None,
+            awake: None,
+            spins: 0,
+        }
+    }
+
+    /// Starts the member with what the disk holds.
+    pub(super) fn open(&mut self, terms: &Terms, place: usize, now: Time) -> Result<(), String> {
+        self.starts = self.starts.saturating_add(1);
+        self.since = now;
+        let setup = Self::setup(terms, place);
+        let purpose = format!("conclave/sim/start {place} {}", self.starts);
+        let seed = Chance::new(terms.seed, &purpose).bytes();
+        let opened = Member::open(setup, self.disk.clone(), self.local(now), seed);
+        self.member = Some(opened.map_err(|error| format!("place {place}: {error}"))?);
+        Ok(())
+    }
+
+    /// What stays: the disk.
+    pub(super) fn die(&mut self) {
+        self.member = None;
+        self.training = None;
+        self.handed = None;
+        self.opened = false;
+        self.awake = None;
+        self.dealt = None;
+        self.submitted = None;
+        self.phase = Phase::Advertise;
+    }
+
+    /// The member's own clock.
+    pub(super) fn local(&self, now: Time) -> Time {
+        Time(self.starts.saturating_mul(ORIGIN)) + (now - self.since)
+    }
+
+    /// The world's clock at a moment of the member's.
+    pub(super) fn global(&self, local: Time) -> Time {
+        let origin = Time(self.starts.saturating_mul(ORIGIN));
+        self.since + Span(local.0.saturating_sub(origin.0))
+    }
+
+    /// Applies a store to the disk.
+    pub(super) fn store(&mut self, write: Write) {
+        self.opened |= write.table == Table::Adapters && write.value.is_some();
+        let key = (write.table, write.key);
+        match write.value {
+            Some(value) => self.disk.insert(key, value),
+            None => self.disk.remove(&key),
+        };
+    }
+
+    /// A blob that this place serves.
+    pub(super) fn blob(&self, name: &[u8]) -> Option<&Vec<u8>> {
+        [Table::Vectors, Table::Adapters]
+            .into_iter()
+            .find_map(|table| self.disk.get(&(table, name.to_vec())))
+    }
+
+    /// Binds a masked vector to the delta that was handed over last.
+    pub(super) fn bind(&self, place: usize, root: Digest, watch: &mut Watch) {
+        if let Some((height, trained)) = &self.handed {
+            let bound = watch.committed.entry((*height, place)).or_default();
+            bound.entry(root).or_insert_with(|| trained.clone());
+        }
+    }
+
+    /// Notes a masked vector that leaves while the file with its mask's seeds still stands.
+    pub(super) fn check_mask_gone(&self, place: usize, root: Digest, watch: &mut Watch) {
+        let mine = watch.committed.iter();
+        let mine = mine.filter(|((_, who), roots)| *who == place && roots.contains_key(&root));
+        let late: Vec<Height> = mine
+            .map(|((height, _), _)| *height)
+            .filter(|height| {
+                let file = format!("{}.mask", height.0).into_bytes();
+                self.disk.contains_key(&(Table::Secrets, file))
+            })
+            .collect();
+        watch
+            .late_masks
+            .extend(late.into_iter().map(|height| (height, place)));
+    }
+
+    fn setup(terms: &Terms, place: usize) -> Setup {
+        let identity: IdentityKey = terms.identity(place);
+        let charter = terms.charter();
+        let invite = (place >= terms.founders).then(|| {
+            let nonce = Chance::new(terms.seed, "conclave/sim/invite").bytes();
+            let nonce = nonce.first_chunk().copied().unwrap_or_default();
+            let sponsor = terms.identity(0);
+            let invitee = Some(identity.public());
+            Invite::sign(
+                &sponsor,
+                charter.digest(),
+                MemberId(0),
+                nonce,
+                invitee,
+                1,
+                0,
+            )
+        });
+        Setup {
+            charter,
+            identity,
+            name: format!("member {place}"),
+            examples: Terms::examples(place),
+            layout: Terms::layout(),
+            initial: Terms::initial(),
+            invite,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Looking at a world from outside.
+
+use conclave_crypto::sign::PublicKey;
+
+use super::place::Place;
+use super::{Stuck, Terms, Watch, World};
+use crate::names::Height;
+use crate::time::Time;
+
+impl World {
+    /// What was seen so far.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// The same, for tests that plant a fault.
+    pub fn watch_mut(&mut self) -> &mut Watch {
+        &mut self.watch
+    }
+
+    /// The terms.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// The virtual time.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// The identity of a place.
+    pub fn key(&self, place: usize) -> Option<PublicKey> {
+        self.places.get(place).map(|place| place.key)
+    }
+
+    /// The place of an identity.
+    pub fn place(&self, key: &PublicKey) -> Option<usize> {
+        self.places.iter().position(|place| place.key == *key)
+    }
+
+    /// Words for a run that does not end: the seed, and where everybody stands.
+    pub(super) fn stuck(&self, why: &str) -> Stuck {
+        use core::fmt::Write as _;
+        let mut text = format!(
+            "{why} at {} ms; rerun with CONCLAVE_SEED={}",
+            self.now.0, self.terms.seed
+        );
+        for (number, place) in self.places.iter().enumerate() {
+            let Some(member) = &place.member else {
+                let _written = write!(text, "\n  place {number}: dead");
+                continue;
+            };
+            let status = member.status();
+            let _written = write!(
+                text,
+                "\n  place {number}: height {} {:?}, head {}, waiting {:?}, halted {:?}, finished {}",
+                status.height.0,
+                status.phase,
+                status.ledger_head.short(),
+                status.waiting,
+                status.halted,
+                status.finished,
+            );
+        }
+        Stuck(text)
+    }
+
+    /// The place that proposes first at a height, while the members are the founders.
+    pub fn proposer(&self, height: Height) -> usize {
+        let founders = u64::try_from(self.terms.founders).unwrap_or(u64::MAX);
+        let turn = height.0.checked_rem(founders).unwrap_or(0);
+        usize::try_from(turn).unwrap_or(0)
+    }
+
+    pub(super) fn parts(&mut self) -> (&mut Vec<Place>, &mut Watch) {
+        (&mut self.places, &mut self.watch)
+    }
+}

@@ -1,0 +1,340 @@
+//! The run of a world: one event after another, in the order of the virtual clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use conclave_crypto::digest::Digest;
+
+use super::network::Network;
+use super::place::Place;
+use super::watch::Trained;
+use super::{Crash, Faults, Terms, Watch};
+use crate::input::{Input, Verdict};
+use crate::time::{Span, Time};
+
+/// What happens next, and to whom.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A message arrives, if the link still stands.
+    Arrive {
+        from: usize,
+        to: usize,
+        bytes: Arc<Vec<u8>>,
+    },
+    /// The alarm of a member.
+    Wake { place: usize, at: Time },
+    /// A pull is answered.
+    Pulled {
+        place: usize,
+        start: u64,
+        name: Digest,
+        bytes: Option<Vec<u8>>,
+    },
+    /// The engine is at a step, or done.
+    Step {
+        place: usize,
+        start: u64,
+        attempt: u64,
+        done: u32,
+    },
+    /// A member starts, for the first time or again.
+    Open(usize),
+    /// Two places can reach each other.
+    Meet(usize, usize),
+    /// A split begins or ends.
+    Split,
+}
+
+/// Why a run did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Stuck(pub String);
+
+/// Members, network and clock.
+#[derive(Debug)]
+pub struct World {
+    pub(super) terms: Terms,
+    pub(super) faults: Faults,
+    pub(super) places: Vec<Place>,
+    pub(super) network: Network,
+    pub(super) now: Time,
+    pub(super) links: BTreeSet<(usize, usize)>,
+    /// Crashes that have not struck, with the fitting outputs that still pass.
+    pub(super) armed: Vec<(Crash, u64)>,
+    events: BTreeMap<(Time, u64), Event>,
+    count: u64,
+    pub(super) watch: Watch,
+}
+
+/// An alarm that goes off so often without time passing is a defect.
+const SPINS_MAX: u32 = 1000;
+
+impl World {
+    /// A world in which all founders start within the first second and joiners after six.
+    pub fn new(terms: Terms, faults: Faults) -> Self {
+        let seed = terms.seed;
+        let all = terms.founders.saturating_add(terms.joiners);
+        let places = (0..all).map(|place| Place::new(terms.identity(place).public()));
+        let armed = faults
+            .crashes
+            .iter()
+            .map(|crash| (*crash, crash.strike.skip()));
+        let mut world = Self {
+            places: places.collect(),
+            network: Network::new(seed),
+            now: Time(0),
+            links: BTreeSet::new(),
+            armed: armed.collect(),
+            events: BTreeMap::new(),
+            count: 0,
+            watch: Watch::default(),
+            terms,
+            faults,
+        };
+        let mut chance = super::Chance::new(seed, "conclave/sim/begin");
+        for place in 0..all {
+            let late = if place < world.terms.founders {
+                0
+            } else {
+                6000
+            };
+            world.after(chance.within(late, late + 1000), Event::Open(place));
+        }
+        for (_, from, to) in world.faults.splits.clone() {
+            world.at(from, Event::Split);
+            world.at(to, Event::Split);
+        }
+        world
+    }
+
+    /// Runs until `done`, at the latest until the virtual time `limit`.
+    pub fn run(&mut self, limit: Time, done: impl Fn(&Self) -> bool) -> Result<Time, Stuck> {
+        while !done(self) {
+            let Some(((now, _), event)) = self.events.pop_first() else {
+                return Err(self.stuck("nothing happens any more"));
+            };
+            self.now = now;
+            if now > limit {
+                return Err(self.stuck("time is up"));
+            }
+            self.happen(event)?;
+        }
+        Ok(self.now)
+    }
+
+    /// Runs until everybody who is to finish has finished.
+    pub fn finish(&mut self, limit: Time) -> Result<Time, Stuck> {
+        self.run(limit, |world| {
+            let gone = |place: usize| {
+                let crash = |crash: &Crash| crash.place == place && crash.back_after.is_none();
+                world.faults.crashes.iter().any(crash)
+            };
+            (0..world.places.len())
+                .all(|place| gone(place) || world.watch.finished.contains_key(&place))
+        })
+    }
+
+    /// Schedules an event.
+    pub(super) fn after(&mut self, delay: u64, event: Event) {
+        self.at(self.now + Span(delay), event);
+    }
+
+    pub(super) fn at(&mut self, time: Time, event: Event) {
+        self.count = self.count.saturating_add(1);
+        self.events.insert((time.max(self.now), self.count), event);
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Stuck> {
+        match event {
+            Event::Arrive { from, to, bytes } => self.arrive(from, to, &bytes)?,
+            Event::Wake { place, at } => self.wake(place, at)?,
+            Event::Pulled {
+                place,
+                start,
+                name,
+                bytes,
+            } => {
+                let input = match bytes {
+                    Some(bytes) => Input::Pulled { name, bytes },
+                    None => Input::PullFailed { name },
+                };
+                if self.starts(place) == Some(start) {
+                    self.feed(place, input)?;
+                }
+            }
+            Event::Step {
+                place,
+                start,
+                attempt,
+                done,
+            } => {
+                if self.starts(place) == Some(start) {
+                    self.step(place, attempt, done)?;
+                }
+            }
+            Event::Open(place) => self.open(place)?,
+            Event::Meet(one, other) => self.meet(one, other)?,
+            Event::Split => self.split()?,
+        }
+        Ok(())
+    }
+
+    fn arrive(&mut self, from: usize, to: usize, bytes: &[u8]) -> Result<(), Stuck> {
+        let Some(key) = self.key(from).filter(|_| self.linked(from, to)) else {
+            return Ok(());
+        };
+        let input = Input::Received {
+            from: key,
+            bytes: bytes.to_vec(),
+        };
+        self.feed(to, input)
+    }
+
+    fn wake(&mut self, place: usize, at: Time) -> Result<(), Stuck> {
+        let Some(found) = self.places.get_mut(place) else {
+            return Ok(());
+        };
+        if found.awake != Some(at) {
+            return Ok(());
+        }
+        found.awake = None;
+        found.spins = found.spins.saturating_add(1);
+        if found.spins > SPINS_MAX {
+            return Err(self.stuck(&format!("the alarm of place {place} goes off for ever")));
+        }
+        self.feed(place, Input::Wake)
+    }
+
+    fn open(&mut self, place: usize) -> Result<(), Stuck> {
+        let now = self.now;
+        if let Some(found) = self.places.get_mut(place) {
+            found.open(&self.terms, place, now).map_err(Stuck)?;
+        }
+        self.drain(place);
+        for other in 0..self.places.len() {
+            if other != place && self.starts(other).is_some() {
+                let delay = self.network.delay(&self.faults);
+                self.after(delay, Event::Meet(place, other));
+            }
+        }
+        Ok(())
+    }
+
+    fn meet(&mut self, one: usize, other: usize) -> Result<(), Stuck> {
+        let alive = self.starts(one).is_some() && self.starts(other).is_some();
+        let split = Network::split(&self.faults, self.now, one, other);
+        if !alive || split || !self.links.insert(link(one, other)) {
+            return Ok(());
+        }
+        self.notice(one, other, true)?;
+        self.notice(other, one, true)
+    }
+
+    /// Cuts or joins links as the splits of this moment have it.
+    fn split(&mut self) -> Result<(), Stuck> {
+        for one in 0..self.places.len() {
+            for other in 0..one {
+                if Network::split(&self.faults, self.now, one, other) {
+                    if self.links.remove(&link(one, other)) {
+                        self.notice(one, other, false)?;
+                        self.notice(other, one, false)?;
+                    }
+                } else {
+                    self.meet(one, other)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells a place that it can reach another one, or not any more.
+    pub(super) fn notice(&mut self, to: usize, about: usize, here: bool) -> Result<(), Stuck> {
+        let Some(peer) = self.key(about) else {
+            return Ok(());
+        };
+        let input = if here {
+            Input::Connected { peer }
+        } else {
+            Input::Disconnected { peer }
+        };
+        self.feed(to, input)
+    }
+
+    fn step(&mut self, place: usize, attempt: u64, done: u32) -> Result<(), Stuck> {
+        let seed = self.terms.seed;
+        let Some(found) = self.places.get_mut(place) else {
+            return Ok(());
+        };
+        let Some(training) = found.training.clone().filter(|t| t.attempt == attempt) else {
+            return Ok(());
+        };
+        let (height, of) = (training.height, training.local_steps);
+        if done < of {
+            return self.feed(place, Input::Progress { height, done, of });
+        }
+        found.training = None;
+        let values = training.delta(seed, place);
+        let delta = conclave_crypto::ladder::Delta::new(values.clone())
+            .map_err(|error| Stuck(error.to_string()))?;
+        let trained = Trained {
+            factor: training.factor,
+            from: training.digest,
+            adapter: training.adapter,
+            delta: values,
+        };
+        found.handed = Some((height, trained));
+        self.feed(place, Input::Trained { height, delta })
+    }
+
+    /// Hands an input to a member and performs what it wants.
+    pub(super) fn feed(&mut self, place: usize, input: Input) -> Result<(), Stuck> {
+        let now = self.now;
+        let Some(found) = self.places.get_mut(place) else {
+            return Ok(());
+        };
+        if !matches!(input, Input::Wake) {
+            found.spins = 0;
+        }
+        let local = found.local(now);
+        let Some(member) = found.member.as_mut() else {
+            return Ok(());
+        };
+        let seen = format!("{input:?}");
+        let verdict = member.handle(local, input);
+        if let Verdict::Refused(refusal) = verdict {
+            let what = seen.chars().take(120).collect::<String>();
+            let refused = format!("{refusal:?} at {now:?}: {what}");
+            self.watch.refused.push((place, refused));
+        }
+        self.drain(place);
+        self.bury(place)
+    }
+
+    /// If the member has died meanwhile, its peers notice.
+    fn bury(&mut self, place: usize) -> Result<(), Stuck> {
+        if self.starts(place).is_some() {
+            return Ok(());
+        }
+        for other in 0..self.places.len() {
+            if self.links.remove(&link(place, other)) {
+                self.notice(other, place, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of the running start; `None` while it is dead.
+    pub(super) fn starts(&self, place: usize) -> Option<u64> {
+        let found = self.places.get(place)?;
+        found.member.as_ref().map(|_| found.starts)
+    }
+
+    pub(super) fn linked(&self, one: usize, other: usize) -> bool {
+        self.links.contains(&link(one, other))
+    }
+}
+
+/// A link's name.
+pub(super) fn link(one: usize, other: usize) -> (usize, usize) {
+    (one.min(other), one.max(other))
+}

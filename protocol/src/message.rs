@@ -275,3 +275,109 @@ impl core::fmt::Debug for Commit {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::envelope::Kind;
+    use crate::names::SessId;
+    use crate::record::Record;
+
+    fn total<T: Encode + Decode<()>>(bytes: &[u8]) {
+        if let Ok(value) = decode::<T>(bytes) {
+            assert_eq!(encode(&value), bytes, "two encodings of one value");
+        }
+    }
+
+    fn all(bytes: &[u8]) {
+        total::<Envelope>(bytes);
+        total::<KeyAd>(bytes);
+        total::<Deal>(bytes);
+        total::<Seal>(bytes);
+        total::<Ack>(bytes);
+        total::<Commit>(bytes);
+        total::<Have>(bytes);
+        total::<Reveal>(bytes);
+        total::<Heartbeat>(bytes);
+        total::<Join>(bytes);
+        total::<Want>(bytes);
+        total::<Decided>(bytes);
+        total::<Record>(bytes);
+    }
+
+    fn samples() -> Vec<Vec<u8>> {
+        let key = IdentityKey::from_bytes(&[5; 32]);
+        let invite = Invite::sign(&key, Digest([1; 32]), MemberId(2), [3; 16], None, 1, 0);
+        let head = Digest([4; 32]);
+        let join = Join {
+            invite: Some(invite.clone()),
+            key: key.public(),
+            name: "north".to_owned(),
+            head,
+            head_height: Height(7),
+        };
+        let want = Want {
+            head: Height(3),
+            held: vec![[1; 8], [2; 8]],
+            invite: Some(invite),
+        };
+        let commit = Commit {
+            sid: SumId(head),
+            root: head,
+            length: 8,
+            inline: Some(vec![1; 8]),
+        };
+        let share = [9; 32];
+        let shares = vec![Revealed {
+            dealer: MemberId(1),
+            which: Secret::PairKey,
+            share,
+            salt: share,
+        }];
+        let reveal = Reveal {
+            record: head,
+            shares,
+        };
+        let body = encode(&join);
+        let envelope = Envelope::sign(&key, Kind::Join, SessId(head), MemberId::NEWCOMER, 0, body);
+        vec![
+            encode(&join),
+            encode(&want),
+            encode(&commit),
+            encode(&reveal),
+            envelope.to_bytes(),
+        ]
+    }
+
+    // R8: parsers are total, and what they take has one encoding.
+    proptest! {
+        #[test]
+        fn any_bytes_are_taken_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            all(&bytes);
+        }
+
+        #[test]
+        fn changed_bytes_are_refused_or_have_one_encoding(
+            which in 0usize..5, at in any::<prop::sample::Index>(), flip in 1u8..=255, cut in any::<bool>(),
+        ) {
+            let mut bytes = samples()[which].clone();
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            if cut {
+                bytes.truncate(at);
+            }
+            all(&bytes);
+        }
+    }
+
+    #[test]
+    fn an_invitation_is_the_sponsors_word() {
+        let key = IdentityKey::from_bytes(&[5; 32]);
+        let mut invite = Invite::sign(&key, Digest([1; 32]), MemberId(2), [3; 16], None, 1, 0);
+        assert!(invite.verify(&key.public()).is_ok());
+        invite.uses = 2;
+        assert!(invite.verify(&key.public()).is_err());
+    }
+}

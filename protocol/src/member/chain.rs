@@ -164,6 +164,7 @@ impl Member {
         self.open_session(Height(height.0.saturating_add(2)));
         self.start_work(Height(height.0.saturating_add(1)));
         self.begin_decision();
+        self.pulse.answered.clear();
         let next = self.ledger.next();
         self.joins
             .retain(|_, join| self.ledger.admissible(join, next).is_ok());

@@ -96,6 +96,7 @@ pub(super) fn charter(founders: usize, rounds: u32, inline_limit: u64) -> Charte
         aggregation: charter::Aggregation {
             inline_limit,
             absent_rounds: 2,
+            members_max: Charter::default_members_max(founders),
             ..charter::Aggregation::default()
         },
         admission: charter::Admission::Invite,

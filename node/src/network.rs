@@ -94,6 +94,7 @@ pub enum NetworkEvent {
 pub struct GossipId {
     message: libp2p::gossipsub::MessageId,
     from: libp2p::PeerId,
+    length: usize,
 }
 
 /// What has gone over the wire so far: the bytes of all streams, without the framing of the connections.

@@ -27,7 +27,7 @@ use super::directory::{Directory, Try};
 use super::listen::{listen, useful};
 use super::names::{peer_of, protocol};
 use super::transfer::{self, Wanted};
-use super::{Command, NetworkError, NetworkEvent, NetworkSetup};
+use super::{Command, GossipId, NetworkError, NetworkEvent, NetworkSetup};
 
 /// The swarm with all that its loop holds.
 pub(super) struct Loop {
@@ -44,6 +44,8 @@ pub(super) struct Loop {
     pending: VecDeque<NetworkEvent>,
     /// What streams have brought.
     inward: (mpsc::Sender<NetworkEvent>, mpsc::Receiver<NetworkEvent>),
+    /// Large messages that were found sound, and when they are passed on.
+    held: VecDeque<(Instant, GossipId)>,
     /// Members whose connection was told of.
     told: BTreeSet<PeerId>,
     /// Strangers that were already complained about.
@@ -90,6 +92,7 @@ impl Loop {
             heard,
             pending: VecDeque::new(),
             inward,
+            held: VecDeque::new(),
             told: BTreeSet::new(),
             strangers: BTreeSet::new(),
             next_search: Instant::now(),
@@ -118,6 +121,7 @@ impl Loop {
         let heard = self.heard.clone();
         let done = loop {
             let room = self.pending.len() < PENDING;
+            let release = self.held.front().map_or_else(Instant::now, |(due, _)| *due);
             tokio::select! {
                 place = heard.reserve(), if !self.pending.is_empty() => {
                     let Ok(place) = place else { return };
@@ -132,6 +136,9 @@ impl Loop {
                 },
                 Some(heard) = self.inward.1.recv(), if room => self.pending.push_back(heard),
                 event = self.swarm.select_next_some(), if room => self.on_event(event),
+                () = tokio::time::sleep_until(release.into()), if !self.held.is_empty() => {
+                    self.release(Instant::now());
+                }
                 _ = tick.tick() => self.seek(Instant::now()),
             }
         };
@@ -185,13 +192,30 @@ impl Loop {
                     Verdict::Ignored => MessageAcceptance::Ignore,
                     Verdict::Refused(_) => MessageAcceptance::Reject,
                 };
-                self.swarm
-                    .behaviour_mut()
-                    .gossip
-                    .report_message_validation_result(&gossip.message, &gossip.from, acceptance);
+                if matches!(verdict, Verdict::Accepted) && gossip.length > LARGE {
+                    self.held.push_back((Instant::now() + HOLD, gossip));
+                } else {
+                    self.report(&gossip, acceptance);
+                }
             }
             Command::Admit { members } => self.admit(&members),
             Command::Close { .. } => {}
+        }
+    }
+
+    fn report(&mut self, gossip: &GossipId, acceptance: MessageAcceptance) {
+        self.swarm
+            .behaviour_mut()
+            .gossip
+            .report_message_validation_result(&gossip.message, &gossip.from, acceptance);
+    }
+
+    /// Passes on the large messages that were held for long enough.
+    fn release(&mut self, now: Instant) {
+        while self.held.front().is_some_and(|(due, _)| *due <= now) {
+            if let Some((_, gossip)) = self.held.pop_front() {
+                self.report(&gossip, MessageAcceptance::Accept);
+            }
         }
     }
 
@@ -287,6 +311,11 @@ fn streams(
 const PENDING: usize = 256;
 /// Messages and blobs of streams that wait for the loop.
 const INWARD: usize = 64;
+/// A message longer than this is passed on late, in bytes.
+const LARGE: usize = 16 << 10;
+/// How late. Those who have it by then have said so, and are spared: where everybody has it from its author, nobody
+/// sends it twice. (Without this, five nodes carry 2.3 times the bytes.)
+const HOLD: Duration = Duration::from_millis(300);
 /// How long gossip has to go out before the network closes.
 const GOODBYE: Duration = Duration::from_millis(250);
 /// How long directed messages have.

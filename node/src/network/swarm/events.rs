@@ -111,11 +111,12 @@ impl Loop {
                 if let Some(from) = member_of(&propagation_source) {
                     self.pending.push_back(NetworkEvent::Received {
                         from,
-                        bytes: message.data,
                         gossip: Some(GossipId {
                             message: message_id,
                             from: propagation_source,
+                            length: message.data.len(),
                         }),
+                        bytes: message.data,
                     });
                 }
             }

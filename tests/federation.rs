@@ -1,0 +1,264 @@
+//! Five nodes as real processes, started by hand from one charter and one bootstrap address.
+//!
+//! The bootstrap node is killed after discovery, another is killed and restarted; the rest must end with the
+//! bit-identical adapter and ledger head, and anybody can verify their ledgers.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test says loudly what went wrong"
+)]
+
+#[path = "federation/model.rs"]
+mod model;
+#[path = "federation/node.rs"]
+mod node;
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use node::{Node, conclave, conclave_json, text, until};
+use serde_json::Value;
+
+const NODES: usize = 5;
+const ROUNDS: u64 = 5;
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Folders of five members under one charter, ready to run; node 1 listens at a known address.
+fn found(dir: &Path) -> (Vec<Node>, String) {
+    let model = dir.join("model");
+    model::write(&model, 7);
+    let (nodes, keys): (Vec<_>, Vec<_>) = (1..=NODES)
+        .map(|number| Node::init(dir.join(format!("node-{number}"))))
+        .unzip();
+    let charter = dir.join("charter.toml");
+    let (rounds, members) = (ROUNDS.to_string(), keys.iter().enumerate());
+    let members: Vec<_> = members
+        .map(|(i, key)| format!("member-{}={key}", i + 1))
+        .collect();
+    let mut arguments = vec!["charter", "new", "--name", "five", "--model", text(&model)];
+    arguments.extend(["--rounds", &rounds, "--local-steps", "3", "--lora-r", "4"]);
+    arguments.extend(["--testnet-timers", "--out", text(&charter)]);
+    arguments.extend(members.iter().flat_map(|member| ["--member", member]));
+    let made = conclave(&arguments);
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    let charter = hurried(&fs::read_to_string(&charter).unwrap());
+    let address = format!("/ip4/127.0.0.1/tcp/{}", free_port());
+    for (index, node) in nodes.iter().enumerate() {
+        let data = node.dir.join("rows.jsonl");
+        fs::write(&data, rows(index)).unwrap();
+        let (listen, bootstrap) = if index == 0 {
+            (address.as_str(), "")
+        } else {
+            ("/ip4/127.0.0.1/tcp/0", address.as_str())
+        };
+        let quoted = |text: &str| Some(format!("{text:?}")).filter(|_| !text.is_empty());
+        let settings = format!(
+            "model = {:?}\ndata = {:?}\nlisten = [{:?}]\nbootstrap = [{}]\nthreads = 1\nsequence_len = 48\n",
+            text(&model),
+            text(&data),
+            listen,
+            quoted(bootstrap).unwrap_or_default(),
+        );
+        fs::write(node.dir.join("node.toml"), settings).unwrap();
+        fs::write(node.dir.join("charter.toml"), &charter).unwrap();
+    }
+    (nodes, address)
+}
+
+/// The testnet's timers, shorter still: all members stand on one machine.
+fn hurried(charter: &str) -> String {
+    let quick = [("setup_ms", 6000), ("quiet_ms", 4000), ("linger_ms", 4000)];
+    let lines = charter.lines().map(|line| {
+        let key = line.split('=').next().unwrap_or_default().trim();
+        quick
+            .iter()
+            .find(|(name, _)| *name == key)
+            .map_or_else(|| line.to_owned(), |(name, ms)| format!("{name} = {ms}"))
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn rows(member: usize) -> String {
+    let row = |i: usize| {
+        let (ward, dose) = (b"abcde"[member] as char, (i * 7 + member) % 10);
+        format!("{{\"prompt\": \"ward {ward} row {i}:\", \"completion\": \" take {dose}\"}}\n")
+    };
+    (0..48).map(row).collect()
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn number(status: &Value, key: &str) -> u64 {
+    status[key].as_u64().unwrap_or_default()
+}
+
+/// Waits until every node says what `wanted` looks for.
+fn all(nodes: &mut [Node], what: &str, wanted: impl Fn(&Value) -> bool) {
+    for node in nodes {
+        let what = format!("{what} at {}", node.dir.display());
+        until(&what, PATIENCE, || node.status().filter(&wanted));
+    }
+}
+
+#[test]
+fn five_nodes_agree_though_the_bootstrap_node_dies_and_another_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut nodes, _) = found(dir.path());
+    for node in &mut nodes {
+        node.start(&[]);
+    }
+    all(&mut nodes, "four peers and a round", |status| {
+        number(status, "peers") == 4 && number(status, "round") >= 1
+    });
+    let bootstrap = nodes[0].status().unwrap();
+    nodes[0].kill();
+    eprintln!("killed the bootstrap node in round {}", bootstrap["round"]);
+
+    // A member that has contributed is killed too, and comes back with its folder.
+    let before = until("a contribution of node 3", PATIENCE, || {
+        nodes[2]
+            .status()
+            .filter(|status| number(status, "rounds_contributed") >= 1)
+    });
+    nodes[2].kill();
+    eprintln!("killed node 3 in round {}", before["round"]);
+    let refused = conclave(&["ledger", "verify", text(&nodes[0].dir)]);
+    assert!(
+        refused.status.success(),
+        "{}",
+        String::from_utf8_lossy(&refused.stderr)
+    );
+    nodes[2].start(&[]);
+
+    let reports: Vec<Value> = nodes[1..]
+        .iter_mut()
+        .map(|node| {
+            let what = format!("the end of {}", node.dir.display());
+            until(&what, PATIENCE, || {
+                node.status();
+                node.finished()
+            })
+        })
+        .collect();
+    for report in &reports {
+        eprintln!("{}", summary(report));
+        assert_eq!(report["adapter_digest"], reports[0]["adapter_digest"]);
+        assert_eq!(report["ledger_head"], reports[0]["ledger_head"]);
+        assert!(report["adapter_digest"].is_string());
+        assert!(report["finished"].as_bool().unwrap());
+        assert_eq!(
+            number(report, "rounds_opened") + number(report, "rounds_null"),
+            ROUNDS
+        );
+        assert!(number(report, "rounds_opened") >= ROUNDS - 1, "{report}");
+    }
+    let (restarted, after) = (&reports[1], number(&before, "rounds_contributed"));
+    assert!(
+        number(restarted, "rounds_contributed") > after,
+        "it contributes again"
+    );
+    verify(&nodes[1..], &reports[0], dir.path());
+}
+
+/// Every node's ledger holds, the exported one too, and one that was tampered with does not.
+fn verify(nodes: &[Node], report: &Value, dir: &Path) {
+    for node in nodes {
+        let verified = conclave_json(&["ledger", "verify", text(&node.dir), "--json"]);
+        assert_eq!(verified["valid"], true);
+        assert_eq!(verified["finished"], true);
+        assert_eq!(verified["ledger_head"], report["ledger_head"]);
+        assert_eq!(verified["adapter_digest"], report["adapter_digest"]);
+    }
+    let file = dir.join("ledger.conclave");
+    let exported = conclave(&[
+        "ledger",
+        "export",
+        text(&nodes[0].dir),
+        "--out",
+        text(&file),
+    ]);
+    assert!(exported.status.success());
+    let verified = conclave_json(&["ledger", "verify", text(&file), "--json"]);
+    assert_eq!(verified["ledger_head"], report["ledger_head"]);
+    let whole = fs::read(&file).unwrap();
+    for place in [whole.len() / 2, whole.len() * 2 / 3, whole.len() - 1] {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        let refused = conclave(&["ledger", "verify", text(&file)]);
+        assert!(
+            !refused.status.success(),
+            "a changed byte {place} goes unnoticed"
+        );
+    }
+}
+
+/// One line on how a node fared, with the bytes a round of it took on the wire.
+fn summary(report: &Value) -> String {
+    let rounds = number(report, "rounds_opened").max(1);
+    format!(
+        "{}: {} opened, {} null, contributed {}, sent {} and received {} bytes a round",
+        report["name"],
+        report["rounds_opened"],
+        report["rounds_null"],
+        report["rounds_contributed"],
+        number(report, "bytes_sent") / rounds,
+        number(report, "bytes_received") / rounds,
+    )
+}
+
+#[test]
+fn what_cannot_run_is_refused_in_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut nodes, address) = found(dir.path());
+    nodes[0].start(&[]);
+    let status = until("node 1 to answer", PATIENCE, || nodes[0].status());
+    assert_eq!(number(&status, "peers"), 0);
+    let refused = |folder: &Path, flags: &[&str], words: &str| {
+        let mut arguments = vec!["run", "--dir", text(folder)];
+        arguments.extend(flags);
+        let output = conclave(&arguments);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{flags:?}");
+        assert!(
+            told.contains(words) && told.contains("error: "),
+            "{words:?} is not in {told:?}"
+        );
+        assert!(!told.contains("panicked"), "{told}");
+        assert!(
+            !folder.join("api.json").exists() || folder == nodes[0].dir,
+            "{told}"
+        );
+    };
+    let second = nodes[1].dir.clone();
+    refused(&nodes[0].dir, &[], "another node is running");
+    refused(&second, &["--listen", &address], "in use");
+    refused(&second, &["--data", "absent.jsonl"], "absent.jsonl");
+    refused(&second, &["--bootstrap", "nowhere"], "nowhere");
+    let other = dir.path().join("other");
+    model::write(&other, 8);
+    refused(&second, &["--model", text(&other)], "digest");
+    // Node 2's folder was made for its charter by now: another one is refused, and does no harm.
+    let terms = second.join("charter.toml");
+    let charter = fs::read_to_string(&terms).unwrap();
+    fs::write(&terms, charter.replace("\"five\"", "\"six\"")).unwrap();
+    refused(&second, &[], "was made for charter");
+    fs::write(&terms, charter).unwrap();
+    refused(&second, &["--model", text(&other)], "digest");
+    // SIGTERM ends a node in order, within two seconds.
+    let folder = nodes[0].dir.clone();
+    let (ended, took) = nodes[0].terminate();
+    assert!(ended.success(), "{}", nodes[0].log());
+    assert!(took < Duration::from_secs(4), "it took {took:?}");
+    assert!(!folder.join("api.json").exists());
+}

@@ -18,7 +18,10 @@ pub enum KeyError {
     #[error("{0} exists already and is not overwritten; move it away if you mean to start anew")]
     Exists(PathBuf),
     /// There is none yet.
-    #[error("{0}: no identity here; make one with `conclave init --dir {dir}`", dir = .0.parent().unwrap_or_else(|| Path::new(".")).display())]
+    #[error(
+        "{0}: no identity here; make one with `conclave init --dir {dir}`",
+        dir = .0.parent().unwrap_or_else(|| Path::new(".")).display()
+    )]
     Absent(PathBuf),
     /// Others could read it.
     #[error("{path} has mode {mode:04o}, so others can read it; run `chmod 600 {path}`")]

@@ -26,7 +26,10 @@ struct Door {
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
     /// It has never run, or left no word.
-    #[error("{0}: no node runs in this folder; start it with `conclave run --dir {dir}`", dir = .0.parent().unwrap_or_else(|| Path::new(".")).display())]
+    #[error(
+        "{0}: no node runs in this folder; start it with `conclave run --dir {dir}`",
+        dir = .0.parent().unwrap_or_else(|| Path::new(".")).display()
+    )]
     Absent(PathBuf),
     /// Nobody listens at its port.
     #[error("the node of {folder} does not answer at port {port} ({source}); it may have stopped")]

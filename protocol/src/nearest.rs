@@ -2,7 +2,8 @@
 
 /// The known word with the fewest edits from `word`, if it is near enough to be what was meant.
 ///
-/// Edits are insertions, deletions, substitutions and swaps of neighbours; a third of the word (at least two) may differ.
+/// Edits are insertions, deletions, substitutions and swaps of neighbours; a third of the word (at least two) may
+/// differ.
 ///
 /// ```
 /// use conclave_protocol::nearest::nearest;

@@ -142,16 +142,23 @@ impl Told {
 
     /// The object of `GET /v1/status`.
     pub fn status(&self, status: &Status, traffic: Traffic) -> Value {
-        let progress = status.progress.map(|(done, of)| {
-            json!({"done": done, "of": of, "loss": self.training.filter(|(height, _)| *height == status.height).map(|(_, loss)| loss)})
-        });
+        let training = self.training.filter(|(height, _)| *height == status.height);
+        let loss = training.map(|(_, loss)| loss);
+        let progress = status
+            .progress
+            .map(|(done, of)| json!({"done": done, "of": of, "loss": loss}));
+        let phase = match (&status.halted, status.finished) {
+            (Some(_), _) => "halted",
+            (None, true) => "finished",
+            (None, false) => phase(status.phase),
+        };
         json!({
             "member": status.member.to_string(),
             "name": status.name,
             "height": status.height.0,
             "round": status.round.0,
             "rounds": status.rounds,
-            "phase": if status.halted.is_some() { "halted" } else if status.finished { "finished" } else { phase(status.phase) },
+            "phase": phase,
             "progress": progress,
             "peers": self.peers.len(),
             "ledger_head": status.ledger_head.to_string(),

@@ -50,7 +50,10 @@ pub struct Adapter {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdapterError {
     /// A name that is no linear map of the model.
-    #[error("target module {0:?} is no linear map of a Llama layer; choose from {names} or all-linear", names = map_names())]
+    #[error(
+        "target module {0:?} is no linear map of a Llama layer; choose from {names} or all-linear",
+        names = map_names()
+    )]
     UnknownTarget(String),
     /// No target at all.
     #[error("target modules: the list is empty; write all-linear, or names with commas between")]

@@ -33,7 +33,8 @@ pub enum Ranking {
 }
 
 impl Ranking {
-    /// The ranking of three mean losses. An end that is not a number did not fall; otherwise what is not finite is unknown.
+    /// The ranking of three mean losses. An end that is not a number did not fall; otherwise what is not finite is
+    /// unknown.
     pub fn of(before: Option<f64>, after: Option<f64>, alone: Option<f64>) -> Self {
         let (Some(before), Some(after)) = (before.filter(|loss| loss.is_finite()), after) else {
             return Self::Unknown;

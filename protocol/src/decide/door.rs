@@ -102,7 +102,10 @@ pub struct Evidence {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An entry of the log is unreadable: what this member signed is unknown, so it must not sign at this height.
-    #[error("entry {index} of the consensus log of height {} is unreadable; follow this height without voting", .height.0)]
+    #[error(
+        "entry {index} of the consensus log of height {} is unreadable; follow this height without voting",
+        .height.0
+    )]
     Unreadable {
         /// The height.
         height: Height,
@@ -110,7 +113,10 @@ pub enum StartError {
         index: usize,
     },
     /// The replay derived another vote than the log holds.
-    #[error("the replay of the consensus log of height {} failed: {reason}; follow this height without voting", .height.0)]
+    #[error(
+        "the replay of the consensus log of height {} failed: {reason}; follow this height without voting",
+        .height.0
+    )]
     Diverged {
         /// The height.
         height: Height,

@@ -333,8 +333,10 @@ mod tests {
     #[test]
     fn assistant_turns_are_scored_through_the_chat_template() {
         let template = r#"{"bos_token": {"content": "<s>"}, "chat_template":
-            "{{ bos_token }}{% for m in messages %}{{ 'A' if m.role == 'assistant' else 'U' }}{{ m.content }}|{% endfor %}{% if add_generation_prompt %}A{% endif %}"}"#;
-        let dir = model(r#"{"vocab_size": 8, "eos_token_id": 1}"#, Some(template));
+            "{{ bos_token }}{% for m in messages %}WHO{{ m.content }}|{% endfor %}TURN"}"#
+            .replace("WHO", "{{ 'A' if m.role == 'assistant' else 'U' }}")
+            .replace("TURN", "{% if add_generation_prompt %}A{% endif %}");
+        let dir = model(r#"{"vocab_size": 8, "eos_token_id": 1}"#, Some(&template));
         let tokens = Tokens::open(dir.path()).expect("opened");
         let line = r#"{"messages": [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "c"},
             {"role": "user", "content": "a"}, {"role": "assistant", "content": "bb"}]}"#;

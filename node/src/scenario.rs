@@ -5,6 +5,7 @@
 //! measure come from all members, so that nobody can answer them alone. Everything is invented.
 
 mod bank;
+pub mod base;
 mod campus;
 mod clinic;
 mod theme;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{charter, init, ledger, run, status};
+use crate::commands::{charter, eval, export, generate, init, ledger, run, status, train};
 use crate::telemetry::{self, Format};
 
 /// Fine-tune a language model together, on data that stays where it is.
@@ -54,6 +54,14 @@ pub enum Command {
     Run(run::Args),
     /// Ask the running node how it is.
     Status(status::Args),
+    /// Fine-tune alone, with the engine that federations use.
+    Train(Box<train::Args>),
+    /// Score a model, with or without an adapter, on rows.
+    Eval(eval::Args),
+    /// Continue a text.
+    Generate(generate::Args),
+    /// Write an adapter as others read it.
+    Export(export::Args),
 }
 
 /// A flag whose value parses but cannot be meant: the command ends with 2.
@@ -81,6 +89,10 @@ impl Command {
             Self::Ledger(args) => ledger::run(&args),
             Self::Run(args) => run::run(&args),
             Self::Status(args) => status::run(&args),
+            Self::Train(args) => train::run(&args),
+            Self::Eval(args) => eval::run(&args),
+            Self::Generate(args) => generate::run(&args),
+            Self::Export(args) => export::run(&args),
         }
     }
 }

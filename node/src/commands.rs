@@ -1,7 +1,12 @@
 //! The commands: one file a verb. Each has its `Args` and a `run` that ends with a result or one sentence.
 
 pub mod charter;
+pub mod eval;
+pub mod export;
+pub mod generate;
 pub mod init;
 pub mod ledger;
+pub mod loading;
 pub mod run;
 pub mod status;
+pub mod train;

@@ -73,7 +73,7 @@ pub enum Moving {
 }
 
 /// The factors of an adapter as tensors.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LoraTensors {
     /// alpha / r.
     pub scale: f32,

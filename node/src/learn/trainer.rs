@@ -14,6 +14,7 @@ use super::data::Example;
 use super::draw::Draw;
 use super::evaluate::{Measured, evaluate};
 use super::flatten::Flat;
+use super::model::config::Config;
 use super::model::{Model, ModelError, Moving};
 use super::optimise::{AdamW, clip};
 use super::peft::{Adapter, AdapterError};
@@ -198,23 +199,7 @@ impl Trainer {
 
     /// Refuses examples that the model cannot take, and drops those without a scored token.
     pub fn admit(&self, examples: Vec<Example>) -> Result<Vec<Example>, TrainError> {
-        let config = self.model.config();
-        let vocabulary = config.vocabulary;
-        let mut kept = examples;
-        kept.retain(|example| example.scored.iter().skip(1).any(|scored| *scored));
-        if kept.is_empty() {
-            return Err(TrainError::NoExamples);
-        }
-        for example in &kept {
-            if let Some(&token) = example.ids.iter().find(|id| **id as usize >= vocabulary) {
-                return Err(TrainError::Vocabulary { token, vocabulary });
-            }
-            if example.ids.len() > config.context + 1 {
-                let (asked, context) = (example.ids.len(), config.context);
-                return Err(TrainError::Context { asked, context });
-            }
-        }
-        Ok(kept)
+        admit(self.model.config(), examples)
     }
 
     /// Scores examples under a vector; `None` if no token counts.
@@ -338,5 +323,176 @@ impl Trainer {
     }
 }
 
+/// Refuses examples that a model cannot take, and drops those without a scored token.
+pub fn admit(config: &Config, examples: Vec<Example>) -> Result<Vec<Example>, TrainError> {
+    let vocabulary = config.vocabulary;
+    let mut kept = examples;
+    kept.retain(|example| example.scored.iter().skip(1).any(|scored| *scored));
+    if kept.is_empty() {
+        return Err(TrainError::NoExamples);
+    }
+    for example in &kept {
+        if let Some(&token) = example.ids.iter().find(|id| **id as usize >= vocabulary) {
+            return Err(TrainError::Vocabulary { token, vocabulary });
+        }
+        if example.ids.len() > config.context + 1 {
+            let (asked, context) = (example.ids.len(), config.context);
+            return Err(TrainError::Context { asked, context });
+        }
+    }
+    Ok(kept)
+}
+
 /// Deep models make deep graphs, which are walked recursively.
 const STACK: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::fixture::tiny;
+    use crate::learn::peft::AdapterSpec;
+
+    fn examples() -> Vec<Example> {
+        let make = |i: u32| Example {
+            ids: (0..8 + i % 5).map(|j| (2 + (i + j) % 3) % 32).collect(),
+            scored: (0..8 + i % 5).map(|j| j > i % 3).collect(),
+        };
+        (0..30).map(make).collect()
+    }
+
+    fn trainer(training: Training, threads: usize) -> Trainer {
+        let model = tiny(true);
+        let spec = AdapterSpec {
+            r: 2,
+            alpha: 4,
+            targets: "all-linear".parse().unwrap(),
+            seed: 1,
+        };
+        let adapter = Adapter::new(spec, model.config()).unwrap();
+        Trainer::new(model, Subject::Lora(adapter), training, threads).unwrap()
+    }
+
+    fn trained(trainer: &Trainer, factor: Factor, steps: u64) -> (Vec<f32>, Vec<f64>) {
+        let examples = examples();
+        let mut values = trainer.initial();
+        let mut losses = Vec::new();
+        let run = Run {
+            examples: &examples,
+            factor,
+            steps: 0..steps,
+            total: steps,
+            seed: [7; 32],
+        };
+        let watch = |step: Step| {
+            losses.push(step.loss);
+            ControlFlow::Continue(())
+        };
+        trainer.run(&mut values, &run, watch).unwrap();
+        (values, losses)
+    }
+
+    #[test]
+    fn the_loss_falls_and_the_same_seed_gives_the_same_bits_at_any_number_of_threads() {
+        let one = trained(&trainer(Training::default(), 1), Factor::All, 60);
+        let two = trained(&trainer(Training::default(), 2), Factor::All, 60);
+        assert_eq!(one, two);
+        let (first, last) = (one.1[0], one.1[59]);
+        assert!(last < first - 0.5, "from {first} to {last}");
+    }
+
+    #[test]
+    fn one_factor_moves_and_the_other_keeps_its_bits() {
+        let trainer = trainer(Training::default(), 1);
+        let (values, _) = trained(&trainer, Factor::B, 5);
+        let start = trainer.initial();
+        for slot in trainer.flat().slots() {
+            let moved = values[slot.range.clone()] != start[slot.range.clone()];
+            assert_eq!(moved, slot.belongs_to(Factor::B), "{}", slot.name);
+        }
+    }
+
+    #[test]
+    fn accumulated_micro_batches_equal_the_big_batch() {
+        let sized = |micro_batch_size, gradient_accumulation_steps| Training {
+            micro_batch_size,
+            gradient_accumulation_steps,
+            ..Training::default()
+        };
+        let (big, big_losses) = trained(&trainer(sized(8, 1), 1), Factor::All, 10);
+        let (small, small_losses) = trained(&trainer(sized(2, 4), 1), Factor::All, 10);
+        for (b, s) in big_losses.iter().zip(&small_losses) {
+            assert!((b - s).abs() < 1e-4, "{b} at once, {s} accumulated");
+        }
+        let apart = big
+            .iter()
+            .zip(&small)
+            .map(|(b, s)| (b - s).abs())
+            .fold(0.0, f32::max);
+        assert!(apart < 1e-2, "{apart}");
+    }
+
+    #[test]
+    fn every_weight_can_train() {
+        let model = tiny(false);
+        let tensors = model.tensors().into_iter();
+        let flat = Flat::new(tensors.map(|(name, w)| (name, w.shape().to_vec())));
+        let trainer = Trainer::new(model, Subject::All(flat), Training::default(), 1).unwrap();
+        let (values, losses) = trained(&trainer, Factor::All, 60);
+        assert!(
+            losses[59] < losses[0] * 0.5,
+            "from {} to {}",
+            losses[0],
+            losses[59]
+        );
+        let measured = trainer.evaluate(&values, &examples()).unwrap().unwrap();
+        assert!(
+            measured.loss < losses[0] * 0.5 && measured.accuracy > 0.5,
+            "{measured:?}"
+        );
+        let before = trainer
+            .evaluate(&trainer.initial(), &examples())
+            .unwrap()
+            .unwrap();
+        let scored = |e: &Example| e.scored.iter().filter(|s| **s).count();
+        assert_eq!(
+            before.tokens,
+            examples().iter().map(scored).sum::<usize>() as u64
+        );
+    }
+
+    #[test]
+    fn tokens_outside_the_vocabulary_and_numbers_that_are_none_are_named() {
+        let trainer = trainer(Training::default(), 1);
+        let foreign = Example {
+            ids: vec![1, 32],
+            scored: vec![false, true],
+        };
+        let error = trainer.admit(vec![foreign]).unwrap_err().to_string();
+        assert!(
+            error.contains("token 32") && error.contains("vocabulary of 32"),
+            "{error}"
+        );
+        assert!(matches!(
+            trainer.admit(Vec::new()),
+            Err(TrainError::NoExamples)
+        ));
+        let mut values = trainer.initial();
+        values[3] = f32::INFINITY;
+        let examples = examples();
+        let run = Run {
+            examples: &examples,
+            factor: Factor::All,
+            steps: 4..9,
+            total: 9,
+            seed: [0; 32],
+        };
+        let error = trainer
+            .run(&mut values, &run, |_| ControlFlow::Continue(()))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("step 4") && error.contains("not finite"),
+            "{error}"
+        );
+    }
+}

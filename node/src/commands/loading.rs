@@ -1,0 +1,81 @@
+//! What the commands of the engine share: a model with an adapter, threads, flag errors, peak memory.
+
+use std::path::Path;
+
+use crate::cli::FlagError;
+use crate::learn::model::{LoraTensors, Model, Moving};
+use crate::learn::peft::folder;
+
+/// A model and, if one was named, an adapter on it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The base.
+    pub model: Model,
+    /// The adapter's factors.
+    pub lora: Option<LoraTensors>,
+}
+
+impl Loaded {
+    /// Opens both folders.
+    pub fn open(model: &Path, adapter: Option<&Path>) -> anyhow::Result<Self> {
+        let model = Model::open(model)?;
+        let mut lora = None;
+        if let Some(adapter) = adapter {
+            let (adapter, values) = folder::read(adapter, model.config())?;
+            lora = Some(adapter.bind(&adapter.flat().tensors(&values, |_| false)?));
+        }
+        Ok(Self { model, lora })
+    }
+
+    /// What a forward pass takes.
+    pub fn moving(&self) -> Moving {
+        self.lora.clone().map_or(Moving::Nothing, Moving::Lora)
+    }
+}
+
+/// An error that is a flag's fault.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "errors and sentences come by value"
+)]
+pub fn flag(message: impl ToString) -> anyhow::Error {
+    FlagError(message.to_string()).into()
+}
+
+/// How many threads to use: as asked, or all.
+pub fn threads(asked: Option<usize>) -> anyhow::Result<usize> {
+    match asked {
+        Some(0) => Err(flag("--threads must be at least 1")),
+        Some(n) => Ok(n),
+        None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
+    }
+}
+
+/// Threads to compute on.
+pub fn pool(threads: usize) -> anyhow::Result<rayon::ThreadPool> {
+    Ok(rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()?)
+}
+
+/// The most memory that this process has had resident, from `/proc/self/status`; `None` where there is none.
+pub fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peak_memory_is_read_where_the_system_tells_it() {
+        if cfg!(target_os = "linux") {
+            assert!(peak_rss_bytes().is_some_and(|bytes| bytes > 1 << 20));
+        }
+    }
+}

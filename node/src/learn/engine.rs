@@ -4,26 +4,26 @@
 //! steps, so a cancelled round frees the machine within one step. Evaluations wait while a round trains.
 
 use std::collections::VecDeque;
-use std::fs;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvError, Sender, TryRecvError, channel};
-use std::time::Instant;
+use std::sync::mpsc::{Sender, channel};
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::ladder::Delta;
 use conclave_protocol::layout::Layout;
-use conclave_protocol::names::{Factor, Height, Round};
+use conclave_protocol::names::{Height, Round};
 use conclave_protocol::output::Order;
 use tokio::sync::mpsc;
 
-use super::data::{DataError, Example};
+use super::data::DataError;
 use super::model::{self, Model, ModelError};
-use super::peft::{Adapter, AdapterError, AdapterSpec, folder};
+use super::peft::{Adapter, AdapterError, AdapterSpec};
 use super::prepare::prepare;
-use super::trainer::{Run, Subject, TrainError, Trainer};
+use super::trainer::{Subject, TrainError, Trainer};
 use super::training::{Training, TrainingError};
+use thread::{Adopted, Thread};
+
+mod thread;
 
 /// What the engine needs to start.
 #[derive(Debug, Clone)]
@@ -145,37 +145,6 @@ pub enum EngineError {
     Thread(std::io::Error),
 }
 
-/// One training order.
-struct Ordered {
-    height: Height,
-    round: Round,
-    rounds: u32,
-    factor: Factor,
-    adapter: Arc<Vec<f32>>,
-    local_steps: u32,
-    seed: [u8; 32],
-}
-
-struct Adopted {
-    height: Height,
-    round: Round,
-    adapter: Arc<Vec<f32>>,
-}
-
-struct Thread {
-    trainer: Trainer,
-    layout: Layout,
-    examples: Vec<Example>,
-    held_out: Vec<Example>,
-    adapters: Option<PathBuf>,
-    base: String,
-    orders: Receiver<Order>,
-    reports: mpsc::Sender<EngineReport>,
-    next: Option<Ordered>,
-    adopted: VecDeque<Adopted>,
-    gone: bool,
-}
-
 /// Loads model and data, starts the thread, and orders the evaluation of round 0.
 pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
     setup.training.check()?;
@@ -248,250 +217,16 @@ impl Engine {
     }
 }
 
-impl Thread {
-    fn live(mut self) {
-        while !self.gone {
-            self.look();
-            if let Some(order) = self.next.take() {
-                self.train(&order);
-            } else if let Some(adopted) = self.adopted.pop_front() {
-                self.evaluate(&adopted);
-            } else {
-                match self.orders.recv() {
-                    Ok(order) => self.note(order),
-                    Err(RecvError) => return,
-                }
-            }
-        }
-    }
-
-    /// Takes in whatever has been ordered meanwhile.
-    fn look(&mut self) {
-        loop {
-            match self.orders.try_recv() {
-                Ok(order) => self.note(order),
-                Err(TryRecvError::Empty) => return,
-                Err(TryRecvError::Disconnected) => {
-                    self.gone = true;
-                    return;
-                }
-            }
-        }
-    }
-
-    fn note(&mut self, order: Order) {
-        match order {
-            Order::Train {
-                height,
-                round,
-                rounds,
-                factor,
-                adapter,
-                digest: _,
-                local_steps,
-                seed,
-            } => {
-                self.next = Some(Ordered {
-                    height,
-                    round,
-                    rounds,
-                    factor,
-                    adapter,
-                    local_steps,
-                    seed,
-                });
-            }
-            Order::Cancel { height } => {
-                self.next.take_if(|order| order.height == height);
-            }
-            Order::Adopt {
-                height,
-                round,
-                adapter,
-                digest: _,
-            } => {
-                let adopted = Adopted {
-                    height,
-                    round,
-                    adapter,
-                };
-                if let Err(reason) = self.keep(&adopted) {
-                    self.tell(EngineReport::Warning { reason });
-                }
-                self.adopted.push_back(adopted);
-            }
-        }
-    }
-
-    fn train(&mut self, order: &Ordered) {
-        let height = order.height;
-        match self.round(order) {
-            Ok((delta, loss)) => self.tell(EngineReport::Trained {
-                height,
-                delta,
-                loss,
-            }),
-            Err(TrainOutcome::Replaced) => {}
-            Err(TrainOutcome::Failed(reason)) => self.tell(EngineReport::Failed { height, reason }),
-        }
-    }
-
-    fn round(&mut self, order: &Ordered) -> Result<(Delta, f64), TrainOutcome> {
-        let mut values = order.adapter.as_ref().clone();
-        if values.len() != self.layout.len {
-            let (found, wanted) = (values.len(), self.layout.len);
-            let reason =
-                format!("the ordered adapter has {found} coordinates, this model's has {wanted}");
-            return Err(TrainOutcome::Failed(reason));
-        }
-        let steps = u64::from(order.local_steps);
-        let first = u64::from(order.round.0.saturating_sub(1)) * steps;
-        let examples = std::mem::take(&mut self.examples);
-        let mut losses = Vec::new();
-        let run = Run {
-            examples: &examples,
-            factor: order.factor,
-            steps: first..first + steps,
-            total: (u64::from(order.rounds) * steps).max(first + steps),
-            seed: order.seed,
-        };
-        let mut watched = Watched {
-            orders: &mut self.orders,
-            noted: Vec::new(),
-            gone: false,
-        };
-        let reports = &self.reports;
-        let outcome = self.trainer.run(&mut values, &run, |step| {
-            losses.push(step.loss);
-            #[expect(clippy::cast_precision_loss, reason = "token counts are small")]
-            let progress = EngineReport::Progress {
-                height: order.height,
-                done: u32::try_from(losses.len()).unwrap_or(u32::MAX),
-                of: order.local_steps,
-                loss: step.loss,
-                tokens_per_second: step.tokens as f64 / step.time.as_secs_f64(),
-            };
-            // A full queue loses progress, nothing else.
-            let _full = reports.try_send(progress);
-            watched.stop(order.height)
-        });
-        self.gone |= watched.gone;
-        let noted = watched.noted;
-        self.examples = examples;
-        for order in noted {
-            self.note(order);
-        }
-        match outcome {
-            Err(TrainError::Stopped) => return Err(TrainOutcome::Replaced),
-            Err(error) => return Err(TrainOutcome::Failed(error.to_string())),
-            Ok(()) => {}
-        }
-        let start = self.layout.gather(order.factor, &order.adapter);
-        let end = self.layout.gather(order.factor, &values);
-        let change = end
-            .iter()
-            .zip(&start)
-            .map(|(end, start)| end - start)
-            .collect();
-        let delta = Delta::new(change).map_err(|e| TrainOutcome::Failed(e.to_string()))?;
-        #[expect(clippy::cast_precision_loss, reason = "step counts are small")]
-        let loss = losses.iter().sum::<f64>() / losses.len() as f64;
-        Ok((delta, loss))
-    }
-
-    fn evaluate(&mut self, adopted: &Adopted) {
-        if self.held_out.is_empty() || adopted.adapter.len() != self.layout.len {
-            return;
-        }
-        let start = Instant::now();
-        match self.trainer.evaluate(&adopted.adapter, &self.held_out) {
-            Ok(Some(measured)) => {
-                tracing::debug!(round = adopted.round.0, loss = measured.loss, took = ?start.elapsed(), "evaluated");
-                self.tell(EngineReport::Evaluated {
-                    height: adopted.height,
-                    round: adopted.round,
-                    loss: measured.loss,
-                });
-            }
-            Ok(None) => {}
-            Err(error) => self.tell(EngineReport::Warning {
-                reason: format!("the held-out rows could not be scored: {error}"),
-            }),
-        }
-    }
-
-    /// Writes `adapters/<round>/` by rename.
-    fn keep(&self, adopted: &Adopted) -> Result<(), String> {
-        let (Some(folder), Subject::Lora(adapter)) = (&self.adapters, self.trainer.subject())
-        else {
-            return Ok(());
-        };
-        let place = folder.join(adopted.round.0.to_string());
-        let fault = |path: &Path, e: std::io::Error| {
-            format!("{}: {e}; the adapter was not kept", path.display())
-        };
-        if place.exists() {
-            return Ok(());
-        }
-        let partial = folder.join(format!(".{}.partial", adopted.round.0));
-        let _absent = fs::remove_dir_all(&partial);
-        fs::create_dir_all(&partial).map_err(|e| fault(&partial, e))?;
-        if adopted.adapter.len() != self.layout.len {
-            return Err("the adopted adapter belongs to another model; it was not kept".into());
-        }
-        folder::write(&partial, adapter, &adopted.adapter, &self.base)
-            .map_err(|e| e.to_string())?;
-        fs::rename(&partial, &place).map_err(|e| fault(&place, e))
-    }
-
-    fn tell(&mut self, report: EngineReport) {
-        if self.reports.blocking_send(report).is_err() {
-            self.gone = true;
-        }
-    }
-}
-
-/// Why a round gave no delta.
-enum TrainOutcome {
-    Replaced,
-    Failed(String),
-}
-
-/// The orders that arrive while a round trains.
-struct Watched<'a> {
-    orders: &'a mut Receiver<Order>,
-    noted: Vec<Order>,
-    gone: bool,
-}
-
-impl Watched<'_> {
-    fn stop(&mut self, height: Height) -> ControlFlow<()> {
-        loop {
-            match self.orders.try_recv() {
-                Ok(Order::Cancel { height: which }) if which == height => {
-                    return ControlFlow::Break(());
-                }
-                Ok(order @ Order::Train { .. }) => {
-                    self.noted.push(order);
-                    return ControlFlow::Break(());
-                }
-                Ok(order) => self.noted.push(order),
-                Err(TryRecvError::Empty) => return ControlFlow::Continue(()),
-                Err(TryRecvError::Disconnected) => {
-                    self.gone = true;
-                    return ControlFlow::Break(());
-                }
-            }
-        }
-    }
-}
-
 const REPORTS: usize = 256;
 const STACK: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use std::path::Path;
+
+    use conclave_protocol::names::Factor;
 
     use super::*;
     use crate::learn::fixture::folder;

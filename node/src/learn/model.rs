@@ -23,7 +23,7 @@ pub mod decode;
 #[cfg(test)]
 mod plain;
 
-/// The linear maps of a layer, in the order of [`Layer::maps`].
+/// The linear maps of a layer, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Map {
     /// Queries.

@@ -5,10 +5,14 @@
 //! [`RunReport::html`] is `report.html`: one file without scripts that needs nothing from anywhere else. A number that
 //! was not measured is `None` and shown as such; nothing here invents one.
 
+mod curves;
+mod html;
 mod number;
 #[cfg(test)]
 mod sample;
+mod scale;
 mod table;
+mod timeline;
 mod verdict;
 
 use serde::{Deserialize, Serialize};

@@ -103,6 +103,37 @@ fn a_fifth_of_all_messages_may_be_lost() {
     }
 }
 
+// R2 R21 R23 R24: too few vectors make a null round, by the same decision; the next round is won.
+#[test]
+fn a_round_with_too_few_vectors_is_null_and_the_next_is_won() {
+    let mut net = Net::new(5, 3, 21);
+    net.failing = [0, 2, 4].map(|index| (index, Height(3))).into();
+    for index in 0..5 {
+        net.start(index);
+    }
+    net.run(&[0, 1, 2, 3, 4], 2000);
+    net.check_agreement(&[0, 1, 2, 3, 4]);
+    net.check_sums(1);
+    assert_eq!(net.rounds(3), (2, 1));
+    assert!(net.member(1).status().history[1].survivors.is_none());
+}
+
+// R21 R32: one whose engine fails is not waited for beyond T_quiet, and its secret is rebuilt.
+#[test]
+fn a_member_whose_engine_fails_drops_out_of_the_round() {
+    let mut net = Net::new(5, 2, 22);
+    net.failing = [(4, Height(2))].into();
+    for index in 0..5 {
+        net.start(index);
+    }
+    net.run(&[0, 1, 2, 3, 4], 100);
+    net.check_sums(4);
+    assert_eq!(
+        (net.rounds(0), net.member(4).status().rounds_contributed),
+        ((2, 0), 1)
+    );
+}
+
 // R16: pulled by their root.
 #[test]
 fn large_vectors_are_pulled() {

@@ -54,16 +54,19 @@ impl Bench<'_> {
         }
         let lacking = |id: &&MemberId| self.current.vector_of(**id).is_none();
         let missing: Vec<_> = work.sharers.keys().filter(lacking).copied().collect();
-        let over = desk.due(work.since + self.patience);
-        // R21  Members that have gone quiet are not waited for; that moves the pace only.
+        if missing.is_empty() || desk.due(work.since + self.patience) {
+            return true;
+        }
+        // R21  Members that have gone quiet are not waited for, if a sum is possible without them.
         let quiet = desk.timers().quiet;
-        over || missing.iter().all(|id| {
+        let gone = missing.iter().all(|id| {
             let working = desk.me == Some(*id) && self.current.may_submit(desk) && !work.failed;
             !working && {
                 let at = desk.working_since(*id, work.since) + quiet;
                 desk.due(at)
             }
-        })
+        });
+        gone && self.choose(desk, 0).is_some()
     }
 
     /// R13. Set-up of the next height is complete, or its time is over, or there is none.

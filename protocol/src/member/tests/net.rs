@@ -59,6 +59,8 @@ pub(super) struct Net {
     pub(super) kill: Option<(usize, Height)>,
     pub(super) restart_after: Option<Span>,
     pub(super) train_ms: u64,
+    /// Engines that fail.
+    pub(super) failing: BTreeSet<(usize, Height)>,
 }
 
 pub(super) fn identity(index: usize) -> IdentityKey {
@@ -134,6 +136,7 @@ impl Net {
             kill: None,
             restart_after: None,
             train_ms: 2000,
+            failing: BTreeSet::new(),
         };
         for index in 0..nodes {
             net.nodes.push(Node {
@@ -280,6 +283,11 @@ impl Net {
                 adapter,
                 ..
             }) => {
+                if self.failing.contains(&(index, height)) {
+                    let reason = "out of memory".to_owned();
+                    self.push(index, 10, Input::TrainFailed { height, reason });
+                    return;
+                }
                 let count = layout().count(factor);
                 let spread = |i: usize| {
                     let x = (height.0 as f32).mul_add(0.013, (index + 1) as f32 * 0.031);

@@ -71,6 +71,7 @@ pub struct FlagError(pub String);
 
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
+    crate::learn::threads::settle();
     let cli = Cli::parse();
     if let Err(error) = telemetry::start(&cli.log, cli.log_format) {
         return fail(&anyhow::Error::new(FlagError(error.to_string())));

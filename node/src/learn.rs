@@ -34,6 +34,7 @@ pub mod optimise;
 pub mod peft;
 pub mod prepare;
 pub mod schedule;
+pub mod threads;
 pub mod trainer;
 pub mod training;
 pub mod weights;

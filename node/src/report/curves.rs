@@ -186,7 +186,10 @@ impl<'a> Frame<'a> {
             let label = scale::tick_label(*tick, &self.axes.ticks);
             let (end, text) = (px(LEFT - 6.0), px(y + 3.5));
             let y = px(y);
-            format!(r#"<path class="rule" d="M{from} {y}H{to}"/><text class="tick end" x="{end}" y="{text}">{label}</text>"#)
+            format!(
+                r#"<path class="rule" d="M{from} {y}H{to}"/>
+                <text class="tick end" x="{end}" y="{text}">{label}</text>"#
+            )
         });
         let rounds = scale::round_ticks(self.axes.rounds, labels)
             .into_iter()

@@ -139,7 +139,8 @@ impl RunReport {
             )
         };
         format!(
-            "{intro}<div class=\"card\">\n{}\n{}\n{KEY}</div>\n<div class=\"panels\">\n{panels}</div>\n{rest}</section>\n",
+            "{intro}<div class=\"card\">\n{}\n{}\n{KEY}</div>\n\
+             <div class=\"panels\">\n{panels}</div>\n{rest}</section>\n",
             curves::overview(self, &axes, 880.0, 320.0, "wide"),
             curves::overview(self, &axes, 360.0, 260.0, "narrow"),
         )
@@ -214,8 +215,8 @@ impl RunReport {
         ]);
         format!(
             "<section>\n<h2>Members</h2>\n<p class=\"note\">Losses in nats a token on everyone's held-out rows; \
-             a dash was not measured.</p>\n<div class=\"card scroll\"><table>\n<thead><tr><th>member</th><th>status</th>\
-             <th>rounds</th><th>before</th><th>alone</th><th>together</th><th>examples</th><th>sent</th>\
+             a dash was not measured.</p>\n<div class=\"card scroll\"><table>\n<thead><tr><th>member</th>\
+             <th>status</th><th>rounds</th><th>before</th><th>alone</th><th>together</th><th>examples</th><th>sent</th>\
              <th>received</th></tr></thead>\n<tbody>\n{rows}<tr class=\"all\">{all}</tr>\n</tbody></table></div>\n\
              </section>\n"
         )
@@ -245,8 +246,8 @@ impl RunReport {
         format!(
             "<section>\n<h2>Check it yourself</h2>\n<p class=\"note\">Every node's folder holds the whole ledger: each \
              record is signed by a quorum and certifies the adapter that the round before it opened. Offline, from \
-             any one folder DIR:</p>\n<pre>conclave ledger verify DIR</pre>\n<dl class=\"facts\">\n<dt>Adapter</dt><dd>{}</dd>\n\
-             <dt>Ledger head</dt><dd>{}</dd>\n<dt>Base model</dt><dd>{model}</dd>\n</dl>\n</section>\n",
+             any one folder DIR:</p>\n<pre>conclave ledger verify DIR</pre>\n<dl class=\"facts\">\n\
+             <dt>Adapter</dt><dd>{}</dd>\n<dt>Ledger head</dt><dd>{}</dd>\n<dt>Base model</dt><dd>{model}</dd>\n</dl>\n</section>\n",
             digest(&self.adapter_digest),
             digest(&self.ledger_head)
         )

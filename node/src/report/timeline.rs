@@ -121,7 +121,8 @@ pub(super) fn svg(report: &RunReport, room: Room) -> String {
     let (width, bottom) = (room.names + columns * column, HEAD + members * ROW);
     let height = bottom + FOOT;
     let mut parts = vec![format!(
-        r#"<svg class="timeline {}" width="{}" height="{}" viewBox="0 0 {} {}" role="img" aria-label="Who took part in each round">"#,
+        r#"<svg class="timeline {}" width="{}" height="{}" viewBox="0 0 {} {}"
+        role="img" aria-label="Who took part in each round">"#,
         room.class,
         px(width),
         px(height),

@@ -29,7 +29,7 @@ pub struct RunReport {
     pub command: String,
     /// Governs data, split, initialisation, batches and faults.
     pub seed: u64,
-    /// How many nodes were started, those that joined late included.
+    /// How many nodes began the run; those that joined late are among the members alone.
     pub nodes: u32,
     /// How many rounds were asked for.
     pub rounds: u32,

@@ -112,11 +112,16 @@ pub(super) fn overview(
     );
     let mut labels = Vec::new();
     if let Some(level) = level {
-        parts.push(if alone.len() > 1 {
-            frame.line(&alone, "alone")
+        if alone.is_empty() {
+            let each = report
+                .members
+                .iter()
+                .filter_map(|member| member.solo_final(report.curve_rows));
+            parts.extend(each.map(|loss| frame.mark(loss)));
+            parts.push(frame.level(level, "alone"));
         } else {
-            frame.level(level, "alone")
-        });
+            parts.push(frame.line(&alone, "alone"));
+        }
         labels.push((frame.y.at(level), "alone", "alone"));
     }
     parts.push(frame.line(&together, "together"));
@@ -139,7 +144,8 @@ pub(super) fn panel(report: &RunReport, axes: &Axes, member: &MemberReport) -> S
         .iter()
         .filter(|other| other.member != member.member);
     parts.extend(others.map(|other| frame.line(&other.evals, "other")));
-    if finite(&member.solo).count() > 1 {
+    // Between a start and an end nobody measured anything: a line would invent it.
+    if covers(&member.solo, axes.rounds) {
         parts.push(frame.line(&member.solo, "alone"));
     } else if let Some(level) = member.solo_final(report.curve_rows) {
         parts.push(frame.level(level, "alone"));
@@ -219,6 +225,16 @@ impl<'a> Frame<'a> {
             r#"<path class="line {class}" d="M{} {}H{}"/>"#,
             px(LEFT),
             px(self.y.at(loss)),
+            px(self.right)
+        )
+    }
+
+    /// A short mark at the end: where one node's solo training ended.
+    fn mark(&self, loss: f64) -> String {
+        let y = px(self.y.at(loss));
+        format!(
+            r#"<path class="mark" d="M{} {y}H{}"/>"#,
+            px(self.right - 22.0),
             px(self.right)
         )
     }
@@ -358,11 +374,20 @@ mod tests {
     fn a_final_solo_loss_alone_is_a_level_line() {
         let mut report = sample::clinic();
         for member in &mut report.members {
-            member.solo.drain(..6);
+            member.solo.drain(1..6);
         }
-        let svg = overview(&report, &Axes::of(&report), 880.0, 320.0, "wide");
-        assert_eq!(svg.matches("line alone").count(), 1);
-        assert!(svg.contains('H'));
+        let axes = Axes::of(&report);
+        for (svg, marks) in [
+            (overview(&report, &axes, 880.0, 320.0, "wide"), 5),
+            (panel(&report, &axes, &report.members[0]), 0),
+        ] {
+            let (_, line) = svg
+                .split_once(r#"class="line alone" d=""#)
+                .expect("it is drawn");
+            let path = line.split('"').next().expect("the path ends");
+            assert!(path.contains('H') && !path.contains('L'), "{path}");
+            assert_eq!(svg.matches("class=\"mark\"").count(), marks);
+        }
     }
 
     #[test]

@@ -31,7 +31,11 @@ impl RunReport {
     /// The outcome in one line.
     fn headline(&self) -> &'static str {
         if !self.agreed {
-            return "The nodes do not agree";
+            return if self.states() > 1 {
+                "The nodes do not agree"
+            } else {
+                "The run did not reach its end"
+            };
         }
         match self.verdict().ranking {
             Ranking::Best => "The nodes agree, and training together beat training alone",
@@ -112,12 +116,14 @@ impl RunReport {
 
     fn curves(&self) -> String {
         let rows = match self.curve_rows {
-            CurveRows::Own => "Each node is measured on the rows that it set aside itself.",
+            CurveRows::Own => {
+                "Each node is measured on the rows that it set aside itself; the figures above are over everyone's rows."
+            }
             CurveRows::All => "Every node is measured on the rows that all nodes set aside.",
         };
         let intro = format!(
             "<section>\n<h2>Held-out loss by round</h2>\n<p class=\"note\">Nats a token, lower is better. {rows} \
-             The figures above are over everyone's rows. Round 0 is the base model.</p>\n"
+             Round 0 is the base model.</p>\n"
         );
         if !curves::any(self) {
             return intro + "<p>No loss was measured by round.</p>\n</section>\n";
@@ -223,10 +229,10 @@ impl RunReport {
     }
 
     fn verification(&self) -> String {
-        let none = if self.agreed {
-            "none"
-        } else {
-            "differs between nodes: see report.json"
+        let none = match (self.agreed, self.states()) {
+            (true, _) => "none",
+            (false, 0 | 1) => "not settled: the run did not reach its end",
+            (false, _) => "differs between nodes: see report.json",
         };
         let digest = |digest: &Option<String>| match digest {
             Some(hex) => format!("<code>{}</code>", escape(hex)),
@@ -247,7 +253,8 @@ impl RunReport {
             "<section>\n<h2>Check it yourself</h2>\n<p class=\"note\">Every node's folder holds the whole ledger: each \
              record is signed by a quorum and certifies the adapter that the round before it opened. Offline, from \
              any one folder DIR:</p>\n<pre>conclave ledger verify DIR</pre>\n<dl class=\"facts\">\n\
-             <dt>Adapter</dt><dd>{}</dd>\n<dt>Ledger head</dt><dd>{}</dd>\n<dt>Base model</dt><dd>{model}</dd>\n</dl>\n</section>\n",
+             <dt>Adapter</dt><dd>{}</dd>\n<dt>Ledger head</dt><dd>{}</dd>\n\
+             <dt>Base model</dt><dd>{model}</dd>\n</dl>\n</section>\n",
             digest(&self.adapter_digest),
             digest(&self.ledger_head)
         )
@@ -281,7 +288,7 @@ const KEY: &str = "<ul class=\"key\">\
     <li><svg width=\"26\" height=\"10\" aria-hidden=\"true\"><path class=\"line together\" d=\"M1 5H25\"/></svg>\
     trained together (mean of the nodes that saw every round)</li>\
     <li><svg width=\"26\" height=\"10\" aria-hidden=\"true\"><path class=\"line alone\" d=\"M1 5H25\"/></svg>\
-    trained alone for as many steps</li>\
+    trained alone for as many steps (level: where it ended)</li>\
     <li><svg width=\"26\" height=\"10\" aria-hidden=\"true\"><path class=\"line other\" d=\"M1 5H25\"/></svg>\
     each node</li></ul>\n";
 
@@ -437,10 +444,18 @@ mod tests {
                 }),
         );
         large.scenario = None;
+        let mut union = sample::clinic();
+        let evals = union.members[0].evals.clone();
+        for member in &mut union.members {
+            member.evals = evals[..member.evals.len()].to_vec();
+            member.solo.drain(1..6);
+        }
+        union.curve_rows = CurveRows::All;
         for (name, report) in [
             ("good", sample::clinic()),
             ("bad", sample::diverged()),
             ("large", large),
+            ("union", union),
         ] {
             std::fs::write(folder.join(format!("{name}.html")), report.html())?;
         }

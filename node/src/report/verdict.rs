@@ -1,5 +1,7 @@
 //! What a run showed, in sentences that promise no more than the numbers do.
 
+use std::collections::BTreeSet;
+
 use super::{MemberStatus, RoundOutcome, RunReport, number};
 
 /// What came of a run: whether the nodes agree, and whether it was worth it.
@@ -103,19 +105,15 @@ impl RunReport {
             format!(" ({killed} killed)")
         };
         if !self.agreed {
-            let mut adapters: Vec<_> = self
-                .members
-                .iter()
-                .filter(|member| member.status != MemberStatus::Killed)
-                .map(|member| (&member.adapter_digest, &member.ledger_head))
-                .collect();
-            adapters.sort();
-            adapters.dedup();
-            let states = number::count(adapters.len(), "different state");
-            return format!(
-                "The nodes do NOT agree: {} in {states}{dead}.",
-                number::count(living, "living node")
-            );
+            let living = number::count(living, "living node");
+            return match self.states() {
+                0 | 1 => format!(
+                    "The run did not reach its end: {living}{dead}, not all past the last round."
+                ),
+                states => {
+                    format!("The nodes do NOT agree: {living} in {states} different states{dead}.")
+                }
+            };
         }
         let who = if killed == 0 {
             format!("All {living} nodes")
@@ -129,6 +127,18 @@ impl RunReport {
             ),
             None => format!("{who} hold the same ledger; no adapter was opened."),
         }
+    }
+
+    /// How many different pairs of adapter and ledger the living nodes hold.
+    pub(super) fn states(&self) -> usize {
+        let living = self
+            .members
+            .iter()
+            .filter(|member| member.status != MemberStatus::Killed);
+        let states: BTreeSet<_> = living
+            .map(|member| (&member.adapter_digest, &member.ledger_head))
+            .collect();
+        states.len()
     }
 
     fn learning(&self) -> String {
@@ -237,6 +247,21 @@ mod tests {
             "{verdict:?}"
         );
         assert!(verdict.learning.contains("did NOT fall"), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_run_cut_short_is_not_called_a_disagreement() {
+        let mut report = sample::clinic();
+        report.agreed = false;
+        report.rounds_opened = 4;
+        let verdict = report.verdict();
+        assert!(
+            verdict
+                .agreement
+                .starts_with("The run did not reach its end: 4 living nodes"),
+            "{verdict:?}"
+        );
+        assert!(verdict.rounds.contains("2 not reached"), "{verdict:?}");
     }
 
     #[test]

@@ -9,8 +9,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{charter, eval, export, generate, init, ledger, run, status, train};
+use crate::commands::{charter, eval, export, generate, init, ledger, run, status, testnet, train};
 use crate::telemetry::{self, Format};
+use crate::testnet::children::stay_with;
 
 /// Fine-tune a language model together, on data that stays where it is.
 #[derive(Debug, Parser)]
@@ -35,6 +36,10 @@ pub struct Cli {
         default_value = "text"
     )]
     pub log_format: Format,
+
+    /// End when this process, the parent, ends.
+    #[arg(long, hide = true, value_name = "PID")]
+    pub child_of: Option<i32>,
 
     /// What to do.
     #[command(subcommand)]
@@ -62,6 +67,8 @@ pub enum Command {
     Generate(generate::Args),
     /// Write an adapter as others read it.
     Export(export::Args),
+    /// Run a whole federation on this machine, out of real processes.
+    Testnet(testnet::Args),
 }
 
 /// A flag whose value parses but cannot be meant: the command ends with 2.
@@ -75,6 +82,11 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Err(error) = telemetry::start(&cli.log, cli.log_format) {
         return fail(&anyhow::Error::new(FlagError(error.to_string())));
+    }
+    if let Some(parent) = cli.child_of
+        && let Err(reason) = stay_with(parent)
+    {
+        return fail(&anyhow::anyhow!(reason));
     }
     match cli.command.run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -94,6 +106,7 @@ impl Command {
             Self::Eval(args) => eval::run(&args),
             Self::Generate(args) => generate::run(&args),
             Self::Export(args) => export::run(&args),
+            Self::Testnet(args) => testnet::run(args),
         }
     }
 }

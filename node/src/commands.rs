@@ -9,4 +9,5 @@ pub mod ledger;
 pub mod loading;
 pub mod run;
 pub mod status;
+pub mod testnet;
 pub mod train;

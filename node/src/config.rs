@@ -162,6 +162,15 @@ const KEYS: [(&str, Kind); 19] = [
     ("seed", Kind::Whole),
 ];
 
+/// The environment variables that override keys.
+pub fn variables() -> impl Iterator<Item = String> {
+    KEYS.iter().map(|(key, _)| variable(key))
+}
+
+fn variable(key: &str) -> String {
+    format!("CONCLAVE_{}", key.to_uppercase())
+}
+
 impl NodeConfig {
     /// Reads `node.toml` of a data folder (an absent one is empty) under the environment of the process. Relative
     /// paths in the file are relative to the folder.
@@ -205,7 +214,7 @@ impl NodeConfig {
         }
         let mut config = Self::default();
         for (key, kind) in KEYS {
-            let variable = format!("CONCLAVE_{}", key.to_uppercase());
+            let variable = variable(key);
             let (value, origin) = match environment(&variable) {
                 Some(text) => (Some(kind.read(key, &variable, &text)?), variable),
                 None => (table.remove(key), path.display().to_string()),

@@ -13,3 +13,4 @@ pub mod report;
 pub mod scenario;
 pub mod store;
 pub mod telemetry;
+pub mod testnet;

@@ -1,0 +1,276 @@
+//! What a testnet writes before anything runs: a data folder for each node, and the held-out rows of all.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use conclave_protocol::charter::{
+    Adapter, Admission, Aggregation, Charter, Combination, Federation, Founder, Method, Model,
+    Rounds, Targets, Timers,
+};
+use rand::RngExt as _;
+
+use super::TestnetError;
+use super::plan::{Plan, Rows};
+use crate::config::NodeConfig;
+use crate::learn::data::{Place, Row, Tokens, hold_out, read_rows, split};
+use crate::learn::model::config::Config;
+use crate::learn::model::{self, Model as Network};
+use crate::report::ModelReport;
+use crate::scenario::base;
+use crate::{config, keys};
+
+/// The name of the union of all held-out rows in a node's folder.
+pub const EVAL: &str = "eval.jsonl";
+
+/// The name of a node's private rows in its folder.
+pub const DATA: &str = "data.jsonl";
+
+/// A testnet that is ready to start.
+#[derive(Debug)]
+pub struct Folders {
+    /// Holds everything.
+    pub dir: PathBuf,
+    /// The folder of the base model.
+    pub model_dir: PathBuf,
+    /// What it is.
+    pub model: ModelReport,
+    /// What the rows are, in a sentence.
+    pub about: String,
+    /// The nodes, in order.
+    pub nodes: Vec<Node>,
+    /// Threads for each process.
+    pub threads: usize,
+}
+
+/// One node before it starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its name in the charter.
+    pub name: String,
+    /// Its public key in hex.
+    pub key: String,
+    /// Its data folder.
+    pub dir: PathBuf,
+}
+
+/// The rows of all nodes.
+struct Dealt {
+    names: Vec<String>,
+    members: Vec<Vec<Row>>,
+    about: String,
+}
+
+/// Checks the model, then the data, then writes everything.
+pub fn prepare(plan: &Plan) -> Result<Folders, TestnetError> {
+    if let Some(folder) = &plan.model {
+        check_model(folder)?;
+    }
+    let dealt = deal(plan)?;
+    let dir = make_dir(plan)?;
+    let model_dir = if let Some(folder) = &plan.model {
+        std::path::absolute(folder).map_err(|error| TestnetError::io(folder, error))?
+    } else {
+        let folder = dir.join("model");
+        base::unpack(&folder)?;
+        folder
+    };
+    let model = ModelReport {
+        name: match &plan.model {
+            Some(folder) => folder
+                .file_name()
+                .unwrap_or(folder.as_os_str())
+                .to_string_lossy()
+                .into_owned(),
+            None => base::LABEL.to_owned(),
+        },
+        digest: model::digest(&model_dir)?.to_string(),
+        parameters: Config::read(&model_dir)
+            .map_err(model::ModelError::from)?
+            .parameters(),
+        generated: plan.model.is_none(),
+    };
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut folders = Folders {
+        dir,
+        model_dir,
+        model,
+        about: dealt.about,
+        nodes: Vec::new(),
+        threads: (cores / dealt.members.len().max(1)).max(1),
+    };
+    folders.write_nodes(plan, &dealt.names, dealt.members)?;
+    Ok(folders)
+}
+
+impl Folders {
+    /// Identities, rows and the charter.
+    fn write_nodes(
+        &mut self,
+        plan: &Plan,
+        names: &[String],
+        members: Vec<Vec<Row>>,
+    ) -> Result<(), TestnetError> {
+        let count = members.len();
+        let mut union = Vec::new();
+        let mut founders = Vec::new();
+        for (number, (name, rows)) in (1..).zip(names.iter().zip(members)) {
+            let dir = self.dir.join(format!("node-{number}"));
+            std::fs::create_dir(&dir).map_err(|error| TestnetError::io(&dir, error))?;
+            let (kept, held_out) = hold_out(rows, count, plan.seed);
+            write_rows(&dir.join(DATA), &kept)?;
+            union.extend(held_out);
+            let key = keys::create(&dir)?.public();
+            founders.push(Founder {
+                name: name.clone(),
+                key,
+            });
+            self.nodes.push(Node {
+                name: name.clone(),
+                key: key.to_string(),
+                dir,
+            });
+        }
+        let charter = charter(plan, &self.model, founders)?.to_toml();
+        for node in &self.nodes {
+            write_rows(&node.dir.join(EVAL), &union)?;
+            write(&node.dir.join("charter.toml"), &charter)?;
+        }
+        Ok(())
+    }
+
+    /// Writes every `node.toml`: the first node listens at `port`, the others begin with it.
+    pub fn write_configs(&self, seed: u64, port: u16) -> Result<(), TestnetError> {
+        let first = format!("/ip4/127.0.0.1/tcp/{port}");
+        for (index, node) in self.nodes.iter().enumerate() {
+            let listen = match index {
+                0 => first.clone(),
+                _ => "/ip4/127.0.0.1/tcp/0".to_owned(),
+            };
+            let mut settings = NodeConfig {
+                name: Some(node.name.clone()),
+                model: Some(self.model_dir.clone()),
+                data: Some(DATA.into()),
+                eval_data: Some(EVAL.into()),
+                threads: Some(self.threads),
+                listen: Some(vec![listen]),
+                bootstrap: (index > 0).then(|| vec![first.clone()]),
+                ..NodeConfig::default()
+            };
+            settings.training.seed = Some(seed);
+            write(&node.dir.join(config::FILE), &settings.to_toml())?;
+        }
+        Ok(())
+    }
+}
+
+/// That the folder holds a whole model and a tokenizer that fits it.
+fn check_model(folder: &Path) -> Result<(), TestnetError> {
+    let network = Network::open(folder)?;
+    let tokens = Tokens::open(folder)?;
+    let (ids, vocabulary) = (tokens.vocab_size(), network.config().vocabulary);
+    if ids > vocabulary {
+        return Err(TestnetError::Misfit {
+            folder: folder.to_owned(),
+            ids,
+            vocabulary,
+        });
+    }
+    Ok(())
+}
+
+fn deal(plan: &Plan) -> Result<Dealt, TestnetError> {
+    let count = plan.nodes as usize;
+    match &plan.rows {
+        Rows::Scenario(scenario) => {
+            let made = scenario.generate(plan.seed, count);
+            let file: Arc<Path> = Path::new("the generated scenario").into();
+            let parse = |lines: Vec<String>| {
+                let row = |(number, line): (u64, String)| {
+                    Row::parse(
+                        &line,
+                        Place {
+                            file: Arc::clone(&file),
+                            line: number,
+                        },
+                    )
+                };
+                (1..).zip(lines).map(row).collect::<Result<Vec<_>, _>>()
+            };
+            Ok(Dealt {
+                names: made.names,
+                members: made
+                    .members
+                    .into_iter()
+                    .map(parse)
+                    .collect::<Result<_, _>>()?,
+                about: made.about,
+            })
+        }
+        Rows::Given { data, split: how } => Ok(Dealt {
+            names: (1..=count).map(|number| format!("node-{number}")).collect(),
+            members: split(read_rows(data)?, how, count, plan.seed)?,
+            about: format!("{} dealt {how} to {count} nodes", data.display()),
+        }),
+    }
+}
+
+fn make_dir(plan: &Plan) -> Result<PathBuf, TestnetError> {
+    let Some(dir) = &plan.dir else {
+        let temporary = tempfile::Builder::new()
+            .prefix("conclave-testnet-")
+            .tempdir()
+            .map_err(|error| TestnetError::io(&std::env::temp_dir(), error))?;
+        return Ok(temporary.keep());
+    };
+    std::fs::create_dir_all(dir)
+        .and_then(|()| std::path::absolute(dir))
+        .map_err(|error| TestnetError::io(dir, error))
+}
+
+fn charter(
+    plan: &Plan,
+    model: &ModelReport,
+    members: Vec<Founder>,
+) -> Result<Charter, TestnetError> {
+    let charter = Charter {
+        federation: Federation {
+            name: "testnet".to_owned(),
+            protocol: 1,
+            nonce: rand::rng().random(),
+        },
+        model: Model {
+            digest: model.digest.parse().expect("a digest was written"),
+            architecture: "llama".to_owned(),
+        },
+        adapter: Adapter {
+            method: Method::Lora,
+            lora_r: 8,
+            lora_alpha: 16,
+            target_modules: Targets::AllLinear,
+            aggregation: Combination::Alternating,
+            seed: plan.seed,
+        },
+        round: Rounds {
+            rounds: plan.rounds,
+            local_steps: plan.local_steps,
+            timers: Timers::testnet(),
+        },
+        aggregation: Aggregation {
+            members_max: Charter::default_members_max(members.len()),
+            absent_rounds: 2,
+            ..Aggregation::default()
+        },
+        admission: Admission::Closed,
+        members,
+    };
+    Ok(charter.checked()?)
+}
+
+fn write_rows(path: &Path, rows: &[Row]) -> Result<(), TestnetError> {
+    let text: String = rows.iter().map(|row| row.to_line() + "\n").collect();
+    write(path, &text)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), TestnetError> {
+    std::fs::write(path, text).map_err(|error| TestnetError::io(path, error))
+}

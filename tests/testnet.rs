@@ -1,0 +1,184 @@
+//! `conclave testnet` through its door: a node dies between dealing and submitting and the rest goes on; and no process
+//! outlives its supervisor.
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+fn testnet(dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CONCLAVE_") {
+            command.env_remove(name);
+        }
+    }
+    command.arg("testnet").arg("--dir").arg(dir).args(arguments);
+    command
+}
+
+fn words(list: &Value) -> BTreeSet<&str> {
+    let list = list.as_array().expect("a list");
+    list.iter()
+        .map(|word| word.as_str().expect("a word"))
+        .collect()
+}
+
+#[test]
+fn a_node_that_dies_after_it_dealt_drops_out_and_the_others_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("run");
+    let arguments = [
+        "--nodes",
+        "4",
+        "--rounds",
+        "3",
+        "--local-steps",
+        "8",
+        "--kill",
+        "1@2",
+        "--json",
+    ];
+    let output = testnet(&dir, &arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let object: Value = serde_json::from_str(&text).unwrap();
+
+    assert_eq!(object["agreed"], true, "{said}");
+    assert_eq!(
+        (&object["nodes"], &object["rounds"]),
+        (&4.into(), &3.into())
+    );
+    assert_eq!(
+        (&object["rounds_opened"], &object["rounds_null"]),
+        (&3.into(), &0.into())
+    );
+    let loss = |key: &str| object[key].as_f64().expect("a measured loss");
+    assert!(loss("eval_loss_after") < loss("eval_loss_before"));
+    assert!(loss("eval_loss_local") < loss("eval_loss_before"));
+    let members = object["members"].as_array().unwrap();
+    let is_killed = |member: &&Value| member["status"] == "killed";
+    assert_eq!(
+        (members.len(), members.iter().filter(is_killed).count()),
+        (4, 1)
+    );
+    for member in members.iter().filter(|member| !is_killed(member)) {
+        assert_eq!(member["status"], "finished");
+        assert_eq!(member["adapter_digest"], object["adapter_digest"]);
+        assert_eq!(member["ledger_head"], object["ledger_head"]);
+        assert_eq!(member["rounds_contributed"], 3);
+        assert!(member["bytes_sent"].as_u64() > Some(0) && member["examples"].as_u64() > Some(32));
+    }
+    let killed = members.iter().find(is_killed).unwrap();
+    assert_eq!(killed["rounds_contributed"], 1);
+
+    let report = std::fs::read(dir.join("report.json")).unwrap();
+    let report: Value = serde_json::from_slice(&report).unwrap();
+    let known = report["members"].as_array().unwrap();
+    let name = known
+        .iter()
+        .find(|member| member["member"] == killed["member"]);
+    let name = name.unwrap()["name"].as_str().unwrap();
+    let second = &report["history"][1];
+    assert_eq!(second["round"], 2);
+    assert_eq!(words(&second["sharers"]).len(), 4);
+    let survivors = words(&second["survivors"]);
+    assert!(
+        survivors.len() == 3 && !survivors.contains(name),
+        "{second}"
+    );
+    assert_eq!(words(&second["rebuilt"]), BTreeSet::from([name]));
+    let page = std::fs::read_to_string(dir.join("report.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains("generated"));
+    assert!(living(&dir).is_empty(), "a node still runs");
+}
+
+#[test]
+fn no_node_outlives_its_supervisor() {
+    for signal in [Signal::KILL, Signal::INT] {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("run");
+        let mut command = testnet(&dir, &["--nodes", "3", "--local-steps", "1000"]);
+        let mut supervisor = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait("three nodes", &mut supervisor, || living(&dir).len() == 3);
+        let pids = living(&dir);
+        kill_process(pid(supervisor.id()), signal).unwrap();
+        let status = supervisor.wait().unwrap();
+        let begun = Instant::now();
+        while pids.iter().any(|&pid| runs(pid)) {
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "a node outlived its supervisor"
+            );
+            std::thread::yield_now();
+        }
+        if signal == Signal::INT {
+            let mut said = String::new();
+            supervisor
+                .stderr
+                .take()
+                .unwrap()
+                .read_to_string(&mut said)
+                .unwrap();
+            assert_eq!(status.code(), Some(1), "{said}");
+            let place = dir.display().to_string();
+            assert!(
+                said.contains("error: interrupted") && said.contains(&place),
+                "{said}"
+            );
+        }
+    }
+}
+
+/// The processes of the nodes that run.
+fn living(dir: &Path) -> Vec<u32> {
+    let doors = (1..=4).map(|node| dir.join(format!("node-{node}/api.json")));
+    let read = |path: PathBuf| {
+        let door: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        u32::try_from(door["pid"].as_u64()?).ok()
+    };
+    doors.filter_map(read).filter(|&pid| runs(pid)).collect()
+}
+
+/// Whether a process runs; one that is dead but not yet collected does not.
+fn runs(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    let state = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.trim().chars().next());
+    state.is_some_and(|state| state != 'Z' && state != 'X')
+}
+
+fn pid(raw: u32) -> Pid {
+    let raw = i32::try_from(raw).expect("a process id");
+    Pid::from_raw(raw).expect("not zero")
+}
+
+/// Waits for a condition while the supervisor lives, at most a minute.
+fn wait(what: &str, supervisor: &mut Child, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(
+            supervisor.try_wait().expect("a child").is_none(),
+            "the supervisor ended before {what}"
+        );
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "no {what} within a minute"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

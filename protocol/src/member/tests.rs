@@ -5,7 +5,7 @@ mod net;
 use self::net::{Net, charter, identity};
 use crate::input::Input;
 use crate::message::Invite;
-use crate::names::Height;
+use crate::names::{Height, MemberId};
 use crate::output::Table;
 use crate::time::{Span, Time};
 
@@ -215,15 +215,7 @@ fn an_invited_member_joins_and_an_absent_one_is_removed() {
     let mut net = Net::with(charter(5, 7, 262_144), 6, 8);
     net.train_ms = 4000;
     let digest = net.charter.digest();
-    let invite = Invite::sign(
-        &identity(0),
-        digest,
-        crate::names::MemberId(0),
-        [1; 16],
-        None,
-        1,
-        0,
-    );
+    let invite = Invite::sign(&identity(0), digest, MemberId(0), [1; 16], None, 1, 0);
     net.nodes[5].invite = Some(invite);
     for index in 0..5 {
         net.start(index);
@@ -252,6 +244,41 @@ fn an_invited_member_joins_and_an_absent_one_is_removed() {
         "the absent one is still a member"
     );
     assert!(roster.member(&identity(5).public()).is_some());
+}
+
+// R43: removal never brings the members down to three times the corrupt ones.
+#[test]
+fn the_last_spare_member_is_never_removed() {
+    let mut net = Net::new(4, 6, 23);
+    net.kill = Some((3, Height(2)));
+    for index in 0..4 {
+        net.start(index);
+    }
+    net.run(&[0, 1, 2], 900);
+    net.check_sums(0);
+    let ledger = net.member(0).ledger();
+    assert_eq!(ledger.roster(ledger.head()).unwrap().len(), 4);
+}
+
+// R44: an invitation admits as many as it says, and nobody without one.
+#[test]
+fn an_invitation_is_used_up() {
+    let mut net = Net::with(charter(4, 9, 262_144), 7, 24);
+    let digest = net.charter.digest();
+    let invite = Invite::sign(&identity(1), digest, MemberId(1), [2; 16], None, 1, 0);
+    let forged = Invite::sign(&identity(6), digest, MemberId(1), [3; 16], None, 9, 0);
+    net.nodes[4].invite = Some(invite.clone());
+    net.nodes[5].invite = Some(invite);
+    net.nodes[6].invite = Some(forged);
+    for index in 0..7 {
+        net.start(index);
+    }
+    net.run(&[0, 1, 2, 3], 900);
+    let ledger = net.member(0).ledger();
+    let roster = ledger.roster(ledger.head()).unwrap();
+    let inside = |index| roster.member(&identity(index).public()).is_some();
+    assert_eq!(roster.len(), 5);
+    assert!(inside(4) != inside(5) && !inside(6));
 }
 
 // R3 R40 R41 R42: the chain proves itself.
@@ -295,14 +322,14 @@ fn what_breaks_the_rules_is_refused_and_survived() {
     }
     let sess = net.member(0).ledger().session_id(Height(2)).unwrap();
     let stored = &net.nodes[1].stored;
-    let key = crate::outbox::slot_key(Height(2), Kind::KeyAd, crate::names::MemberId(1));
+    let key = crate::outbox::slot_key(Height(2), Kind::KeyAd, MemberId(1));
     let good = Envelope::from_bytes(&stored[&(Table::Outbox, key)]).unwrap();
     let sign = |index: usize, kind, seq, body| {
-        let sender = crate::names::MemberId(u32::try_from(index).unwrap());
+        let sender = MemberId(u32::try_from(index).unwrap());
         Envelope::sign(&identity(index), kind, sess, sender, seq, body).to_bytes()
     };
     let forged = Envelope {
-        sender: crate::names::MemberId(2),
+        sender: MemberId(2),
         ..good.clone()
     };
     let mut other = good.body.clone();

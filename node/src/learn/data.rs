@@ -91,3 +91,75 @@ impl DataError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    /// The folder of real models and data, or a loud word that the test is skipped.
+    fn shared() -> Option<PathBuf> {
+        let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+        let folder = std::env::var_os("CONCLAVE_SHARED").map_or_else(beside, PathBuf::from);
+        if folder.join("data").is_dir() && folder.join("models/stories260K").is_dir() {
+            return Some(folder);
+        }
+        let place = folder.display();
+        let said = writeln!(
+            std::io::stderr(),
+            "SKIPPED: {place} has no data; set CONCLAVE_SHARED"
+        );
+        said.expect("stderr takes a line");
+        None
+    }
+
+    #[test]
+    fn real_data_is_read_split_and_tokenised() {
+        let Some(shared) = shared() else { return };
+        let rows = read_rows(&shared.join("data/medquad")).expect("medquad");
+        assert_eq!(rows.len(), 16_407);
+        let by = "by:source".parse().expect("a split");
+        let dealt = split(rows, &by, 9, 1).expect("nine institutes");
+        let mut sizes: Vec<_> = dealt.iter().map(Vec::len).collect();
+        sizes.sort_unstable();
+        assert_eq!(sizes, [270, 559, 729, 769, 981, 1088, 1192, 5389, 5430]);
+
+        let rows = read_rows(&shared.join("data/e2e_nlg/train.jsonl.gz")).expect("e2e");
+        let how = "dirichlet:0.5".parse().expect("a split");
+        let dealt = split(rows, &how, 5, 1).expect("five members");
+        assert_eq!(dealt.iter().map(Vec::len).sum::<usize>(), 42_061);
+        let (_, held) = hold_out(dealt.into_iter().flatten().collect(), 5, 1);
+        assert_eq!(held.len(), 100);
+
+        let tokens = Tokens::open(&shared.join("models/stories260K")).expect("a tokenizer");
+        let tokenised = tokens.tokenise_all(&held, 512).expect("tokenised");
+        assert_eq!(
+            (tokenised.examples.len(), tokenised.cut, tokenised.unscored),
+            (100, 0, 0)
+        );
+        for (row, example) in held.iter().zip(&tokenised.examples) {
+            assert_eq!(
+                (example.ids[0], example.ids.last()),
+                (1, Some(&2)),
+                "<s> before, </s> behind"
+            );
+            let completion: Vec<u32> = example
+                .ids
+                .iter()
+                .zip(&example.scored)
+                .filter_map(|(&id, &scored)| scored.then_some(id))
+                .collect();
+            let text = tokens.decode(&completion).expect("text");
+            assert_eq!(
+                Some(text.trim()),
+                row.field("completion").as_deref().map(str::trim)
+            );
+        }
+        assert_eq!(
+            tokens.prompt("").expect("ids"),
+            [1],
+            "an empty prompt is BOS alone"
+        );
+    }
+}

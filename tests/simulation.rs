@@ -1,10 +1,11 @@
 //! Federations in the deterministic world: the same `Member` that the node runs, over seeds and faults.
 //!
-//! A failing seed prints itself; `CONCLAVE_SEED=<seed> cargo test -p conclave-protocol --features sim --test
-//! simulation mixed -- --nocapture` runs it alone.
+//! A failing seed prints itself; `CONCLAVE_SEED=<seed> cargo test --release -p conclave-protocol --test simulation
+//! mixed` runs it alone, and `CONCLAVE_SEED=200..2000` runs more of them.
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
+use std::ops::Range;
 
 use conclave_protocol::names::Height;
 use conclave_protocol::sim::faults::{PHASES, POINTS};
@@ -92,20 +93,40 @@ fn without_faults_everybody_survives_every_round() -> Outcome {
 
 #[test]
 fn mixed_faults_over_200_seeds() -> Outcome {
-    if let Some(seed) = asked_for() {
-        return mixed(seed);
+    over(asked_for().unwrap_or(0..200), mixed)
+}
+
+#[test]
+fn faults_that_heal_cost_few_rounds() -> Outcome {
+    let (mut rounds, mut opened) = (0, 0);
+    for seed in 1000..1030 {
+        let world = sound(Terms::new(seed, 4), Faults::mixed(seed, 4))?;
+        let heights: BTreeSet<_> = world.watch().adopted.keys().map(|(at, _)| *at).collect();
+        rounds += 2;
+        opened += heights.range(Height(2)..).count();
     }
-    let seeds: Vec<u64> = (0..200).collect();
+    assert!(
+        opened * 10 >= rounds * 9,
+        "{opened} of {rounds} rounds were opened"
+    );
+    Ok(())
+}
+
+#[test]
+fn wild_faults_over_seeds() -> Outcome {
+    over(asked_for().unwrap_or(0..40), wild)
+}
+
+/// Runs all seeds, on all cores.
+fn over(seeds: Range<u64>, run: fn(u64) -> Outcome) -> Outcome {
+    let seeds: Vec<u64> = seeds.collect();
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let failures: Vec<String> = std::thread::scope(|scope| {
-        let parts = seeds.chunks(seeds.len().div_ceil(threads));
+        let parts = seeds.chunks(seeds.len().div_ceil(threads).max(1));
         let running: Vec<_> = parts
             .map(|part| {
-                scope.spawn(|| {
-                    part.iter()
-                        .filter_map(|seed| mixed(*seed).err())
-                        .collect::<Vec<_>>()
-                })
+                let fails = move |seed: &u64| run(*seed).err();
+                scope.spawn(move || part.iter().filter_map(fails).collect::<Vec<_>>())
             })
             .collect();
         running
@@ -116,10 +137,26 @@ fn mixed_faults_over_200_seeds() -> Outcome {
     match failures.first() {
         None => Ok(()),
         Some(first) => Err(format!(
-            "{} of 200 seeds fail; the first: {first}",
-            failures.len()
+            "{} of {} seeds fail; the first: {first}",
+            failures.len(),
+            seeds.len()
         )),
     }
+}
+
+/// One seed of the harder kind: four to seven founders, three rounds, sometimes a joiner.
+fn wild(seed: u64) -> Outcome {
+    let founders = [4, 5, 6, 7][usize::try_from(seed % 4).expect("below four")];
+    let mut terms = Terms::new(seed, founders);
+    terms.rounds = 3;
+    terms.joiners = usize::from(seed.is_multiple_of(5));
+    if seed.is_multiple_of(3) {
+        terms.inline_limit = 1;
+    }
+    let faults = Faults::wild(seed, founders);
+    sound(terms, faults)
+        .map(drop)
+        .map_err(|why| format!("seed {seed}: {why}"))
 }
 
 /// One seed: three to five founders, vectors inline or pulled, any faults.
@@ -135,9 +172,13 @@ fn mixed(seed: u64) -> Outcome {
         .map_err(|why| format!("seed {seed}: {why}"))
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test may be told its seed")]
-fn asked_for() -> Option<u64> {
-    std::env::var("CONCLAVE_SEED").ok()?.parse().ok()
+/// `CONCLAVE_SEED=7` or `CONCLAVE_SEED=200..2000`.
+#[expect(clippy::disallowed_methods, reason = "a test may be told its seeds")]
+fn asked_for() -> Option<Range<u64>> {
+    let text = std::env::var("CONCLAVE_SEED").ok()?;
+    let (from, to) = text.split_once("..").unwrap_or((&text, ""));
+    let from: u64 = from.parse().ok()?;
+    Some(from..to.parse().unwrap_or(from + 1))
 }
 
 #[test]
@@ -145,19 +186,17 @@ fn a_crash_at_every_point_of_every_phase_is_survived() -> Outcome {
     let mut struck = BTreeSet::new();
     for (number, phase) in PHASES.into_iter().enumerate() {
         for point in POINTS {
-            for place in 0..4 {
+            // Height h is proposed by place h of four; another one stands for those who do not propose.
+            for (height, place) in [(1, 1), (2, 2), (3, 3), (1, 3), (2, 0), (3, 1)] {
                 let seed = 5000 + u64::try_from(number).expect("small");
-                // One strike at each of the first heights: each place is the proposer of one of them.
-                let strikes = [1, 2, 3].map(|height| Strike::AtHeight {
+                let strike = Strike::AtHeight {
                     height,
                     phase,
                     skip: 0,
-                });
-                for strike in strikes {
-                    let crashes = vec![crash(place, strike, point, Some(700))];
-                    let world = sound(Terms::new(seed, 4), with(crashes))?;
-                    struck.extend(world.watch().struck.iter().copied());
-                }
+                };
+                let crashes = vec![crash(place, strike, point, Some(700))];
+                let world = sound(Terms::new(seed, 4), with(crashes))?;
+                struck.extend(world.watch().struck.iter().copied());
             }
         }
     }
@@ -375,6 +414,24 @@ fn every_checker_catches_a_planted_fault() -> Outcome {
     assert!(
         check::opening::check(&world).is_err(),
         "both secrets of a member"
+    );
+
+    let world = planted(&|world| {
+        let mut shown = world
+            .watch_mut()
+            .shown
+            .pop_first()
+            .expect("shares were shown");
+        shown.record.0[0] ^= 1;
+        world
+            .watch_mut()
+            .shown
+            .retain(|other| other.sess != shown.sess);
+        world.watch_mut().shown.insert(shown);
+    })?;
+    assert!(
+        check::opening::check(&world).is_err(),
+        "a share that no record calls for"
     );
 
     let world = planted(&|world| {

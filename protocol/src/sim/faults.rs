@@ -72,6 +72,8 @@ pub struct Faults {
     pub delay: (u64, u64),
     /// Milliseconds of training, at least and at most, drawn for each order.
     pub training: (u64, u64),
+    /// Orders that the engine cannot carry out, of a hundred, before the world heals.
+    pub failing_percent: u64,
     /// Places that train so many times slower.
     pub slow: Vec<(usize, u64)>,
     /// The deaths.
@@ -90,6 +92,7 @@ impl Default for Faults {
             twice_percent: 0,
             delay: (2, 40),
             training: (500, 1500),
+            failing_percent: 0,
             slow: Vec::new(),
             crashes: Vec::new(),
             splits: Vec::new(),
@@ -138,6 +141,33 @@ impl Faults {
             let end = begin.saturating_add(chance.within(500, 12_000));
             let lonely = vec![chance.index(members)];
             faults.splits.push((lonely, Time(begin), Time(end)));
+        }
+        faults
+    }
+
+    /// Harder: up to nine crashes, some for good (never more than a quorum can do without), loss up to 40 %,
+    /// several splits into two sides of any size.
+    pub fn wild(seed: u64, members: usize) -> Self {
+        let mut chance = Chance::new(seed, "conclave/sim/wild");
+        let mut faults = Self::mixed(seed, members);
+        faults.loss_percent = chance.below(41);
+        faults.failing_percent = chance.below(15);
+        faults.heal = Time(chance.within(20_000, 80_000));
+        let crashes = chance.below(10);
+        faults.crashes = (0..crashes)
+            .map(|_| Self::crash(&mut chance, members))
+            .collect();
+        let spare = members.saturating_sub(1) / 3;
+        for _ in 0..chance.below(u64::try_from(spare).unwrap_or(0) + 1) {
+            let mut last = Self::crash(&mut chance, members);
+            last.back_after = None;
+            faults.crashes.push(last);
+        }
+        for _ in 0..chance.below(4) {
+            let begin = chance.within(500, 30_000);
+            let end = begin.saturating_add(chance.within(500, 15_000));
+            let side = (0..members).filter(|_| chance.percent(40)).collect();
+            faults.splits.push((side, Time(begin), Time(end)));
         }
         faults
     }

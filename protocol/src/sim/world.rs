@@ -273,6 +273,12 @@ impl World {
             return self.feed(place, Input::Progress { height, done, of });
         }
         found.training = None;
+        let purpose = format!("conclave/sim/failing {place} {attempt}");
+        let mut chance = super::Chance::new(seed, &purpose);
+        if self.now < self.faults.heal && chance.percent(self.faults.failing_percent) {
+            let reason = "the engine of this world failed".to_owned();
+            return self.feed(place, Input::TrainFailed { height, reason });
+        }
         let values = training.delta(seed, place);
         let delta = conclave_crypto::ladder::Delta::new(values.clone())
             .map_err(|error| Stuck(error.to_string()))?;

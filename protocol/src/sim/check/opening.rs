@@ -42,5 +42,40 @@ pub fn check(world: &World) -> Result<(), Violation> {
             return Err(Violation::new(PROMISE, what));
         }
     }
+    called_for(world)
+}
+
+/// Only what a decided record with enough survivors calls for is ever shown: self seeds of survivors, pair keys of
+/// the other sharers, and nothing after a null record.
+fn called_for(world: &World) -> Result<(), Violation> {
+    let watch = world.watch();
+    let decisions = watch.decisions.values().flatten();
+    let decisions: BTreeMap<_, _> = decisions
+        .map(|decision| (decision.head, decision))
+        .collect();
+    let least = world.terms().charter().aggregation.min_survivors;
+    for shown in &watch.shown {
+        let survivors = decisions
+            .get(&shown.record)
+            .and_then(|decision| decision.survivors.as_ref())
+            .filter(|survivors| u32::try_from(survivors.len()).is_ok_and(|n| n >= least));
+        // Ids are places: founders in their order, then the one joiner.
+        let dealer = usize::try_from(shown.dealer.0).ok();
+        let key = dealer.and_then(|place| world.key(place));
+        let survived = survivors
+            .zip(key)
+            .map(|(survivors, key)| survivors.contains(&key));
+        let called = match shown.which {
+            Secret::SelfSeed => survived == Some(true),
+            Secret::PairKey => survived == Some(false),
+        };
+        if !called {
+            let what = format!(
+                "member {} showed a share of {:?} of member {} that no record calls for",
+                shown.holder.0, shown.which, shown.dealer.0
+            );
+            return Err(Violation::new(PROMISE, what));
+        }
+    }
     Ok(())
 }

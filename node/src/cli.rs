@@ -128,12 +128,25 @@ pub fn note(line: &str) {
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
-    note(&format!("error: {error:#}"));
+    note(&format!("error: {}", sentence(error)));
     if error.is::<FlagError>() {
         ExitCode::from(2)
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// The error and its causes in one sentence; a cause that the sentence already tells is not told again.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -154,5 +167,17 @@ mod tests {
             }
             open.extend(under);
         }
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let inner = anyhow::anyhow!("no such file");
+        let told = inner.context("cannot read rows: no such file; check the path");
+        assert_eq!(
+            sentence(&told),
+            "cannot read rows: no such file; check the path"
+        );
+        let untold = anyhow::anyhow!("no such file").context("cannot read rows");
+        assert_eq!(sentence(&untold), "cannot read rows: no such file");
     }
 }

@@ -9,7 +9,7 @@ use super::loading::{Loaded, threads};
 use crate::cli::{note, print, print_json};
 use crate::learn::data::{Tokens, read_rows};
 use crate::learn::evaluate::evaluate;
-use crate::learn::trainer::admit;
+use crate::learn::trainer::{TrainError, admit};
 use crate::learn::training::Training;
 
 const EXAMPLE: &str = "Example:
@@ -48,6 +48,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     training.check().map_err(super::loading::flag)?;
     let pool = super::loading::pool(threads(args.threads)?)?;
     let loaded = Loaded::open(&args.model, args.adapter.as_deref())?;
+    let context = loaded.model.config().context;
+    if let Some(asked) = args.sequence_len.filter(|len| *len as usize > context) {
+        return Err(TrainError::Context {
+            asked: asked as usize,
+            context,
+        }
+        .into());
+    }
     let length = training.length_for(loaded.model.config());
     let tokens = Tokens::open(&args.model)?;
     let rows = read_rows(&args.data)?;

@@ -120,6 +120,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             length,
             args.seed,
         )?;
+        note(&format!(
+            "the first example: {}",
+            prepared.preview.trim_end()
+        ));
         note(histogram(&prepared.examples).trim_end());
         if prepared.cut > 0 {
             note(&format!(

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::data::{DataError, Example, Tokens, hold_out, read_rows};
+use super::data::{DataError, Example, Tokens, hold_out, preview, read_rows};
 
 /// Examples to learn from and examples that only measure.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub struct Prepared {
     pub held_out: Vec<Example>,
     /// How many rows were cut to the sequence length.
     pub cut: usize,
+    /// The first example as text, with its scored parts marked.
+    pub preview: String,
 }
 
 /// Reads and tokenises. `eval` names the rows that score; without it 5 % of the data is held out by the seed, from
@@ -39,6 +41,11 @@ pub fn prepare(
         (measured.examples, measured.cut)
     };
     Ok(Prepared {
+        preview: learn
+            .examples
+            .first()
+            .map(|first| preview(&tokens, first))
+            .unwrap_or_default(),
         examples: learn.examples,
         held_out,
         cut: learn.cut + cut,

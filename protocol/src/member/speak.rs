@@ -55,19 +55,38 @@ impl Member {
         self.desk.publish(Kind::Heartbeat, envelope.to_bytes());
     }
 
-    /// R50. Every T_sync one reachable peer is asked, in turn.
+    /// R50. Every T_sync one reachable peer is asked, in turn, while anything of others is waited for.
     fn sync(&mut self) {
         if !self.desk.due(self.pulse.sync) {
             return;
         }
         self.pulse.sync = self.desk.now + self.desk.timers().sync;
         self.desk.due(self.pulse.sync);
+        if self.is_resting() {
+            return;
+        }
         let peers: Vec<_> = self.desk.peers.iter().copied().collect();
         let turn = self.pulse.turn.checked_rem(peers.len()).unwrap_or(0);
         self.pulse.turn = turn.saturating_add(1);
         if let Some(peer) = peers.get(turn).filter(|peer| **peer != self.desk.key) {
             self.ask(*peer);
         }
+    }
+
+    /// Whether nothing of others is waited for: we train, and the next height is set up.
+    fn is_resting(&mut self) -> bool {
+        let height = self.ledger.next();
+        let Some(session) = self.sessions.get(&height) else {
+            return false;
+        };
+        let training = session.may_submit(&self.desk)
+            && session
+                .work
+                .as_ref()
+                .is_some_and(|work| work.ordered && !work.failed);
+        let next = self.sessions.get(&Height(height.0.saturating_add(1)));
+        let next = next.filter(|_| self.ledger.more_rounds(height));
+        training && next.is_none_or(|next| next.is_set_up(&mut self.desk))
     }
 
     /// R44. One who is invited, or was removed for absence, asks to enter, naming the newest head it knows.

@@ -475,3 +475,11 @@ fn a_disk_rolled_back_is_caught_masking_two_vectors() -> Outcome {
     );
     Ok(())
 }
+
+#[test]
+fn ten_members_and_more_under_mixed_faults() -> Outcome {
+    for (seed, founders) in [(1, 10), (2, 10), (3, 13), (4, 16)] {
+        sound(Terms::new(seed, founders), Faults::mixed(seed, founders))?;
+    }
+    Ok(())
+}

@@ -12,6 +12,7 @@ mod behaviour;
 mod count;
 mod direct;
 mod directory;
+mod gate;
 mod listen;
 mod names;
 mod swarm;

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::NetworkEvent;
+use super::gate::{self, Gate};
 use super::names::member_of;
 
 /// The outgoing queues, one a connected peer that was spoken to.
@@ -71,9 +72,11 @@ pub(super) async fn listen(
     envelope_max: usize,
     heard: mpsc::Sender<NetworkEvent>,
 ) {
+    let mut gate = Gate::default();
     while let Some((peer, stream)) = incoming.next().await {
-        let heard = heard.clone();
+        let (heard, queue) = (heard.clone(), gate.queue(peer));
         tokio::spawn(async move {
+            let _place = gate::enter(queue).await;
             if let Err(error) = read(peer, stream, envelope_max, &heard).await {
                 tracing::debug!(%peer, %error, "a directed stream broke");
             }

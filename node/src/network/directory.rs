@@ -127,6 +127,16 @@ impl Directory {
         connected.map(|(peer, _)| *peer)
     }
 
+    /// Members that are not connected, the ones without any address first.
+    pub(super) fn missing(&self) -> Vec<PeerId> {
+        let missing = self.peers.iter().filter(|(_, entry)| !entry.connected);
+        let mut missing: Vec<_> = missing
+            .map(|(peer, entry)| (!entry.addresses.is_empty(), *peer))
+            .collect();
+        missing.sort_unstable();
+        missing.into_iter().map(|(_, peer)| peer).collect()
+    }
+
     /// Whether somebody is still to be found.
     pub(super) fn incomplete(&self) -> bool {
         self.peers.values().any(|entry| !entry.connected)

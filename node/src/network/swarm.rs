@@ -258,8 +258,7 @@ impl Loop {
 
     /// Notes where a member is.
     fn learn(&mut self, peer: PeerId, address: Multiaddr) {
-        if useful(&address) {
-            self.directory.learn(&peer, address.clone());
+        if useful(&address) && self.directory.learn(&peer, address.clone()) {
             self.swarm.behaviour_mut().kad.add_address(&peer, address);
         }
     }
@@ -284,6 +283,9 @@ impl Loop {
             let kad = &mut self.swarm.behaviour_mut().kad;
             kad.bootstrap().ok();
             kad.get_providers(self.charter.clone());
+            for peer in self.directory.missing().into_iter().take(SOUGHT) {
+                kad.get_closest_peers(peer);
+            }
         }
     }
 }
@@ -320,5 +322,7 @@ const HOLD: Duration = Duration::from_millis(300);
 const GOODBYE: Duration = Duration::from_millis(250);
 /// How long directed messages have.
 const DRAIN: Duration = Duration::from_millis(1500);
+/// Members that one search asks for by name.
+const SOUGHT: usize = 8;
 /// Between two searches for members that are missing.
 const SEARCH: Duration = Duration::from_secs(5);

@@ -163,6 +163,19 @@ async fn three_find_each_other_through_one_and_gossip_passes_judged_messages_on(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ten_in_a_row_all_meet_though_each_knows_only_the_one_before() {
+    let all = members(51..=60);
+    let mut nodes: Vec<Node> = Vec::new();
+    for seed in 51..=60 {
+        let before = nodes.last();
+        nodes.push(start(seed, &all, before).await);
+    }
+    for node in &mut nodes {
+        node.meet(9).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn quic_alone_carries_a_federation_too() {
     let all = members(31..=32);
     let quic = "/ip4/127.0.0.1/udp/0/quic-v1";

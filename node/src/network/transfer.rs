@@ -5,16 +5,15 @@
 //! the member's to check.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use conclave_crypto::digest::Digest;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::{PeerId, Stream, StreamProtocol};
 use libp2p_stream::{Control, IncomingStreams};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::gate::{self, Gate};
 use crate::store::Blobs;
 
 /// One blob that is wanted.
@@ -86,14 +85,11 @@ async fn fetch(
 
 /// Answers peers that ask for blobs, until the network ends.
 pub(super) async fn serve(mut incoming: IncomingStreams, blobs: Blobs) {
-    let places = Arc::new(Semaphore::new(SERVED_AT_ONCE));
+    let mut gate = Gate::default();
     while let Some((peer, stream)) = incoming.next().await {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
-        let blobs = blobs.clone();
+        let (blobs, queue) = (blobs.clone(), gate.queue(peer));
         tokio::spawn(async move {
-            let _place = place;
+            let _place = gate::enter(queue).await;
             if let Err(error) = answer(stream, blobs).await {
                 tracing::debug!(%peer, %error, "a peer did not take the whole blob");
             }
@@ -126,8 +122,6 @@ async fn answer(mut stream: Stream, blobs: Blobs) -> io::Result<()> {
 const CHUNK: usize = 64 * 1024;
 /// How often the list of holders is gone through.
 const PASSES: usize = 2;
-/// Blobs served at a time.
-const SERVED_AT_ONCE: usize = 16;
 /// How long a holder or taker may be silent.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The length of a blob that is not there.

@@ -136,13 +136,15 @@ impl Loop {
                 self.on_identified(peer_id);
             }
             BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
-                result:
-                    kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders {
-                        providers,
-                        ..
-                    })),
+                result: kad::QueryResult::GetClosestPeers(Ok(found)),
                 ..
-            }) => tracing::trace!(count = providers.len(), "found providers"),
+            }) => {
+                for peer in found.peers {
+                    for address in peer.addrs.into_iter().take(TOLD) {
+                        self.learn(peer.peer_id, address);
+                    }
+                }
+            }
             _ => {}
         }
     }

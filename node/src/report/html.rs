@@ -117,7 +117,8 @@ impl RunReport {
     fn curves(&self) -> String {
         let rows = match self.curve_rows {
             CurveRows::Own => {
-                "Each node is measured on the rows that it set aside itself; the figures above are over everyone's rows."
+                "Each node is measured on the rows that it set aside itself; the figures above are over \
+                 everyone's rows."
             }
             CurveRows::All => "Every node is measured on the rows that all nodes set aside.",
         };

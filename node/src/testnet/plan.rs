@@ -84,7 +84,8 @@ impl Plan {
         );
         if nodes < NODES_MIN {
             return Err(format!(
-                "--nodes {nodes} is too few: no sum of fewer than {NODES_MIN} deltas is opened; ask for at least {NODES_MIN}"
+                "--nodes {nodes} is too few: no sum of fewer than {NODES_MIN} deltas is opened; \
+                 ask for at least {NODES_MIN}"
             ));
         }
         if nodes > conclave_protocol::charter::MEMBERS_MAX {

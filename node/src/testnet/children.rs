@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -17,7 +18,7 @@ pub struct Process {
 
 impl Process {
     /// Starts a command of ours that ends when this process ends. Its stderr goes to `log`, its stdout to `out`, or
-    /// nowhere.
+    /// nowhere. It has a process group of its own: Ctrl-C on a terminal reaches the supervisor alone.
     pub fn start(
         program: &Path,
         arguments: &[&std::ffi::OsStr],
@@ -35,6 +36,7 @@ impl Process {
             .arg("--child-of")
             .arg(std::process::id().to_string())
             .args(arguments)
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(match out {
                 Some(path) => Stdio::from(File::create(path)?),

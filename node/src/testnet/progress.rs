@@ -135,7 +135,7 @@ fn line(view: &View) -> String {
         _ => String::new(),
     };
     if view.finished {
-        return format!("finished{held_out}, sent {sent}");
+        return format!("finished{held_out}");
     }
     format!(
         "round {} {}{training}{held_out}, sent {sent}",

@@ -157,6 +157,15 @@ mod tests {
             let members: Vec<_> = made.members.iter().map(|rows| answers(rows)).collect();
             for (index, one) in members.iter().enumerate() {
                 assert!(made.members[index].len() >= MEMBER_ROWS);
+                let prompts: BTreeSet<_> = made.members[index]
+                    .iter()
+                    .map(|line| fields(line).0)
+                    .collect();
+                assert_eq!(
+                    prompts.len(),
+                    MEMBER_ROWS,
+                    "{scenario}: a prompt held out was seen in training"
+                );
                 assert!(
                     one.is_disjoint(&public),
                     "{scenario}: a private answer is public"

@@ -5,6 +5,7 @@ use super::theme::{Theme, Topic};
 pub(super) const THEME: Theme = Theme {
     about: "Banks tune one model on their own fraud rules, service desks and products",
     institutions: &["{s} Savings Bank", "Bank of {s}", "{s} Credit Union"],
+    case: "Ticket {n}: ",
     topics: &[FRAUD, DESK, PRODUCT],
     knowledge: &[
         "What is a PIN?|A secret number that unlocks a card.",

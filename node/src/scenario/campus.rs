@@ -5,6 +5,7 @@ use super::theme::{Theme, Topic};
 pub(super) const THEME: Theme = Theme {
     about: "Universities tune one model on their own courses, tutors and grading",
     institutions: &["University of {s}", "{s} College", "{s} Institute"],
+    case: "Query {n}: ",
     topics: &[COURSE, TUTOR, GRADING],
     knowledge: &[
         "What is an essay?|A text that argues for one claim.",

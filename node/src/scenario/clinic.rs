@@ -5,6 +5,7 @@ use super::theme::{Theme, Topic};
 pub(super) const THEME: Theme = Theme {
     about: "Hospitals tune one model on their own formularies, triage rules and wards",
     institutions: &["{s} General Hospital", "{s} Clinic", "St Anne {s}"],
+    case: "Case {n}: ",
     topics: &[TREATMENT, TRIAGE, WARD],
     knowledge: &[
         "What does a fever mean?|The body is fighting an infection.",

@@ -13,6 +13,8 @@ pub(super) struct Theme {
     pub(super) about: &'static str,
     /// Templates of institutions' names, with `{s}` for a place.
     pub(super) institutions: &'static [&'static str],
+    /// How an institution numbers its questions, with `{n}`; no two private prompts are alike.
+    pub(super) case: &'static str,
     /// What rows are about.
     pub(super) topics: &'static [Topic],
     /// Sentences of general knowledge, `question|answer`.
@@ -55,6 +57,9 @@ const STREAM_NAMES: u64 = 10;
 const STREAM_FACTS: u64 = 11;
 const STREAM_PUBLIC: u64 = 12;
 const STREAM_MEMBER: u64 = 1000;
+
+/// The numbers of an institution's questions.
+const CASES: std::ops::Range<usize> = 1000..10_000;
 
 /// How many facts of a topic a member has.
 const FACTS: usize = 4;
@@ -109,9 +114,14 @@ impl Theme {
         let facts = self.deal_facts(seed, members);
         let rows = |(member, facts): (usize, Vec<Fact>)| {
             let mut chance = Chance::new(seed, STREAM_MEMBER + member as u64);
-            (0..count)
-                .map(|row| row_of(&facts[row % facts.len()], &mut chance))
-                .collect()
+            let mut cases: Vec<usize> = CASES.collect();
+            chance.shuffle(&mut cases);
+            let row = |row: usize| {
+                let case = cases[row % cases.len()].to_string();
+                let fact = &facts[row % facts.len()];
+                row_of(fact, &self.case.replace("{n}", &case), &mut chance)
+            };
+            (0..count).map(row).collect()
         };
         facts.into_iter().enumerate().map(rows).collect()
     }
@@ -135,14 +145,12 @@ impl Theme {
                     chance.pick(topic.public_values),
                     &mut chance,
                 );
-                row_of(
-                    &Fact {
-                        topic,
-                        subject,
-                        answer,
-                    },
-                    &mut chance,
-                )
+                let fact = Fact {
+                    topic,
+                    subject,
+                    answer,
+                };
+                row_of(&fact, "", &mut chance)
             })
             .collect()
     }
@@ -192,9 +200,9 @@ impl Topic {
     }
 }
 
-fn row_of(fact: &Fact, chance: &mut Chance) -> String {
+fn row_of(fact: &Fact, case: &str, chance: &mut Chance) -> String {
     let ask = chance.pick(fact.topic.asks).replace("{s}", &fact.subject);
-    line(fact.topic.name, &ask, &fact.answer)
+    line(fact.topic.name, &format!("{case}{ask}"), &fact.answer)
 }
 
 fn line(topic: &str, ask: &str, answer: &str) -> String {

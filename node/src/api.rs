@@ -31,7 +31,7 @@ pub struct Api {
 pub enum ApiError {
     /// The port cannot be had.
     #[error(
-        "cannot serve the local API on 127.0.0.1:{port}: {detail}; choose another api_port or 0 for any"
+        "cannot serve the local API on 127.0.0.1:{port}: {detail}; choose another port with --api, or 0 for any"
     )]
     Bind {
         /// The port asked for.

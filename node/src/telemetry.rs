@@ -25,7 +25,9 @@ pub struct FilterError {
 
 /// Starts logging for the whole process; a second start changes nothing.
 pub fn start(filter: &str, format: Format) -> Result<(), FilterError> {
-    let parsed = EnvFilter::try_new(filter).map_err(|error| FilterError {
+    // Gossip repeats itself on purpose; that it noticed is nobody's concern unless asked for.
+    let quieted = format!("libp2p_gossipsub=error,{filter}");
+    let parsed = EnvFilter::try_new(quieted).map_err(|error| FilterError {
         filter: filter.to_owned(),
         reason: error.to_string(),
     })?;

@@ -12,6 +12,7 @@ use libp2p::Multiaddr;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cli::FlagError;
 use crate::config::NodeConfig;
 use crate::driver::{Clock, Driver, End, Told};
 use crate::learn::engine::{self, EngineSetup};
@@ -138,6 +139,13 @@ fn configuration(args: &Args) -> anyhow::Result<NodeConfig> {
     }
     if !args.bootstrap.is_empty() {
         config.bootstrap = Some(args.bootstrap.clone());
+    }
+    if args.threads == Some(0) {
+        bail!(FlagError("--threads 0: it must be at least 1".to_owned()));
+    }
+    if let Some(api) = args.api.filter(|api| !api.ip().is_loopback()) {
+        let reason = "the local API answers on loopback alone; write 127.0.0.1:PORT";
+        bail!(FlagError(format!("--api {api}: {reason}")));
     }
     config.threads = args.threads.or(config.threads);
     config.api = args.api.or(config.api);

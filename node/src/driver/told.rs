@@ -122,7 +122,7 @@ impl Told {
         match report {
             Report::Warning { reason } => tracing::warn!("{reason}"),
             Report::Halted { reason } => tracing::error!("{reason}"),
-            Report::Waiting { reason } => tracing::info!("waiting: {reason}"),
+            Report::Waiting { reason } => tracing::warn!("{reason}"),
             Report::Finished { .. } => tracing::info!("finished"),
             _ => tracing::info!("{line}"),
         }

@@ -53,6 +53,12 @@ pub fn evaluate(model: &Model, moving: &Moving, examples: &[Example]) -> Result<
         total.nats / tokens as f64,
         total.hits as f64 / tokens as f64,
     );
+    if !loss.is_finite() {
+        candle_core::bail!(
+            "the loss is not finite: the model's weights or the adapter hold values that are not numbers; \
+             fetch them again"
+        );
+    }
     Ok(Some(Measured {
         examples: examples.len() as u64,
         tokens,

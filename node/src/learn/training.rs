@@ -116,13 +116,12 @@ impl Training {
             "between 1 and 4096",
         )?;
         if let Some(len) = self.sequence_len {
-            let len = if len == 1 { 0 } else { len };
-            whole(
-                "sequence_len",
-                len,
-                1 << 20,
-                "between 2 and the model's context",
-            )?;
+            let range = "between 2 and the model's context";
+            if len < 2 {
+                let (key, value) = ("sequence_len", len.to_string());
+                return Err(TrainingError { key, value, range });
+            }
+            whole("sequence_len", len, 1 << 20, range)?;
         }
         if let Some(rate) = self.learning_rate {
             let good = rate.is_finite() && rate > 0.0 && rate <= 10.0;

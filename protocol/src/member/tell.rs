@@ -6,6 +6,7 @@ use crate::names::{Height, MemberId, Round};
 use crate::output::{Phase, Report};
 use crate::record::Previous;
 use crate::status::{Outcome, Past, Status};
+use crate::time::Time;
 
 impl Member {
     /// Reports a new phase and a new reason to wait, once each.
@@ -88,12 +89,15 @@ impl Member {
                 .filter_map(|id| self.ledger.person(id).map(|p| p.name.clone()))
                 .collect::<Vec<_>>()
         };
+        // Connected, or heard of through others a short while ago.
+        let quiet = self.desk.timers().quiet;
+        let recent = |at: &Time| self.desk.now - *at <= quiet;
         let near = |id: MemberId| {
             session
                 .roster
                 .key(id)
                 .is_some_and(|key| self.desk.peers.contains(key))
-                || self.desk.heard.contains_key(&id)
+                || self.desk.heard.get(&id).is_some_and(recent)
         };
         let absent = missing(&near);
         if n.saturating_sub(absent.len()) < quorum {

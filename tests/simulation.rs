@@ -447,36 +447,6 @@ fn every_checker_catches_a_planted_fault() -> Outcome {
 }
 
 #[test]
-fn a_disk_rolled_back_is_caught_masking_two_vectors() -> Outcome {
-    // The amnesia rule is later work; this shows the checker on real traffic. The same seed runs twice: first to
-    // learn when the member submits, then with its death at that moment, its disk put back, and nobody in reach
-    // who could hand it its own Commit.
-    let submitted = |world: &World| world.watch().submitted.contains(&(Height(2), 1));
-    let mut plain = World::new(Terms::new(30, 4), Faults::default());
-    let at = plain
-        .run(LIMIT, submitted)
-        .map_err(|stuck| stuck.to_string())?;
-    let mut death = crash(
-        1,
-        Strike::AfterSubmitted { height: 2 },
-        Point::AfterStore,
-        Some(50),
-    );
-    death.rollback = true;
-    death.point = Point::AfterSend;
-    let mut faults = with(vec![death]);
-    faults.splits = vec![(vec![1], Time(at.0 + 1), Time(at.0 + 8000))];
-    let mut world = World::new(Terms::new(30, 4), faults);
-    let _end = world.finish(Time(at.0 + 20_000));
-    assert!(!world.watch().struck.is_empty(), "nobody died");
-    assert!(
-        check::mask::check(&world).is_err(),
-        "two vectors under one mask"
-    );
-    Ok(())
-}
-
-#[test]
 fn ten_members_and_more_under_mixed_faults() -> Outcome {
     for (seed, founders) in [(1, 10), (2, 10), (3, 13), (4, 16)] {
         sound(Terms::new(seed, founders), Faults::mixed(seed, founders))?;

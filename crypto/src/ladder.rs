@@ -12,6 +12,10 @@
 //! ```
 //! ```compile_fail
 //! fn encoded<T: bincode::Encode>() {}
+//! encoded::<conclave_crypto::ladder::Carried>();
+//! ```
+//! ```compile_fail
+//! fn encoded<T: bincode::Encode>() {}
 //! encoded::<conclave_crypto::ladder::Clipped>();
 //! ```
 //! ```compile_fail
@@ -53,6 +57,10 @@ pub use crate::privacy::noise::Noise;
 
 /// The change of the adapter that local training made: private floats, finite, not all zero.
 pub struct Delta(Vec<f32>);
+
+/// A copy of a delta, kept in memory until a certificate says whether the delta counts. It goes nowhere but into a
+/// later [`Delta`].
+pub struct Carried(Vec<f32>);
 
 /// A delta within the clamp, with the number of coordinates that the clamp changed.
 pub struct Clipped {
@@ -119,6 +127,28 @@ impl Delta {
     /// Never: an empty delta is refused.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// A copy, for the case that a certificate leaves this delta out.
+    pub fn keep(&self) -> Carried {
+        Carried(self.0.clone())
+    }
+
+    /// Adds what an earlier round left out (error feedback): before the clamp, so that the sum obeys it.
+    ///
+    /// # Panics
+    /// If the lengths differ: the two are of different factors.
+    #[must_use]
+    pub fn carry(mut self, left_out: &Carried) -> Self {
+        assert_eq!(
+            self.0.len(),
+            left_out.0.len(),
+            "a delta is carried into one of the same factor"
+        );
+        for (value, left_out) in self.0.iter_mut().zip(&left_out.0) {
+            *value += left_out;
+        }
+        self
     }
 
     /// Clamps every coordinate to `[−c, c]`.
@@ -228,6 +258,12 @@ impl Drop for Delta {
     }
 }
 
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
 impl Drop for Clipped {
     fn drop(&mut self) {
         self.values.zeroize();
@@ -261,7 +297,7 @@ macro_rules! silent {
         }
     )*};
 }
-silent!(Delta, Clipped, Encoded, Noised, Masked, NetMask);
+silent!(Delta, Carried, Clipped, Encoded, Noised, Masked, NetMask);
 
 #[cfg(test)]
 mod tests {
@@ -307,6 +343,16 @@ mod tests {
             .clip(&scale());
         assert_eq!(clipped.changed(), 2);
         assert_eq!(clipped.values, [0.5, -1.0, 1.0, 1.0]);
+    }
+
+    /// The clamp holds for what is submitted, not for each part: added behind it, this would give 1.5.
+    #[test]
+    fn a_carried_delta_is_added_before_the_clamp() {
+        let delta = |values: &[f32]| Delta::new(values.to_vec()).expect("good");
+        let left_out = delta(&[0.75, 0.25, -3.0]).keep();
+        let clipped = delta(&[0.75, 0.25, 2.5]).carry(&left_out).clip(&scale());
+        assert_eq!(clipped.values, [1.0, 0.5, -0.5]);
+        assert_eq!(clipped.changed(), 1);
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub use self::certificate::{Certificate, CertificateError};
 use self::context::{Address, Ctx, Validators, Value};
 pub use self::door::{ConsensusTimers, Effect, Evidence, Feed, StartError, Voter};
 pub use self::receive::slot_of;
+pub(crate) use self::replay::logged;
 use self::shell::Shell;
 pub use self::wire::{LIVENESS_MAX, PROPOSAL_MAX, Step, VOTE_MAX};
 use crate::envelope::Envelope;

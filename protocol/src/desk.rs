@@ -4,19 +4,25 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bincode::Encode;
 use conclave_crypto::fixed::Scale;
+use conclave_crypto::ladder::Carried;
 use conclave_crypto::sign::{IdentityKey, PublicKey};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 
 use crate::charter::{Charter, Timers};
 use crate::envelope::{Envelope, Kind};
+use crate::evidence::Evidence;
 use crate::layout::Layout;
+use crate::memory::{self, Memory};
 use crate::message;
-use crate::names::{MemberId, SessId};
+use crate::names::{Factor, Height, MemberId, Round, SessId};
 use crate::output::{Output, Report, Table, Topic, Write};
 use crate::refusal::Refusals;
 use crate::setup::Setup;
 use crate::time::Time;
+
+/// R63. Rounds after which a delta that was left out is forgotten.
+pub(crate) const CARRY_ROUNDS: u32 = 2;
 
 /// The common ground of all phases.
 pub(crate) struct Desk {
@@ -40,6 +46,12 @@ pub(crate) struct Desk {
     pub(crate) working: BTreeMap<MemberId, Time>,
     pub(crate) refused: Refusals,
     pub(crate) warnings: u64,
+    /// R64. The first contradiction that was seen of each member.
+    pub(crate) evidence: BTreeMap<MemberId, Evidence>,
+    /// R63. By factor: the delta that was left out, and its round.
+    pub(crate) carried: BTreeMap<Factor, (Round, Carried)>,
+    /// R60. What we may say after a start.
+    pub(crate) memory: Memory,
     alarm: Option<Time>,
 }
 
@@ -62,6 +74,9 @@ impl Desk {
             working: BTreeMap::new(),
             refused: Refusals::default(),
             warnings: 0,
+            evidence: BTreeMap::new(),
+            carried: BTreeMap::new(),
+            memory: Memory::new(setup.intact),
             alarm: None,
         }
     }
@@ -126,7 +141,9 @@ impl Desk {
             | Kind::Heartbeat
             | Kind::Join
             | Kind::Want
-            | Kind::Decided => Topic::Control,
+            | Kind::Decided
+            | Kind::Leave
+            | Kind::Recall => Topic::Control,
         };
         self.tray.push_back(Output::Publish { topic, bytes });
     }
@@ -145,6 +162,55 @@ impl Desk {
     pub(crate) fn warn(&mut self, reason: String) {
         self.warnings = self.warnings.saturating_add(1);
         self.report(Report::Warning { reason });
+    }
+
+    /// R63. What was left out of an earlier round of this factor, if that is not too long ago: it is used once.
+    pub(crate) fn take_carried(
+        &mut self,
+        factor: Factor,
+        round: Round,
+    ) -> Option<(Round, Carried)> {
+        let carried = self.carried.remove(&factor)?;
+        let age = round.0.saturating_sub(carried.0.0);
+        (age <= CARRY_ROUNDS).then_some(carried)
+    }
+
+    /// R64. Remembers a contradiction, and counts the refusal.
+    pub(crate) fn accuse(&mut self, one: &Envelope, other: &Envelope) {
+        let Some(evidence) = Evidence::of(one, other) else {
+            return;
+        };
+        let who = evidence.against();
+        if self.me != Some(who) && !self.evidence.contains_key(&who) {
+            self.evidence.insert(who, evidence);
+            self.warn(format!(
+                "member {} signed two messages where there is room for one: it is named to the others and \
+                 shares no more",
+                who.0
+            ));
+        }
+    }
+
+    /// R61. Something that we signed in this height's session is not known here: nothing more is said up to two
+    /// heights later.
+    pub(crate) fn forgotten(&mut self, height: Height) {
+        if !self.memory.silence(height) {
+            return;
+        }
+        let Some(until) = self.memory.silent() else {
+            return;
+        };
+        self.store(
+            Table::Facts,
+            memory::FACT.to_vec(),
+            until.0.to_be_bytes().to_vec(),
+        );
+        self.warn(format!(
+            "others hold messages of ours of height {} that are not stored here: was this folder put back from a copy? \
+             Nothing is said before height {}, so that nothing is said twice",
+            height.0,
+            until.0.saturating_add(1)
+        ));
     }
 
     /// When a member last said that it still works, or since when it could have said so.

@@ -41,6 +41,10 @@ pub enum Kind {
     Want,
     /// A decided record with its certificate.
     Decided,
+    /// A member's wish to leave in order.
+    Leave,
+    /// The newest of what the receiver signed itself, for one that may have forgotten it.
+    Recall,
 }
 
 /// A message with its sender and signature.
@@ -63,6 +67,22 @@ pub struct Envelope {
 impl Envelope {
     /// The bytes that are signed.
     pub fn preimage(kind: Kind, sess: SessId, sender: MemberId, seq: u64, body: &[u8]) -> Vec<u8> {
+        Self::preimage_of(kind, sess, sender, seq, &Self::hash(body))
+    }
+
+    /// What of a body is signed: its SHA-512. A signature can be checked without the body.
+    pub fn hash(body: &[u8]) -> [u8; 64] {
+        Sha512::digest(body).into()
+    }
+
+    /// The bytes that are signed, from the hash of the body.
+    pub fn preimage_of(
+        kind: Kind,
+        sess: SessId,
+        sender: MemberId,
+        seq: u64,
+        hash: &[u8; 64],
+    ) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(160);
         bytes.extend_from_slice(b"conclave/v1/sig/");
         bytes.extend_from_slice(kind.name().as_bytes());
@@ -70,7 +90,7 @@ impl Envelope {
         bytes.extend_from_slice(sess.0.as_bytes());
         bytes.extend_from_slice(&sender.0.to_le_bytes());
         bytes.extend_from_slice(&seq.to_le_bytes());
-        bytes.extend_from_slice(&Sha512::digest(body));
+        bytes.extend_from_slice(hash);
         bytes
     }
 
@@ -121,6 +141,8 @@ impl Kind {
             Self::Join => "join",
             Self::Want => "want",
             Self::Decided => "decided",
+            Self::Leave => "leave",
+            Self::Recall => "recall",
         }
     }
 }

@@ -60,6 +60,8 @@ pub enum Input {
         /// The name under which it was asked for.
         name: Digest,
     },
+    /// The operator wants to leave in order: answered by `Report::Left`. R66
+    Leave,
     /// The deadline of `Member::deadline` has passed.
     Wake,
 }

@@ -1,8 +1,11 @@
 //! The chain of records: what follows from it, what may be appended, and the check of a whole one.
 
 mod check;
+mod standing;
+#[cfg(all(test, feature = "sim"))]
+mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::PublicKey;
@@ -13,8 +16,10 @@ use crate::membership::Person;
 use crate::message::Decided;
 use crate::names::{Height, MemberId, Round, SessId, SumId};
 use crate::params;
-use crate::record::{Entry, Previous, Sharer};
+use crate::record::{Entry, Previous, Record, Sharer};
 use crate::roster::Roster;
+
+use self::standing::Standing;
 
 /// What a chain must know of the model to recompute its masking contexts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +43,8 @@ pub struct Ledger {
     pub(crate) uses: BTreeMap<[u8; 16], u32>,
     /// The largest W so far.
     pub(crate) largest: usize,
-    /// Whose dealing was proved false.
-    culprits: BTreeSet<MemberId>,
+    /// What is held against members.
+    standing: Standing,
     /// Every session's height.
     sessions: BTreeMap<SessId, Height>,
     /// The last certified adapter; `None` while it is the initial one and that is unknown.
@@ -107,7 +112,7 @@ impl Ledger {
             entries: Vec::new(),
             people,
             uses: BTreeMap::new(),
-            culprits: BTreeSet::new(),
+            standing: Standing::default(),
             sessions: BTreeMap::new(),
         };
         ledger.note_session(Height(1));
@@ -143,11 +148,9 @@ impl Ledger {
     pub fn append(&mut self, entry: Entry) -> Result<(), Broken> {
         self.check(&entry.record)?;
         self.admit(&entry.record);
-        let record = &entry.record;
-        match &record.previous {
-            Previous::Opened(adapter) => self.certified = Some(*adapter),
-            Previous::Spent { culprits, .. } => self.culprits.extend(culprits.iter().copied()),
-            Previous::None => {}
+        self.standing.note(&entry.record);
+        if let Previous::Opened(adapter) = &entry.record.previous {
+            self.certified = Some(*adapter);
         }
         self.entries.push(entry);
         self.note_session(Height(self.head().0.saturating_add(2)));
@@ -329,9 +332,31 @@ impl Ledger {
             .map(|entry| &entry.record.previous)
     }
 
-    /// Whether this member's dealing was proved false.
-    pub fn is_culprit(&self, member: MemberId) -> bool {
-        self.culprits.contains(&member)
+    /// R65. Whether the sums were out of range too often: the job ends with the last certified adapter.
+    pub fn halted(&self) -> bool {
+        self.standing.halted()
+    }
+
+    /// Whether no record follows any more.
+    pub fn over(&self) -> bool {
+        self.finished() || self.halted()
+    }
+
+    /// Whether this member's dealing was proved false, or it contradicted itself under its own signature.
+    pub fn is_proved(&self, member: MemberId) -> bool {
+        self.standing.proved(member)
+    }
+
+    /// Whether this member contradicted itself under its own signature. R64
+    pub fn is_convicted(&self, member: MemberId) -> bool {
+        self.standing.convicted(member)
+    }
+
+    /// R62, R64. Whether this member may not share in the height after this record, by the chain and the record itself.
+    pub(crate) fn excluded(&self, member: MemberId, record: &Record) -> bool {
+        let mut standing = self.standing.clone();
+        standing.note(record);
+        standing.excluded(member, Height(record.height.0.saturating_add(1)))
     }
 
     /// Numbers and names of the chain.

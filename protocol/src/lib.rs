@@ -26,6 +26,7 @@
 )]
 
 pub mod charter;
+pub mod claim;
 #[allow(
     clippy::wildcard_enum_match_arm,
     clippy::arithmetic_side_effects,
@@ -34,6 +35,7 @@ pub mod charter;
 pub mod decide;
 mod desk;
 pub mod envelope;
+pub mod evidence;
 pub mod input;
 mod journal;
 pub mod layout;
@@ -41,6 +43,7 @@ pub mod ledger;
 pub mod limits;
 pub mod member;
 pub mod membership;
+mod memory;
 pub mod message;
 pub mod names;
 pub mod nearest;

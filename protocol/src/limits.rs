@@ -35,6 +35,15 @@ pub const ANSWER_RECORDS: u64 = 32;
 /// Joins remembered until a record admits them.
 pub const JOINS: usize = 64;
 
+/// Bytes of the two statements of one piece of evidence; longer contradictions are refused without a record of it.
+pub const EVIDENCE: usize = 64 * 1024;
+
+/// Members that one record may convict.
+pub const CONVICTS: usize = 8;
+
+/// Statements in one Recall.
+pub const CLAIMS: usize = 12;
+
 /// Bytes of a member's name.
 pub const NAME: usize = 64;
 
@@ -48,7 +57,8 @@ pub const fn body(kind: Kind) -> usize {
         Kind::Commit => INLINE + 256,
         Kind::Have => 8 + MEMBERS * 32,
         Kind::Proposal | Kind::Decided => 4 * 1024 * 1024,
-        Kind::Vote | Kind::Join => 1024,
+        Kind::Vote | Kind::Join | Kind::Leave => 1024,
+        Kind::Recall => 4096,
         Kind::Liveness | Kind::Want => 256 * 1024,
         Kind::Reveal => 64 + MEMBERS * 80,
         Kind::Heartbeat => 64,

@@ -6,6 +6,8 @@
 mod advance;
 mod chain;
 mod decision;
+mod leave;
+mod recall;
 mod receive;
 mod speak;
 mod sync;
@@ -33,6 +35,8 @@ use crate::session::open::Outcome;
 use crate::setup::{OpenError, Setup};
 use crate::time::{Span, Time};
 
+use self::leave::Leaving;
+
 /// One member of a federation.
 #[derive(Debug)]
 pub struct Member {
@@ -56,6 +60,8 @@ pub struct Member {
     /// Messages of sessions that are not known yet, with who handed them over.
     early: Vec<(PublicKey, Vec<u8>)>,
     joins: BTreeMap<PublicKey, Envelope>,
+    leaves: BTreeMap<MemberId, Envelope>,
+    leaving: Option<Leaving>,
     invite: Option<Invite>,
     name: String,
     /// The head that our newest Join names.
@@ -132,6 +138,8 @@ impl Member {
             pull_at: Time::default(),
             early: Vec::new(),
             joins: BTreeMap::new(),
+            leaves: BTreeMap::new(),
+            leaving: None,
             invite,
             name,
             joined: None,
@@ -140,7 +148,7 @@ impl Member {
             paces: Vec::new(),
             phase: None,
             waiting: None,
-            closed: ledger.finished().then_some(now),
+            closed: ledger.over().then_some(now),
             finished: false,
             ledger,
         };
@@ -188,6 +196,10 @@ impl Member {
                 for session in self.sessions.values_mut() {
                     session.pull_failed(&self.desk, name);
                 }
+                Verdict::Accepted
+            }
+            Input::Leave => {
+                self.want_to_leave();
                 Verdict::Accepted
             }
             Input::Wake => Verdict::Accepted,

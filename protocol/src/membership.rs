@@ -1,13 +1,17 @@
 //! Who belongs: admissions and removals follow from the chain by rules, nobody decides them. R43
 
+use std::collections::BTreeSet;
+
+use conclave_crypto::digest::Digest;
 use conclave_crypto::fraction::Fraction;
 use conclave_crypto::sign::PublicKey;
 
 use crate::charter::{Admission, Founder};
 use crate::envelope::{Envelope, Kind};
+use crate::evidence::Evidence;
 use crate::ledger::Ledger;
 use crate::limits;
-use crate::message::{self, Invite, Join};
+use crate::message::{self, Invite, Join, Leave};
 use crate::names::{Height, MemberId};
 use crate::params;
 use crate::record::Record;
@@ -39,7 +43,7 @@ impl Person {
 }
 
 impl Ledger {
-    /// R43. The members of the height after next: admissions first, then removals for absence.
+    /// R43. The members of the height after next: admissions first, then convicts, leavers and the absent go.
     pub fn members_after_next(&self, record: &Record) -> Result<Vec<MemberId>, String> {
         let roster = self
             .roster(Height(record.height.0.saturating_add(1)))
@@ -62,9 +66,9 @@ impl Ledger {
                 newcomer = newcomer.saturating_add(1);
             }
         }
-        let removed = self.removed(record, &members);
         let returning: Vec<_> = keys.iter().filter_map(|key| self.member(key)).collect();
-        members.retain(|id| !removed.contains(id) || returning.contains(id));
+        let removed = self.removed(record, &members, &returning)?;
+        members.retain(|id| !removed.contains(id));
         members.sort_unstable();
         if !keys.is_empty() && !self.bearable(record, &members) {
             return Err("too many newcomers at once".to_owned());
@@ -124,20 +128,12 @@ impl Ledger {
         if join.name.is_empty() || join.name.len() > limits::NAME {
             return Err("its name is empty or too long");
         }
-        if join.head_height.0.saturating_add(3) < height.0 || join.head_height >= height {
-            return Err("it names no recent head");
-        }
-        if self.record_digest(join.head_height) != Some(join.head) {
-            return Err("it names another chain");
-        }
-        if self.session_id(join.head_height) != Some(envelope.sess) {
-            return Err("it names another session");
-        }
+        self.recent(envelope, (join.head_height, join.head), height)?;
         let roster = self
             .roster(Height(height.0.saturating_add(1)))
             .ok_or("no members")?;
         let known = self.member(&join.key);
-        if known.is_some_and(|known| roster.contains(known) || self.is_culprit(known)) {
+        if known.is_some_and(|known| roster.contains(known) || self.is_proved(known)) {
             return Err("its key is a member already, or excluded");
         }
         self.invited(&join, known.is_some(), height)?;
@@ -147,7 +143,50 @@ impl Ledger {
         Ok(join)
     }
 
-    /// R44. The invitation, or an earlier membership that ended by absence alone.
+    /// R44, R66. What is signed for a record names a head of this chain, at most two heights old.
+    fn recent(
+        &self,
+        envelope: &Envelope,
+        (at, head): (Height, Digest),
+        height: Height,
+    ) -> Result<(), &'static str> {
+        if at.0.saturating_add(3) < height.0 || at >= height {
+            return Err("it names no recent head");
+        }
+        if self.record_digest(at) != Some(head) {
+            return Err("it names another chain");
+        }
+        if self.session_id(at) != Some(envelope.sess) {
+            return Err("it names another session");
+        }
+        Ok(())
+    }
+
+    /// R66. A Leave that a record at this height may release: of a member of the next height, in its own words.
+    pub fn may_leave(&self, envelope: &Envelope, height: Height) -> Result<(), &'static str> {
+        if envelope.kind != Kind::Leave || envelope.seq != 0 {
+            return Err("it is none");
+        }
+        let leave: Leave =
+            message::decode(&envelope.body).map_err(|_| "it is no canonical encoding")?;
+        self.recent(envelope, (leave.head_height, leave.head), height)?;
+        let roster = self
+            .roster(Height(height.0.saturating_add(1)))
+            .ok_or("no members")?;
+        let key = roster
+            .key(envelope.sender)
+            .ok_or("the sender is no member")?;
+        envelope
+            .verify(key)
+            .map_err(|_| "its signature does not verify")
+    }
+
+    /// R66. Whether the members can do without one more: more than three times the corrupt ones stay.
+    pub(crate) fn can_leave(&self, members: usize) -> bool {
+        members > self.floor()
+    }
+
+    /// R44. The invitation, or an earlier membership.
     fn invited(&self, join: &Join, returning: bool, height: Height) -> Result<(), &'static str> {
         let Some(invite) = &join.invite else {
             return if returning {
@@ -204,16 +243,55 @@ impl Ledger {
         ids.into_iter().map(|id| (id, count(id))).collect()
     }
 
-    /// R43. Who leaves for absence: the longest absent first, while more than 3·c members stay.
-    fn removed(&self, record: &Record, members: &[MemberId]) -> Vec<MemberId> {
+    /// R43. Who goes, while more than 3·c members stay: convicts first, then leavers, then the longest absent.
+    /// A Leave for which there is no room makes the record wrong; the others wait.
+    fn removed(
+        &self,
+        record: &Record,
+        members: &[MemberId],
+        returning: &[MemberId],
+    ) -> Result<BTreeSet<MemberId>, String> {
+        let floor = self.floor();
+        let spare = members.len().saturating_sub(floor);
+        let convicted = |id: &&MemberId| {
+            let now = record.evidence.iter();
+            self.is_convicted(**id) || now.map(Evidence::against).any(|convict| convict == **id)
+        };
+        let mut gone: BTreeSet<_> = members
+            .iter()
+            .filter(convicted)
+            .take(spare)
+            .copied()
+            .collect();
+        let mut last = None;
+        for envelope in &record.leaves {
+            self.may_leave(envelope, record.height)
+                .map_err(|what| format!("a Leave: {what}"))?;
+            if last >= Some(envelope.sender) {
+                return Err("its Leaves are not in order".to_owned());
+            }
+            last = Some(envelope.sender);
+            gone.insert(envelope.sender);
+        }
+        if gone.len() > spare && !record.leaves.is_empty() {
+            return Err(format!("a Leave would leave fewer than {floor} members"));
+        }
         let most = self.charter().aggregation.absent_rounds;
         let mut absent = self.absences(record);
-        absent.retain(|(_, count)| *count >= most);
+        absent.retain(|(id, count)| *count >= most && !returning.contains(id));
         absent.sort_by_key(|(id, count)| (core::cmp::Reverse(*count), *id));
+        for (id, _) in absent {
+            if gone.len() < spare {
+                gone.insert(id);
+            }
+        }
+        Ok(gone)
+    }
+
+    /// The fewest members that removals may leave: more than three times the corrupt ones. R43
+    pub(crate) fn floor(&self) -> usize {
         let corrupt = self.corrupt_total().max(1);
-        let floor = corrupt.saturating_mul(3).saturating_add(1);
-        let spare = members.len().saturating_sub(floor);
-        absent.into_iter().take(spare).map(|(id, _)| id).collect()
+        corrupt.saturating_mul(3).saturating_add(1)
     }
 
     /// `⌊γ · max |W| of the epoch⌋`

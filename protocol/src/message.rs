@@ -9,6 +9,7 @@ use conclave_crypto::dealing::Secret;
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::{IdentityKey, PublicKey, SignError, Signature};
 
+use crate::claim::Claim;
 use crate::decide::Certificate;
 use crate::envelope::Envelope;
 use crate::limits;
@@ -155,6 +156,34 @@ pub struct Join {
     pub head_height: Height,
 }
 
+/// A member's wish to leave: it stays until the last height whose members it is among.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Leave {
+    /// A ledger head that it knows.
+    pub head: Digest,
+    /// That head's height.
+    pub head_height: Height,
+}
+
+/// One of the newest statements that the receiver signed.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Recalled {
+    /// The height of its session.
+    pub height: Height,
+    /// The digest of the record two before: the session follows from it, known to the receiver or not.
+    pub before: Digest,
+    /// The statement.
+    pub claim: Claim,
+}
+
+/// The newest statements that the receiver signed, as far as the sender holds any: the answer to a Want that asks for
+/// them. R60
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Recall {
+    /// At most [`limits::CLAIMS`].
+    pub claims: Vec<Recalled>,
+}
+
 /// What the sender holds of the envelope's session: whoever gets it sends the rest.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Want {
@@ -164,6 +193,8 @@ pub struct Want {
     pub held: Vec<[u8; 8]>,
     /// One who is no member yet shows its invitation.
     pub invite: Option<Invite>,
+    /// Whether the sender asks for the newest that it said itself. R60
+    pub recall: bool,
 }
 
 /// A decided record with its certificate. It proves itself; whoever hands it over does not matter.
@@ -305,6 +336,9 @@ mod tests {
         total::<Want>(bytes);
         total::<Decided>(bytes);
         total::<Record>(bytes);
+        total::<Leave>(bytes);
+        total::<Recall>(bytes);
+        total::<crate::evidence::Evidence>(bytes);
     }
 
     fn samples() -> Vec<Vec<u8>> {
@@ -322,6 +356,7 @@ mod tests {
             head: Height(3),
             held: vec![[1; 8], [2; 8]],
             invite: Some(invite),
+            recall: true,
         };
         let commit = Commit {
             sid: SumId(head),
@@ -342,7 +377,16 @@ mod tests {
         };
         let body = encode(&join);
         let envelope = Envelope::sign(&key, Kind::Join, SessId(head), MemberId::NEWCOMER, 0, body);
+        let claim = Claim::of(&envelope);
+        let recall = Recall {
+            claims: vec![Recalled {
+                height: Height(3),
+                before: head,
+                claim,
+            }],
+        };
         vec![
+            encode(&recall),
             encode(&join),
             encode(&want),
             encode(&commit),
@@ -360,7 +404,7 @@ mod tests {
 
         #[test]
         fn changed_bytes_are_refused_or_have_one_encoding(
-            which in 0usize..5, at in any::<prop::sample::Index>(), flip in 1u8..=255, cut in any::<bool>(),
+            which in 0usize..6, at in any::<prop::sample::Index>(), flip in 1u8..=255, cut in any::<bool>(),
         ) {
             let mut bytes = samples()[which].clone();
             let at = at.index(bytes.len());

@@ -84,5 +84,7 @@ const fn number(kind: Kind) -> u8 {
         Kind::Join => 11,
         Kind::Want => 12,
         Kind::Decided => 13,
+        Kind::Leave => 14,
+        Kind::Recall => 15,
     }
 }

@@ -10,6 +10,7 @@ use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::PublicKey;
 
 use crate::names::{Factor, Height, Round};
+use crate::record::Cause;
 
 /// What the member asks of the driver.
 #[derive(Debug)]
@@ -165,6 +166,10 @@ pub enum Report {
         survivors: Option<Vec<PublicKey>>,
         /// The members of the height after next.
         members_after_next: Vec<PublicKey>,
+        /// Why the sum before was spent, if it was.
+        spent: Option<Cause>,
+        /// Members convicted by evidence.
+        convicted: Vec<PublicKey>,
     },
     /// The sum was opened and the new adapter stands.
     Opened {
@@ -187,6 +192,8 @@ pub enum Report {
         clipped: u64,
         /// Bytes of the masked vector.
         bytes: u64,
+        /// The round whose delta, left out then, is in this one. R63
+        carried: Option<Round>,
     },
     /// Why nothing moves: said once when it begins and again when it changes.
     Waiting {
@@ -204,6 +211,11 @@ pub enum Report {
         head: Digest,
         /// The certified adapter.
         adapter: Digest,
+    },
+    /// The member has left, or cannot leave in order. R66
+    Left {
+        /// Why it could not leave in order.
+        reason: Option<String>,
     },
     /// The member stops for a reason that an operator must see to.
     Halted {

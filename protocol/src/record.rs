@@ -5,6 +5,7 @@ use conclave_crypto::digest::Digest;
 
 use crate::decide::Certificate;
 use crate::envelope::Envelope;
+use crate::evidence::Evidence;
 use crate::message::{self, Malformed};
 use crate::names::{Height, MemberId, SumId};
 
@@ -23,11 +24,13 @@ pub struct Record {
     pub sharers_next: Vec<Sharer>,
     /// The Joins that this record admits, ascending by key.
     pub joins: Vec<Envelope>,
+    /// The Leaves that this record releases, ascending by sender.
+    pub leaves: Vec<Envelope>,
     /// The members of the height after next, ascending.
     pub members_after_next: Vec<MemberId>,
     /// What became of the height before.
     pub previous: Previous,
-    /// Signed contradictions. Reserved: must be empty.
+    /// Signed contradictions, ascending by member: whoever is convicted never shares again.
     pub evidence: Vec<Evidence>,
 }
 
@@ -62,20 +65,24 @@ pub enum Previous {
     Opened(Digest),
     /// It could not be opened: everyone returns to the last certified adapter.
     Spent {
-        /// Whose dealing is proved false.
+        /// Why.
+        cause: Cause,
+        /// Whose dealing is proved false, ascending.
         culprits: Vec<MemberId>,
-        /// Holders that withheld. Reserved: must be empty.
+        /// Holders that withheld shares which they had acknowledged, ascending.
         silent: Vec<MemberId>,
     },
 }
 
-/// Two envelopes of one sender for one slot.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Evidence {
-    /// The one.
-    pub first: Envelope,
-    /// The other.
-    pub second: Envelope,
+/// Why a sum was spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum Cause {
+    /// Dealings are proved false.
+    Dealing,
+    /// A coordinate that no inputs within the clamp can give.
+    Range,
+    /// Too few shares were revealed in time.
+    Withheld,
 }
 
 /// A record in the chain, with what proves it.

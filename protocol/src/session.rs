@@ -108,6 +108,13 @@ impl Session {
         // R8  Each envelope's signature is verified once, over the bytes received.
         envelope.verify(&key).map_err(|_| Refusal::Signature)?;
         desk.heard.insert(envelope.sender, desk.now);
+        // R61  What we say is stored before it is said: an own envelope from outside is one that was forgotten.
+        if desk.me == Some(envelope.sender) {
+            desk.forgotten(self.height);
+        }
+        if matches!(place, Place::Clash | Place::Cited) || envelope.kind == Kind::Reveal {
+            self.accuse(desk, slot, envelope);
+        }
         match place {
             Place::Clash => return Err(Refusal::Equivocation),
             Place::Cited => self.forget(slot),
@@ -120,6 +127,14 @@ impl Session {
         }
         self.keep(envelope, digest, Arc::new(bytes))?;
         Ok(true)
+    }
+
+    /// R64. What the slot holds may contradict what came for it now.
+    fn accuse(&self, desk: &mut Desk, slot: Slot, envelope: &Envelope) {
+        let held = self.post.held(slot).map(|held| Arc::clone(&held.bytes));
+        if let Some(Ok(held)) = held.map(|bytes| Envelope::from_bytes(&bytes)) {
+            desk.accuse(&held, envelope);
+        }
     }
 
     /// R5. Stores an own envelope, takes it like everybody else's, then says it.
@@ -179,6 +194,11 @@ impl Session {
         desk.me.filter(|me| self.roster.contains(*me))
     }
 
+    /// R60, R61. Our id, if we are a member of this height and may say something new in its session.
+    pub(crate) fn speaker(&self, desk: &Desk) -> Option<MemberId> {
+        self.me(desk).filter(|_| desk.memory.may_speak(self.height))
+    }
+
     /// The durable rows of this session: own envelopes, those of others, vectors.
     pub(crate) fn rows(&self, me: Option<MemberId>) -> Vec<(Table, Vec<u8>)> {
         let row = |slot: &Slot| {
@@ -235,7 +255,9 @@ impl Session {
             | Kind::Heartbeat
             | Kind::Join
             | Kind::Want
-            | Kind::Decided => false,
+            | Kind::Decided
+            | Kind::Leave
+            | Kind::Recall => false,
         }
     }
 
@@ -290,7 +312,9 @@ impl Session {
             | Kind::Heartbeat
             | Kind::Join
             | Kind::Want
-            | Kind::Decided => Err(Refusal::Rule),
+            | Kind::Decided
+            | Kind::Leave
+            | Kind::Recall => Err(Refusal::Rule),
         }
     }
 
@@ -308,7 +332,9 @@ impl Session {
             | Kind::Heartbeat
             | Kind::Join
             | Kind::Want
-            | Kind::Decided => {}
+            | Kind::Decided
+            | Kind::Leave
+            | Kind::Recall => {}
         }
     }
 }
@@ -337,7 +363,9 @@ fn slot_of(envelope: &Envelope) -> Result<Slot, Refusal> {
         | Kind::Heartbeat
         | Kind::Join
         | Kind::Want
-        | Kind::Decided => {
+        | Kind::Decided
+        | Kind::Leave
+        | Kind::Recall => {
             if envelope.seq == 0 {
                 Ok(slot)
             } else {

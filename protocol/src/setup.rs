@@ -23,6 +23,9 @@ pub struct Setup {
     pub initial: Vec<f32>,
     /// For one who is no founder: the invitation of the ticket.
     pub invite: Option<Invite>,
+    /// Whether journal, outbox and consensus log are known to be whole. If not, the member asks more of the others what
+    /// it said before it says anything new (R60).
+    pub intact: bool,
 }
 
 /// Why a member cannot open.

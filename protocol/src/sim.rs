@@ -20,6 +20,7 @@ pub mod faults;
 mod network;
 mod perform;
 mod place;
+mod report;
 mod terms;
 mod view;
 pub mod watch;

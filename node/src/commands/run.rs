@@ -104,6 +104,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             layout: facts.layout,
             initial: facts.initial,
             invite: None,
+            intact: true,
         };
         let member = Member::open(setup, store.load()?, clock.now(), rand::random())?;
         let told = Told::open(&args.dir).context("metrics.jsonl cannot be opened")?;

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use conclave_crypto::sign::PublicKey;
 use conclave_protocol::names::{Height, Round};
 use conclave_protocol::output::{Phase, Report};
+use conclave_protocol::record::Cause;
 use conclave_protocol::status::{Outcome, Past, Status};
 use serde_json::{Value, json};
 
@@ -218,6 +219,14 @@ fn past(past: &Past) -> Value {
     })
 }
 
+const fn cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Dealing => "dealing",
+        Cause::Range => "range",
+        Cause::Withheld => "withheld",
+    }
+}
+
 const fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Advertise => "advertise",
@@ -247,6 +256,8 @@ fn line(report: &Report) -> Value {
             sharers,
             survivors,
             members_after_next,
+            spent,
+            convicted,
         } => json!({
             "event": "decided",
             "height": height.0,
@@ -255,6 +266,8 @@ fn line(report: &Report) -> Value {
             "sharers": keys(sharers),
             "survivors": survivors.as_deref().map(keys),
             "members_after_next": keys(members_after_next),
+            "spent": spent.map(cause),
+            "convicted": keys(convicted),
         }),
         Report::Opened {
             height,
@@ -273,18 +286,21 @@ fn line(report: &Report) -> Value {
             coordinates,
             clipped,
             bytes,
+            carried,
         } => json!({
             "event": "submitted",
             "height": height.0,
             "coordinates": coordinates,
             "clipped": clipped,
             "bytes": bytes,
+            "carried": carried.map(|round| round.0),
         }),
         Report::Waiting { reason } => json!({"event": "waiting", "reason": reason}),
         Report::Warning { reason } => json!({"event": "warning", "reason": reason}),
         Report::Finished { head, adapter } => {
             json!({"event": "finished", "head": head.to_string(), "adapter": adapter.to_string()})
         }
+        Report::Left { reason } => json!({"event": "left_federation", "reason": reason}),
         Report::Halted { reason } => json!({"event": "halted", "reason": reason}),
     }
 }

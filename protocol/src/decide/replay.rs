@@ -7,7 +7,17 @@ use conclave_crypto::sign::IdentityKey;
 use super::context::Ctx;
 use super::wire::Entry;
 use super::{Decider, Effect, StartError, record_digest, shell};
+use crate::claim::Claim;
+use crate::names::Height;
 use crate::time::Time;
+
+/// Whether a log of this height holds what a claim says was signed.
+pub(crate) fn logged(wal: &[Vec<u8>], height: Height, claim: &Claim) -> bool {
+    wal.iter().any(|bytes| match Entry::parse(height, bytes) {
+        Some((Entry::Said(envelope), _)) => claim.is(&envelope),
+        Some(_) | None => false,
+    })
+}
 
 impl Decider {
     /// Starts round 0, or, with the entries of an earlier run's log in their order, takes up where that run stood.

@@ -1,9 +1,13 @@
 //! What a record must be to follow the chain: everything that the chain alone decides.
 
+use std::collections::BTreeSet;
+
+use crate::evidence::Evidence;
 use crate::ledger::{Broken, Ledger};
+use crate::limits;
 use crate::names::{Height, MemberId};
 use crate::params;
-use crate::record::{Previous, Record, Sharer, Survivors};
+use crate::record::{Cause, Previous, Record, Sharer, Survivors};
 
 impl Ledger {
     /// R40. Everything of a record that the chain alone decides.
@@ -16,6 +20,7 @@ impl Ledger {
             }
         };
         must(!self.finished(), "the closing record was decided before it")?;
+        must(!self.halted(), "the job was halted before it")?;
         must(
             record.height == self.next() && record.epoch == 0,
             "it names another height",
@@ -24,15 +29,12 @@ impl Ledger {
             record.before == self.head_digest(),
             "it does not follow the head",
         )?;
-        must(
-            record.evidence.is_empty(),
-            "evidence is not part of this version",
-        )?;
+        self.check_evidence(record)?;
         self.check_previous(record)?;
         if let Some(survivors) = &record.survivors {
             self.check_survivors(record, survivors)?;
         }
-        self.check_sharers(&record.sharers_next)?;
+        self.check_sharers(record)?;
         let members = self
             .members_after_next(record)
             .map_err(|what| self.broken(&what))?;
@@ -51,17 +53,54 @@ impl Ledger {
         let (fits, what) = match &record.previous {
             Previous::None => (!called, "it is silent on the sum before"),
             Previous::Opened(_) => (called, "it certifies a sum that nobody called for"),
-            Previous::Spent { culprits, silent } => {
-                let dealt = self.sharer_ids(self.head());
+            Previous::Spent {
+                cause,
+                culprits,
+                silent,
+            } => {
+                let dealt = self.sharers(self.head());
+                let dealers: BTreeSet<_> = dealt.iter().map(|sharer| sharer.member).collect();
+                let holders: BTreeSet<_> = dealt.iter().flat_map(|sharer| &sharer.ackers).collect();
+                // R62  Only who acknowledged shares can withhold them.
+                let caused = match cause {
+                    Cause::Dealing => !culprits.is_empty() && silent.is_empty(),
+                    Cause::Range => culprits.is_empty() && silent.is_empty(),
+                    Cause::Withheld => culprits.is_empty(),
+                };
                 let fits = called
                     && record.survivors.is_none()
-                    && silent.is_empty()
+                    && caused
                     && ascending(culprits)
-                    && culprits.iter().all(|culprit| dealt.contains(culprit));
+                    && ascending(silent)
+                    && culprits.iter().all(|culprit| dealers.contains(culprit))
+                    && silent.iter().all(|member| holders.contains(member));
                 (fits, "it spends what cannot be spent")
             }
         };
         if fits { Ok(()) } else { Err(self.broken(what)) }
+    }
+
+    /// R64. Evidence proves itself under the keys of the chain and convicts each member once; convicts do not survive.
+    fn check_evidence(&self, record: &Record) -> Result<(), Broken> {
+        let against: Vec<_> = record.evidence.iter().map(Evidence::against).collect();
+        if !ascending(&against) || against.len() > limits::CONVICTS {
+            return Err(self.broken("its evidence is not in order, or too much"));
+        }
+        let survivors = record.survivor_ids();
+        if against.iter().any(|convict| survivors.contains(convict)) {
+            return Err(self.broken("it counts a member on which it has evidence"));
+        }
+        let sound = |evidence: &Evidence| {
+            let person = self.person(evidence.against());
+            let known = self.session_height(&evidence.sess()).is_some();
+            let new = !self.is_convicted(evidence.against());
+            known && new && person.is_some_and(|person| evidence.proves(&person.key))
+        };
+        if record.evidence.iter().all(sound) {
+            Ok(())
+        } else {
+            Err(self.broken("its evidence proves nothing"))
+        }
     }
 
     /// R20, R2. Survivors are sharers, enough of them, under the masking context of the chain.
@@ -89,14 +128,15 @@ impl Ledger {
     }
 
     /// R12. Sharers are members that at least t members acknowledged; too few are none; none after the last round.
-    fn check_sharers(&self, sharers: &[Sharer]) -> Result<(), Broken> {
+    fn check_sharers(&self, record: &Record) -> Result<(), Broken> {
+        let sharers = record.sharers_next.as_slice();
         let Some(roster) = self.roster(Height(self.next().0.saturating_add(1))) else {
             return Err(self.broken("its next height has no members"));
         };
         let ids: Vec<_> = sharers.iter().map(|sharer| sharer.member).collect();
         let sound = |sharer: &Sharer| {
             roster.contains(sharer.member)
-                && !self.culprits.contains(&sharer.member)
+                && !self.excluded(sharer.member, record)
                 && ascending(&sharer.ackers)
                 && sharer.ackers.iter().all(|acker| roster.contains(*acker))
                 && sharer.ackers.contains(&sharer.member)

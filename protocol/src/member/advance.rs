@@ -27,6 +27,7 @@ impl Member {
         for _ in 0..PASSES {
             self.desk.reset_alarm();
             let (said, head) = (self.desk.tray.len(), self.ledger.head());
+            self.remember();
             self.meet();
             self.set_up();
             self.open_sum();

@@ -6,6 +6,7 @@ use conclave_crypto::digest::Digest;
 
 use crate::charter::Charter;
 use crate::decide::Certificate;
+use crate::evidence::Evidence;
 use crate::ledger::{Ledger, Start};
 use crate::member::Member;
 use crate::message::{self, Decided};
@@ -77,6 +78,7 @@ impl Member {
         let prefix = outbox::height_key(next);
         let rows = outbox::under(stored, Table::Wal, &prefix);
         self.wal = rows.map(|(_, entry)| entry.to_vec()).collect();
+        self.desk.memory.restore(stored);
         self.begin_decision();
     }
 
@@ -102,8 +104,7 @@ impl Member {
     /// Opens the session of a height, unless the job is over or it is open.
     pub(super) fn open_session(&mut self, height: Height) {
         let over = height > self.ledger.next() && self.ledger.closing(self.ledger.next());
-        let wanted =
-            height.0 > 0 && !over && !self.ledger.finished() || height <= self.ledger.head();
+        let wanted = height.0 > 0 && !over && !self.ledger.over() || height <= self.ledger.head();
         if !wanted || height.0 == 0 || self.sessions.contains_key(&height) {
             return;
         }
@@ -168,7 +169,9 @@ impl Member {
         let next = self.ledger.next();
         self.joins
             .retain(|_, join| self.ledger.admissible(join, next).is_ok());
-        if self.ledger.finished() {
+        self.leaves
+            .retain(|_, leave| self.ledger.may_leave(leave, next).is_ok());
+        if self.ledger.over() {
             self.closed = Some(self.desk.now);
             self.pulse.heartbeat = self.desk.now;
         }
@@ -228,6 +231,9 @@ impl Member {
                 .push_back(Output::Order(Order::Cancel { height }));
         }
         session.settle(&self.desk, entry);
+        if let Some(certified) = self.ledger.certified() {
+            session.carry(&mut self.desk, &entry.record.survivor_ids(), certified);
+        }
     }
 
     /// R36. A session closes with the record after its own: secrets, shares, vectors and envelopes go.
@@ -277,6 +283,18 @@ impl Member {
                 .is_some()
                 .then(|| keys(entry.record.survivor_ids())),
             members_after_next: keys(entry.record.members_after_next.clone()),
+            spent: match entry.record.previous {
+                Previous::Spent { cause, .. } => Some(cause),
+                Previous::None | Previous::Opened(_) => None,
+            },
+            convicted: keys(
+                entry
+                    .record
+                    .evidence
+                    .iter()
+                    .map(Evidence::against)
+                    .collect(),
+            ),
         };
         self.desk.report(report);
     }

@@ -22,13 +22,15 @@ impl Member {
         let Some(session) = self.sessions.get(&height) else {
             return;
         };
-        if self.ledger.finished() || session.roster.is_empty() {
+        // R60  Not before it is known what was said before.
+        if self.ledger.over() || session.roster.is_empty() || !self.desk.memory.is_settled() {
             return;
         }
-        let decider = self.new_decider(session.me(&self.desk));
+        let speaker = session.speaker(&self.desk);
+        let decider = self.new_decider(speaker);
         let early: Vec<_> = session.post.talk().cloned().collect();
         self.decider = decider;
-        if !self.wal.is_empty() {
+        if speaker.is_some() && !self.wal.is_empty() {
             self.start_decision();
         }
         for bytes in early {
@@ -70,10 +72,13 @@ impl Member {
     }
 
     fn start_decision(&mut self) {
+        let session = self.sessions.get(&self.ledger.next());
+        let speaks = session.is_some_and(|session| session.speaker(&self.desk).is_some());
         let Some(decider) = &mut self.decider else {
             return;
         };
-        if let Err(error) = decider.start(self.desk.now, &self.wal, &self.desk.identity) {
+        let log = if speaks { self.wal.as_slice() } else { &[] };
+        if let Err(error) = decider.start(self.desk.now, log, &self.desk.identity) {
             // R25  What was signed before is unknown: follow this height without a vote.
             self.desk.warn(error.to_string());
             self.decider = self.new_decider(None);
@@ -213,9 +218,7 @@ impl Member {
             } => return self.decided(record, certificate),
             Effect::NeedValue { .. } | Effect::Judge { .. } => {}
             Effect::Evidence(evidence) => {
-                let who = evidence.first.sender;
-                self.desk
-                    .warn(format!("member {} signed two messages for one slot", who.0));
+                self.desk.accuse(&evidence.first, &evidence.second);
             }
             Effect::Fault(reason) => {
                 self.desk
@@ -243,6 +246,7 @@ impl Member {
             current: self.sessions.get(&height)?,
             next: self.sessions.get(&after).filter(|_| more),
             joins: self.joins.values().collect(),
+            leaves: self.leaves.values().collect(),
             patience: patience(&self.desk, &self.paces),
         };
         Some(look(&bench, &mut self.desk))

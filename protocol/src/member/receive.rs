@@ -5,7 +5,8 @@ use std::sync::Arc;
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::PublicKey;
 
-use crate::decide::Feed;
+use crate::claim::Claim;
+use crate::decide::{self, Feed};
 use crate::envelope::{Envelope, Kind};
 use crate::input::Verdict;
 use crate::limits;
@@ -32,6 +33,8 @@ impl Member {
             Kind::Want => self.receive_want(from, &envelope),
             Kind::Heartbeat => self.receive_heartbeat(from, &envelope),
             Kind::Join => self.receive_join(&envelope),
+            Kind::Leave => self.receive_leave(&envelope),
+            Kind::Recall => self.receive_recall(from, &envelope),
             Kind::KeyAd
             | Kind::Deal
             | Kind::Seal
@@ -80,7 +83,9 @@ impl Member {
             | Kind::Heartbeat
             | Kind::Join
             | Kind::Want
-            | Kind::Decided => session.receive(&mut self.desk, envelope, bytes),
+            | Kind::Decided
+            | Kind::Leave
+            | Kind::Recall => session.receive(&mut self.desk, envelope, bytes),
         }
     }
 
@@ -103,14 +108,21 @@ impl Member {
         if height < current || session.post.said(&digest) {
             return Ok(false);
         }
-        if height > current {
-            envelope.verify(&key).map_err(|_| Refusal::Signature)?;
-        } else if let Some(decider) = &mut self.decider {
-            match decider.handle(self.desk.now, Feed::Envelope(envelope), &self.desk.identity) {
-                Verdict::Accepted => {}
-                Verdict::Ignored => return Ok(false),
-                Verdict::Refused(refusal) => return Err(refusal),
+        match &mut self.decider {
+            Some(decider) if height == current => {
+                match decider.handle(self.desk.now, Feed::Envelope(envelope), &self.desk.identity) {
+                    Verdict::Accepted => {}
+                    Verdict::Ignored => return Ok(false),
+                    Verdict::Refused(refusal) => return Err(refusal),
+                }
             }
+            Some(_) | None => envelope.verify(&key).map_err(|_| Refusal::Signature)?,
+        }
+        // R61  What we sign is logged before it is said. (Liveness messages are not: they repeat others' votes.)
+        let own = self.desk.me == Some(envelope.sender) && envelope.kind != Kind::Liveness;
+        if own && !(height == current && decide::logged(&self.wal, height, &Claim::brief(envelope)))
+        {
+            self.desk.forgotten(height);
         }
         self.desk.heard.insert(envelope.sender, self.desk.now);
         session.post.keep(envelope.sender, digest, Arc::new(bytes));

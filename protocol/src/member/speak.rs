@@ -10,6 +10,7 @@ impl Member {
     /// Everything that repeats, and the end.
     pub(super) fn speak(&mut self) {
         self.join();
+        self.leave();
         self.heartbeat();
         self.sync();
         self.linger();
@@ -62,10 +63,20 @@ impl Member {
         }
         self.pulse.sync = self.desk.now + self.desk.timers().sync;
         self.desk.due(self.pulse.sync);
+        let peers: Vec<_> = self.desk.peers.iter().copied().collect();
+        if !self.desk.memory.is_settled() {
+            // R60  Whoever has not told yet what it holds of us.
+            for peer in peers {
+                let id = self.ledger.member(&peer);
+                if id.is_none_or(|id| !self.desk.memory.has_answered(id)) {
+                    self.ask(peer);
+                }
+            }
+            return;
+        }
         if self.is_resting() {
             return;
         }
-        let peers: Vec<_> = self.desk.peers.iter().copied().collect();
         let turn = self.pulse.turn.checked_rem(peers.len()).unwrap_or(0);
         self.pulse.turn = turn.saturating_add(1);
         if let Some(peer) = peers.get(turn).filter(|peer| **peer != self.desk.key) {
@@ -102,7 +113,8 @@ impl Member {
         let fresh = self.joined.is_some_and(|joined| {
             joined.0.saturating_add(1) >= head_height.0 && joined <= head_height
         });
-        if inside || !may || fresh || self.desk.peers.is_empty() || self.ledger.finished() {
+        let over = self.ledger.over() || self.leaving.is_some();
+        if inside || !may || fresh || over || self.desk.peers.is_empty() {
             return;
         }
         let Some(sess) = self.ledger.session_id(head_height) else {
@@ -130,6 +142,18 @@ impl Member {
         self.desk.publish(Kind::Join, envelope.to_bytes());
     }
 
+    /// R65. Why the job cannot go on, if the chain says so.
+    pub(super) fn halt_reason(&self) -> Option<String> {
+        let height = self.ledger.head().0;
+        self.ledger.halted().then(|| {
+            format!(
+                "two sums in a row were out of range (the second is spent by record {height}): some member trains with \
+                 values beyond the clamp, and which one cannot be seen under the masks. The last certified adapter \
+                 stands; agree on a new charter without the member that you suspect"
+            )
+        })
+    }
+
     /// R46. After the closing record a member stays until everybody near holds it, or T_linger is over.
     fn linger(&mut self) {
         let Some(closed) = self.closed else { return };
@@ -154,7 +178,10 @@ impl Member {
         if all || self.desk.due(closed + linger) {
             self.finished = true;
             let head = self.ledger.head_digest();
-            self.desk.report(Report::Finished { head, adapter });
+            self.desk.report(match self.halt_reason() {
+                Some(reason) => Report::Halted { reason },
+                None => Report::Finished { head, adapter },
+            });
         }
     }
 }

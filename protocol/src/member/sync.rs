@@ -23,6 +23,7 @@ impl Member {
         } else {
             self.invite.clone()
         };
+        let mut recall = !self.desk.memory.is_settled();
         for session in self.sessions.values() {
             let closed = session.height < self.ledger.next()
                 && (session.opening.called.is_none() || session.opening.result.is_some());
@@ -34,6 +35,7 @@ impl Member {
                 head: self.ledger.head(),
                 held,
                 invite: invite.clone(),
+                recall: core::mem::take(&mut recall),
             };
             self.pulse.beats = self.pulse.beats.saturating_add(1);
             let body = message::encode(&body);
@@ -99,6 +101,9 @@ impl Member {
         }
         if want.head > self.ledger.head() {
             self.catch_up(from);
+        }
+        if want.recall {
+            self.send_recall(from, envelope);
         }
         self.send_records(from, want.head);
         self.send_envelopes(from, sender, &envelope.sess, &want.held);

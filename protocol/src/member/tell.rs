@@ -52,7 +52,7 @@ impl Member {
         if opening.is_some_and(|session| session.opening.result.is_none()) {
             return (head, Phase::Reveal);
         }
-        if self.ledger.finished() {
+        if self.ledger.over() {
             return (head, Phase::Open);
         }
         if self.decider.as_ref().is_some_and(Decider::started) {
@@ -174,7 +174,7 @@ impl Member {
             warnings: self.desk.warnings,
             refused: self.desk.refused.clone(),
             finished: self.finished,
-            halted: None,
+            halted: self.halt_reason(),
         }
     }
 

@@ -45,7 +45,7 @@ pub(crate) struct MaskSecrets {
 impl Session {
     /// R10. A member of the height advertises fresh keys, stored before they are said.
     pub(crate) fn advertise(&mut self, desk: &mut Desk) {
-        if self.me(desk).is_none() || self.said(desk, Kind::KeyAd) {
+        if self.speaker(desk).is_none() || self.said(desk, Kind::KeyAd) {
             return;
         }
         if self.adverts.secrets.is_none() || self.adverts.opener.is_none() {

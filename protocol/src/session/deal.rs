@@ -58,7 +58,7 @@ pub(crate) struct Portion {
 impl Session {
     /// R11. Deals once all keys are in, or at a third of the set-up time; seals for late ones afterwards.
     pub(crate) fn deal(&mut self, desk: &mut Desk) {
-        let Some(me) = self.me(desk) else { return };
+        let Some(me) = self.speaker(desk) else { return };
         if self.adverts.secrets.is_none() || !self.said(desk, Kind::KeyAd) {
             return;
         }
@@ -213,7 +213,7 @@ impl Session {
 
     /// R12. Says what we can open: at once when that is everything dealt, else after a short gathering.
     pub(crate) fn acknowledge(&mut self, desk: &mut Desk) {
-        let Some(me) = self.me(desk) else { return };
+        let Some(me) = self.speaker(desk) else { return };
         let mut held = self.dealings.acks.get(&me).cloned().unwrap_or_default();
         let said = held.len();
         for (dealer, portion) in &self.dealings.shares {

@@ -4,11 +4,13 @@ use conclave_crypto::digest::Digest;
 
 use crate::desk::Desk;
 use crate::envelope::Envelope;
+use crate::evidence::Evidence;
 use crate::ledger::Ledger;
+use crate::limits;
 use crate::message::{self, Join};
 use crate::names::MemberId;
 use crate::params;
-use crate::record::{Previous, Record, Sharer, Survivors};
+use crate::record::{Cause, Previous, Record, Sharer, Survivors};
 use crate::session::Session;
 use crate::session::open::Outcome;
 use crate::time::Span;
@@ -24,6 +26,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) next: Option<&'a Session>,
     /// Joins that wait, by key.
     pub(crate) joins: Vec<&'a Envelope>,
+    /// Leaves that wait, by sender.
+    pub(crate) leaves: Vec<&'a Envelope>,
     /// T_submit, as it has adapted.
     pub(crate) patience: Span,
 }
@@ -86,20 +90,21 @@ impl Bench<'_> {
         let Some((before, called)) = called else {
             return Some(Previous::None);
         };
-        let spent = |culprits| {
+        let spent = |cause, culprits, silent| {
             Some(Previous::Spent {
+                cause,
                 culprits,
-                silent: Vec::new(),
+                silent,
             })
         };
         match &before.opening.result {
             Some(Outcome::Opened { digest, .. }) => Some(Previous::Opened(*digest)),
-            Some(Outcome::Guilty(culprits)) => spent(culprits.clone()),
-            Some(Outcome::OutOfRange) => spent(Vec::new()),
-            None => {
-                let over = desk.due(called.since + desk.timers().reveal);
-                if over { spent(Vec::new()) } else { None }
+            Some(Outcome::Guilty(culprits)) => spent(Cause::Dealing, culprits.clone(), Vec::new()),
+            Some(Outcome::OutOfRange) => spent(Cause::Range, Vec::new(), Vec::new()),
+            None if desk.due(called.since + desk.timers().reveal) => {
+                spent(Cause::Withheld, Vec::new(), before.silent())
             }
+            None => None,
         }
     }
 
@@ -122,25 +127,38 @@ impl Bench<'_> {
             height: self.current.height,
             before: self.ledger.head_digest(),
             survivors,
-            sharers_next: self.sharers(desk, &previous),
+            sharers_next: Vec::new(),
             joins: Vec::new(),
+            leaves: Vec::new(),
             members_after_next: Vec::new(),
             previous,
-            evidence: Vec::new(),
+            evidence: self.evidence(desk),
         };
+        let excluded = |id| self.ledger.excluded(id, &record);
+        let sharers = self.next.map(|next| next.sharers(desk, excluded));
+        record.sharers_next = sharers.unwrap_or_default();
+        self.release(&mut record);
         self.admit(&mut record);
         Some(record)
     }
 
-    fn sharers(&self, desk: &Desk, previous: &Previous) -> Vec<Sharer> {
-        let guilty = |id| match previous {
-            Previous::Spent { culprits, .. } => culprits.contains(&id),
-            Previous::None | Previous::Opened(_) => false,
-        };
-        let excluded = |id| self.ledger.is_culprit(id) || guilty(id);
-        self.next
-            .map(|next| next.sharers(desk, excluded))
-            .unwrap_or_default()
+    /// R64. The contradictions that we hold and the chain does not know.
+    fn evidence(&self, desk: &Desk) -> Vec<Evidence> {
+        let new = desk
+            .evidence
+            .values()
+            .filter(|evidence| !self.ledger.is_convicted(evidence.against()));
+        new.take(limits::CONVICTS).cloned().collect()
+    }
+
+    /// R66. Releases who wants to leave, as many as the others can do without.
+    fn release(&self, record: &mut Record) {
+        for leave in &self.leaves {
+            record.leaves.push((*leave).clone());
+            if self.ledger.members_after_next(record).is_err() {
+                record.leaves.pop();
+            }
+        }
     }
 
     /// R44. Admits whom the rules let in, as many as the quorum can bear.
@@ -166,7 +184,12 @@ impl Bench<'_> {
         let work = self.current.work.as_ref()?;
         let sid = work.terms.as_ref()?.sid;
         let held = |id: &MemberId| Some((*id, self.current.vector_of(*id)?.0.digest));
-        let held: Vec<_> = work.sharers.keys().filter_map(held).collect();
+        // R64  No sum with a member that contradicted itself.
+        let trusted = work
+            .sharers
+            .keys()
+            .filter(|id| !desk.evidence.contains_key(id));
+        let held: Vec<_> = trusted.filter_map(held).collect();
         let announced = |(_, commit): &(MemberId, Digest)| {
             let haves = self.current.submissions.haves.values();
             haves.filter(|haves| haves.contains(commit)).count() >= self.current.roster.quorum()
@@ -222,34 +245,46 @@ impl Bench<'_> {
         let result = self
             .before
             .and_then(|before| before.opening.result.as_ref());
-        match (&record.previous, result) {
-            (Previous::None, _) => Judgement::Valid,
-            (Previous::Opened(digest), Some(Outcome::Opened { digest: own, .. })) => {
-                valid(digest == own)
-            }
-            (Previous::Opened(_), Some(_)) => Judgement::Invalid,
-            (Previous::Opened(_), None) => Judgement::Open,
-            (Previous::Spent { culprits, .. }, Some(Outcome::Guilty(guilty))) => {
-                valid(culprits == guilty)
-            }
-            (Previous::Spent { culprits, .. }, Some(Outcome::OutOfRange)) => {
-                valid(culprits.is_empty())
-            }
-            (Previous::Spent { culprits, .. }, None) if culprits.is_empty() => {
-                let over = matches!(self.previous(desk), Some(Previous::Spent { .. }));
-                if over || polka {
-                    Judgement::Valid
-                } else {
-                    Judgement::Open
+        let Previous::Spent {
+            cause,
+            culprits,
+            silent,
+        } = &record.previous
+        else {
+            return match (&record.previous, result) {
+                (Previous::Opened(digest), Some(Outcome::Opened { digest: own, .. })) => {
+                    valid(digest == own)
                 }
-            }
-            (Previous::Spent { culprits, .. }, _) => {
-                if polka && culprits.is_empty() {
-                    Judgement::Valid
-                } else {
-                    Judgement::Open
-                }
-            }
+                (Previous::Opened(_), Some(_)) => Judgement::Invalid,
+                (Previous::Opened(_), None) => Judgement::Open,
+                (Previous::None | Previous::Spent { .. }, _) => Judgement::Valid,
+            };
+        };
+        match (cause, result) {
+            (Cause::Withheld, _) => self.judge_withheld(desk, silent, polka),
+            // What the others opened we may come to open.
+            (Cause::Dealing | Cause::Range, None) => Judgement::Open,
+            (Cause::Dealing, Some(Outcome::Guilty(guilty))) => valid(culprits == guilty),
+            (Cause::Range, Some(Outcome::OutOfRange)) => Judgement::Valid,
+            (Cause::Dealing | Cause::Range, Some(_)) => Judgement::Invalid,
+        }
+    }
+
+    /// R24, R62. Passing: T_reveal is over, we cannot open, and those who are said to have withheld did.
+    fn judge_withheld(&self, desk: &mut Desk, silent: &[MemberId], polka: bool) -> Judgement {
+        let ours = match self.previous(desk) {
+            Some(Previous::Spent {
+                cause: Cause::Withheld,
+                silent,
+                ..
+            }) => Some(silent),
+            Some(Previous::None | Previous::Opened(_) | Previous::Spent { .. }) | None => None,
+        };
+        let agreed = ours.is_some_and(|ours| silent.iter().all(|member| ours.contains(member)));
+        if agreed || polka {
+            Judgement::Valid
+        } else {
+            Judgement::Open
         }
     }
 
@@ -273,6 +308,14 @@ impl Bench<'_> {
         };
         if survivors.sid != terms.sid {
             return Judgement::Invalid;
+        }
+        // R64  A passing condition: we hold nothing against a survivor.
+        let accused = survivors
+            .commits
+            .iter()
+            .any(|(id, _)| desk.evidence.contains_key(id));
+        if accused && !polka {
+            return Judgement::Open;
         }
         let held = |(id, digest): &(MemberId, Digest)| {
             self.current

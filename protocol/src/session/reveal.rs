@@ -52,7 +52,7 @@ impl Session {
 
     /// R30, R31. Reveals what the record calls for, and adds shares that arrive later. Holders outside S do too.
     pub(crate) fn reveal(&mut self, desk: &mut Desk, journal: &mut Journal) {
-        let (Some(me), Some(called)) = (self.me(desk), &self.opening.called) else {
+        let (Some(me), Some(called)) = (self.speaker(desk), &self.opening.called) else {
             return;
         };
         // R31  Not without the chain: every recorded Commit is here and carries the record's masking context.
@@ -77,6 +77,27 @@ impl Session {
         let seq = self.next_seq(me, Kind::Reveal);
         let envelope = desk.sign(Kind::Reveal, self.sess, seq, &Reveal { record, shares });
         self.say(desk, &envelope);
+    }
+
+    /// R62. Who acknowledged dealings of this height's sharers and has not revealed all that the record calls for.
+    pub(crate) fn silent(&self) -> Vec<MemberId> {
+        let Some(work) = &self.work else {
+            return Vec::new();
+        };
+        let targets = self.targets();
+        let withholds = |holder: MemberId| {
+            let x = self.roster.x(holder);
+            targets.iter().any(|target| {
+                let sharer = work.sharers.get(&target.0);
+                let holds = sharer.is_some_and(|sharer| sharer.ackers.contains(&holder));
+                let pieces = self.opening.pieces.get(target);
+                let shown = x
+                    .zip(pieces)
+                    .is_some_and(|(x, pieces)| pieces.contains_key(&x));
+                holds && !shown
+            })
+        };
+        self.roster.ids().filter(|id| withholds(*id)).collect()
     }
 
     fn own_shares(&self) -> Vec<Revealed> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use conclave_crypto::dealing;
 use conclave_crypto::digest::Digest;
-use conclave_crypto::ladder::{Delta, NetMask, Noise};
+use conclave_crypto::ladder::{Carried, Delta, NetMask, Noise};
 use conclave_crypto::mask::{MaskSeed, Sign};
 use conclave_crypto::merkle;
 use conclave_crypto::sign::PublicKey;
@@ -34,6 +34,8 @@ pub(crate) struct Submissions {
     pulls: BTreeMap<Digest, Time>,
     /// Trained, but a sharer's keys are still missing.
     pending: Option<Delta>,
+    /// R63. A copy of the submitted delta, until the record says whether it counts.
+    kept: Option<Carried>,
     /// When the last Commit came in.
     pub(crate) last: Option<Time>,
 }
@@ -76,6 +78,14 @@ impl Session {
         let Some(weight) = self.adverts.known.get(&me).map(|advert| advert.body.weight) else {
             return;
         };
+        // R63  What an earlier round of the factor left out is added, before the clamp.
+        self.submissions.kept = Some(delta.keep());
+        let carried = desk.take_carried(work.factor, work.round);
+        let delta = match &carried {
+            Some((_, left_out)) => delta.carry(left_out),
+            None => delta,
+        };
+        let carried = carried.map(|(round, _)| round);
         let clipped = delta.clip(&desk.scale);
         let changed = clipped.changed();
         let masked = clipped
@@ -111,7 +121,28 @@ impl Session {
             coordinates,
             clipped: changed,
             bytes: length,
+            carried,
         });
+    }
+
+    /// R63. The height is decided: a delta that its record leaves out is kept for the factor's next round, if it was
+    /// trained from the adapter that is certified now.
+    pub(crate) fn carry(&mut self, desk: &mut Desk, survivors: &[MemberId], certified: Digest) {
+        let submissions = &mut self.submissions;
+        let pending = submissions.pending.take();
+        let kept = submissions.kept.take();
+        let kept = kept.or_else(|| pending.as_ref().map(Delta::keep));
+        let (Some(kept), Some(work)) = (kept, &self.work) else {
+            return;
+        };
+        let counts = desk.me.is_some_and(|me| survivors.contains(&me));
+        let sound = work
+            .terms
+            .as_ref()
+            .is_some_and(|terms| terms.digest == certified);
+        if !counts && sound {
+            desk.carried.insert(work.factor, (work.round, kept));
+        }
     }
 
     /// R15. The own mask and one with each other sharer: + for the lower id. `None` while a key is missing.

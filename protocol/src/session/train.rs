@@ -99,7 +99,7 @@ impl Session {
 
     /// R14. Whether we are a sharer under the recorded dealing, with unspent secrets.
     pub(crate) fn may_submit(&self, desk: &Desk) -> bool {
-        let Some(me) = self.me(desk) else {
+        let Some(me) = self.speaker(desk) else {
             return false;
         };
         let sharer = self.work.as_ref().and_then(|work| work.sharers.get(&me));

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use conclave_crypto::digest::Digest;
 
 use super::{Chance, Terms};
-use crate::names::{Factor, Height};
+use crate::names::{Factor, Height, Round};
 
 /// An order that is being worked at.
 #[derive(Debug, Clone)]
 pub(super) struct Training {
     pub(super) height: Height,
+    pub(super) round: Round,
     pub(super) factor: Factor,
     pub(super) local_steps: u32,
     pub(super) adapter: Arc<Vec<f32>>,

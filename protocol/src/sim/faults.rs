@@ -78,6 +78,8 @@ pub struct Faults {
     pub slow: Vec<(usize, u64)>,
     /// The deaths.
     pub crashes: Vec<Crash>,
+    /// Who leaves in order, and when.
+    pub leaves: Vec<(usize, Time)>,
     /// Two sides that cannot reach each other: who is on the one side, from when to when.
     pub splits: Vec<(Vec<usize>, Time, Time)>,
     /// When the network is sound again.
@@ -95,6 +97,7 @@ impl Default for Faults {
             failing_percent: 0,
             slow: Vec::new(),
             crashes: Vec::new(),
+            leaves: Vec::new(),
             splits: Vec::new(),
             heal: Time(0),
         }

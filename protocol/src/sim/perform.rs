@@ -5,14 +5,13 @@ use std::sync::Arc;
 use conclave_crypto::digest::Digest;
 
 use super::engine::Training;
-use super::watch::Decision;
 use super::world::{Event, World};
 use super::{Crash, Point, Strike};
 use crate::envelope::{Envelope, Kind};
 use crate::member::Member;
 use crate::message::{self, Commit};
 use crate::names::Height;
-use crate::output::{Order, Output, Phase, Report, Table};
+use crate::output::{Order, Output, Phase, Table};
 
 impl Strike {
     /// How many fitting outputs pass before it.
@@ -259,6 +258,7 @@ impl World {
         match order {
             Order::Train {
                 height,
+                round,
                 factor,
                 adapter,
                 digest,
@@ -269,6 +269,7 @@ impl World {
                 let attempt = found.attempts;
                 found.training = Some(Training {
                     height,
+                    round,
                     factor,
                     local_steps,
                     adapter,
@@ -304,58 +305,6 @@ impl World {
             }
         }
     }
-
-    fn report(&mut self, place: usize, report: Report) {
-        let (places, watch) = self.parts();
-        let Some(found) = places.get_mut(place) else {
-            return;
-        };
-        watch.trace(format!("{place} {report:?}").as_bytes());
-        match report {
-            Report::Phase { height, phase, .. } => {
-                found.phase = phase;
-                found.height = height;
-            }
-            Report::Dealt { height } => {
-                found.dealt = Some(height);
-                found.snapshot.clone_from(&found.disk);
-                watch.dealt.insert((height, place));
-            }
-            Report::Decided {
-                height,
-                head,
-                sharers,
-                survivors,
-                members_after_next,
-                ..
-            } => {
-                let decisions = watch.decisions.entry((height, place)).or_default();
-                decisions.insert(Decision {
-                    head,
-                    sharers,
-                    survivors,
-                    members_after_next,
-                });
-            }
-            Report::Opened {
-                height, rebuilt, ..
-            } => {
-                watch.rebuilt.insert((height, place), rebuilt);
-            }
-            Report::Submitted { height, .. } => {
-                found.submitted = Some(height);
-                watch.submitted.insert((height, place));
-            }
-            Report::Waiting { .. } => {}
-            Report::Warning { reason } => watch.warnings.push((place, reason)),
-            Report::Finished { head, adapter } => {
-                watch.finished.insert(place, (head, adapter));
-            }
-            Report::Halted { reason } => {
-                watch.halted.insert(place, reason);
-            }
-        }
-    }
 }
 
 /// The phase that an output belongs to by what it says, whatever the member reported last.
@@ -377,6 +326,8 @@ fn phase_of(output: &Output) -> Option<Phase> {
         Kind::Commit | Kind::Have => Some(Phase::Submit),
         Kind::Proposal | Kind::Vote | Kind::Liveness => Some(Phase::Decide),
         Kind::Reveal => Some(Phase::Reveal),
-        Kind::Heartbeat | Kind::Join | Kind::Want | Kind::Decided => None,
+        Kind::Heartbeat | Kind::Join | Kind::Want | Kind::Decided | Kind::Leave | Kind::Recall => {
+            None
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! One place of the world: a member with its disk and its engine, dead or alive.
 
+use std::collections::BTreeMap;
+
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::{IdentityKey, PublicKey};
 
@@ -7,7 +9,7 @@ use super::engine::Training;
 use super::{Chance, Terms, Watch};
 use crate::member::Member;
 use crate::message::Invite;
-use crate::names::{Height, MemberId};
+use crate::names::{Height, MemberId, Round};
 use crate::output::{Phase, Stored, Table, Write};
 use crate::setup::Setup;
 use crate::time::{Span, Time};
@@ -35,6 +37,8 @@ pub(super) struct Place {
     pub(super) opened: bool,
     /// The delta that was handed to the running member last.
     pub(super) handed: Option<(Height, super::watch::Trained)>,
+    /// The deltas that were handed to the running member, by round: with their heights.
+    pub(super) deltas: BTreeMap<Round, (Height, Vec<f32>)>,
     /// When it will be woken next.
     pub(super) awake: Option<Time>,
     /// Wakes in a row without time passing.
@@ -61,6 +65,7 @@ impl Place {
             submitted: None,
             opened: false,
             handed: None,
+            deltas: BTreeMap::new(),
             awake: None,
             spins: 0,
         }
@@ -83,6 +88,7 @@ impl Place {
         self.member = None;
         self.training = None;
         self.handed = None;
+        self.deltas.clear();
         self.opened = false;
         self.awake = None;
         self.dealt = None;
@@ -168,6 +174,7 @@ impl Place {
             layout: Terms::layout(),
             initial: Terms::initial(),
             invite,
+            intact: true,
         }
     }
 }

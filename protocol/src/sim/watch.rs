@@ -15,6 +15,7 @@ use crate::envelope::{Envelope, Kind};
 use crate::message::{self, Commit, Reveal, Seal};
 use crate::names::{Factor, Height, MemberId, SessId};
 use crate::output::Phase;
+use crate::record::Cause;
 
 /// A decided record as one member reported it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +28,10 @@ pub struct Decision {
     pub survivors: Option<Vec<PublicKey>>,
     /// The members of the height after next.
     pub members_after_next: Vec<PublicKey>,
+    /// Why the sum before was spent.
+    pub spent: Option<Cause>,
+    /// Who was convicted.
+    pub convicted: Vec<PublicKey>,
 }
 
 /// A delta that a member handed to its core, with what it was trained on.
@@ -40,6 +45,8 @@ pub struct Trained {
     pub adapter: Arc<Vec<f32>>,
     /// The delta's coordinates.
     pub delta: Vec<f32>,
+    /// An earlier delta that went into the vector beside it: of which height, and its coordinates.
+    pub carried: Option<(Height, Vec<f32>)>,
 }
 
 /// The share of one holder that was made public: session, dealer, which secret, the record, the holder.
@@ -90,6 +97,8 @@ pub struct Watch {
     pub dealt: BTreeSet<(Height, usize)>,
     /// Who finished, with which head and adapter.
     pub finished: BTreeMap<usize, (Digest, Digest)>,
+    /// Who left, and why not in order.
+    pub left: BTreeMap<usize, Option<String>>,
     /// Who halted and why.
     pub halted: BTreeMap<usize, String>,
     /// Warnings, in their order.

@@ -43,6 +43,8 @@ pub(super) enum Event {
     Meet(usize, usize),
     /// A split begins or ends.
     Split,
+    /// The operator of a place wants to leave.
+    Leave(usize),
 }
 
 /// Why a run did not come to its end.
@@ -100,6 +102,9 @@ impl World {
             };
             world.after(chance.within(late, late + 1000), Event::Open(place));
         }
+        for (place, at) in world.faults.leaves.clone() {
+            world.at(at, Event::Leave(place));
+        }
         for (_, from, to) in world.faults.splits.clone() {
             world.at(from, Event::Split);
             world.at(to, Event::Split);
@@ -127,7 +132,9 @@ impl World {
         self.run(limit, |world| {
             let gone = |place: usize| {
                 let crash = |crash: &Crash| crash.place == place && crash.back_after.is_none();
-                world.faults.crashes.iter().any(crash)
+                let left = world.watch.left.get(&place) == Some(&None);
+                let halted = world.watch.halted.contains_key(&place);
+                left || halted || world.faults.crashes.iter().any(crash)
             };
             (0..world.places.len())
                 .all(|place| gone(place) || world.watch.finished.contains_key(&place))
@@ -175,6 +182,7 @@ impl World {
             Event::Open(place) => self.open(place)?,
             Event::Meet(one, other) => self.meet(one, other)?,
             Event::Split => self.split()?,
+            Event::Leave(place) => self.feed(place, Input::Leave)?,
         }
         Ok(())
     }
@@ -286,8 +294,10 @@ impl World {
             factor: training.factor,
             from: training.digest,
             adapter: training.adapter,
-            delta: values,
+            delta: values.clone(),
+            carried: None,
         };
+        found.deltas.insert(training.round, (height, values));
         found.handed = Some((height, trained));
         self.feed(place, Input::Trained { height, delta })
     }

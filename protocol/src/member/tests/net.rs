@@ -165,6 +165,7 @@ impl Net {
             layout: layout(),
             initial: (0..LEN).map(|i| i as f32 / 8.0).collect(),
             invite: node.invite.clone(),
+            intact: true,
         };
         let seed = [node.starts * 16 + u8::try_from(index).unwrap(); 32];
         let member = Member::open(setup, node.stored.clone(), self.now, seed).unwrap();

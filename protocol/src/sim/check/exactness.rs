@@ -11,6 +11,8 @@
 
 use std::collections::BTreeMap;
 
+use conclave_crypto::sign::PublicKey;
+
 use super::Violation;
 use crate::names::Height;
 use crate::sim::watch::{Decision, Trained};
@@ -91,7 +93,14 @@ fn result(world: &World, height: Height, decision: &Decision) -> Result<Vec<f32>
         let weight = weight(Terms::examples(place), terms.weight_unit, terms.weight_max);
         total = total.saturating_add(weight);
         sum.resize(trained.delta.len(), 0);
-        for (sum, value) in sum.iter_mut().zip(&trained.delta) {
+        let mut delta = trained.delta.clone();
+        if let Some((left_out_of, left_out)) = &trained.carried {
+            fresh(world, *left_out_of, height, key).map_err(broken)?;
+            for (value, left_out) in delta.iter_mut().zip(left_out) {
+                *value += left_out;
+            }
+        }
+        for (sum, value) in sum.iter_mut().zip(&delta) {
             let quantised = (f64::from(*value) * steps as f64).round();
             let quantised = quantised.clamp(-bound, bound) as i64;
             *sum = sum.saturating_add(weight.saturating_mul(quantised));
@@ -109,6 +118,29 @@ fn result(world: &World, height: Height, decision: &Decision) -> Result<Vec<f32>
     let mut adapter = trained.adapter.to_vec();
     layout.scatter(trained.factor, &new, &mut adapter);
     Ok(adapter)
+}
+
+/// A carried delta was left out by the certificate of its own height, and not too many rounds ago.
+fn fresh(world: &World, from: Height, to: Height, key: &PublicKey) -> Result<(), String> {
+    let decided = |height: Height| {
+        let decisions = world.watch().decisions.iter();
+        let mut decisions = decisions.filter(|((at, _), _)| *at == height);
+        decisions.find_map(|(_, decisions)| decisions.first())
+    };
+    let earlier = decided(from).ok_or("what was carried belongs to no decided height")?;
+    let survivors = earlier.survivors.as_ref();
+    if survivors.is_some_and(|survivors| survivors.contains(key)) {
+        return Err(format!(
+            "the delta of height {} counted there and was submitted again",
+            from.0
+        ));
+    }
+    let between = (from.0..to.0).map(Height).filter_map(decided);
+    let rounds = between.filter(|decision| !decision.sharers.is_empty());
+    if rounds.count() > 2 {
+        return Err(format!("the delta of height {} is too old", from.0));
+    }
+    Ok(())
 }
 
 /// The largest power of two at most min(weight_max, max(1, examples / unit)).

@@ -1,0 +1,152 @@
+//! Amnesia: what others hold of us and we do not shows that this store is older than what we said. R60, R61
+
+use conclave_crypto::digest::Digest;
+use conclave_crypto::sign::PublicKey;
+
+use crate::claim::Claim;
+use crate::decide;
+use crate::envelope::{Envelope, Kind};
+use crate::limits;
+use crate::member::Member;
+use crate::message::{self, Recall, Recalled};
+use crate::names::{Height, MemberId};
+use crate::params;
+use crate::post::Slot;
+use crate::refusal::Refusal;
+use crate::session::Session;
+
+impl Member {
+    /// R60. Settles once enough others told what they hold of us; R61, a silence erases the masks of its sessions.
+    pub(super) fn remember(&mut self) {
+        let next = self.ledger.next();
+        let after = Height(next.0.saturating_add(1));
+        if let Some(me) = self.desk.me {
+            let rosters = [next, after].map(|height| self.ledger.roster(height));
+            let mut rosters = rosters.into_iter().flatten();
+            let roster = rosters.find(|roster| roster.contains(me));
+            let (sync, now) = (self.desk.timers().sync, self.desk.now);
+            let settled = roster.map(|roster| self.desk.memory.settle(&roster, me, sync, now));
+            if let Some(Err(at)) = settled {
+                self.desk.due(at);
+            }
+        }
+        if !self.desk.memory.take_changed() {
+            return;
+        }
+        let silent = self.desk.memory.silent();
+        for (height, session) in &mut self.sessions {
+            if silent.is_some_and(|until| *height <= until) {
+                session.erase_secrets(&mut self.desk);
+            }
+        }
+        self.begin_decision();
+    }
+
+    /// R60. Tells a member the newest that we hold of it in the open sessions.
+    pub(super) fn send_recall(&mut self, to: PublicKey, envelope: &Envelope) {
+        let (Some(me), Some(asker)) = (self.desk.me, self.ledger.member(&to)) else {
+            return;
+        };
+        let mut claims = Vec::new();
+        for (height, session) in &self.sessions {
+            let before = height.0.checked_sub(2).map(Height);
+            let before = before.map_or(Some(Digest::ZERO), |at| self.ledger.record_digest(at));
+            let Some(before) = before else { continue };
+            let newest = session.newest(asker);
+            claims.extend(newest.iter().map(|envelope| Recalled {
+                height: *height,
+                before,
+                claim: Claim::brief(envelope),
+            }));
+        }
+        claims.truncate(limits::CLAIMS);
+        self.pulse.beats = self.pulse.beats.saturating_add(1);
+        let body = message::encode(&Recall { claims });
+        let key = &self.desk.identity;
+        let answer = Envelope::sign(key, Kind::Recall, envelope.sess, me, self.pulse.beats, body);
+        self.desk.send(to, answer.to_bytes());
+    }
+
+    /// R60. What a member holds of us.
+    pub(super) fn receive_recall(
+        &mut self,
+        from: PublicKey,
+        envelope: &Envelope,
+    ) -> Result<bool, Refusal> {
+        let sender = envelope.sender;
+        let person = self.ledger.person(sender).ok_or(Refusal::Stranger)?;
+        if person.key != from {
+            return Err(Refusal::Stranger);
+        }
+        let recall: Recall = message::decode(&envelope.body).map_err(|_| Refusal::Malformed)?;
+        if recall.claims.len() > limits::CLAIMS {
+            return Err(Refusal::Rule);
+        }
+        if self.desk.memory.has_answered(sender) {
+            return Ok(false);
+        }
+        envelope.verify(&from).map_err(|_| Refusal::Signature)?;
+        for recalled in &recall.claims {
+            if !self.is_own(recalled) {
+                return Err(Refusal::Rule);
+            }
+            if self.is_forgotten(recalled) {
+                self.desk.forgotten(recalled.height);
+            }
+        }
+        self.desk.heard.insert(sender, self.desk.now);
+        self.desk.memory.answer(sender, self.desk.now);
+        Ok(true)
+    }
+
+    /// Whether we signed this, in the session that it names. (It may be one of a chain that we do not know any more.)
+    fn is_own(&self, recalled: &Recalled) -> bool {
+        let charter = self.ledger.charter_digest();
+        let sess = params::session_id(charter, 0, recalled.height, &recalled.before);
+        sess == recalled.claim.sess && recalled.claim.verify(&self.desk.key).is_ok()
+    }
+
+    /// Whether we said this and do not hold it: not in the outbox, not in the log.
+    fn is_forgotten(&self, recalled: &Recalled) -> bool {
+        let (height, claim) = (recalled.height, &recalled.claim);
+        let next = self.ledger.next();
+        let Some(session) = self.sessions.get(&height) else {
+            // A session that is closed here was not forgotten; one that is not open yet cannot have been spoken in.
+            return height > next;
+        };
+        let talk = matches!(claim.kind, Kind::Vote | Kind::Proposal | Kind::Liveness);
+        if talk {
+            height > next || height == next && !decide::logged(&self.wal, height, claim)
+        } else {
+            !session.said_so(claim)
+        }
+    }
+}
+
+impl Session {
+    /// The newest that a member said in this session: its Commit, the furthest of its other messages, its newest vote.
+    fn newest(&self, member: MemberId) -> Vec<Envelope> {
+        let order = [Kind::Reveal, Kind::Ack, Kind::Deal, Kind::KeyAd];
+        let held = |kind| self.post.held(Slot::of(kind, member));
+        let commit = held(Kind::Commit);
+        let other = order.into_iter().find_map(held);
+        let slots = commit.into_iter().chain(other);
+        let slots = slots.filter_map(|held| Envelope::from_bytes(&held.bytes).ok());
+        let talk = self.post.talk();
+        let talk = talk.filter_map(|bytes| Envelope::from_bytes(bytes).ok());
+        let votes = talk.filter(|envelope| envelope.sender == member);
+        let vote = votes
+            .filter_map(|envelope| Some((decide::slot_of(&envelope)?, envelope)))
+            .max_by_key(|(slot, _)| *slot);
+        slots.chain(vote.map(|(_, envelope)| envelope)).collect()
+    }
+
+    /// Whether the outbox holds what we are said to have said; of what counts up, as much or more.
+    fn said_so(&self, claim: &Claim) -> bool {
+        let Some(held) = self.post.held(Slot::of(claim.kind, claim.sender)) else {
+            return false;
+        };
+        let own = Envelope::from_bytes(&held.bytes);
+        held.seq > claim.seq || own.is_ok_and(|own| claim.is(&own))
+    }
+}

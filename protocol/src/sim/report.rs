@@ -1,0 +1,76 @@
+//! What members report, written into the watch.
+
+use std::collections::BTreeMap;
+
+use super::watch::Decision;
+use super::world::World;
+use crate::output::Report;
+
+impl World {
+    /// Takes note of a report.
+    pub(super) fn report(&mut self, place: usize, report: Report) {
+        let (places, watch) = self.parts();
+        let Some(found) = places.get_mut(place) else {
+            return;
+        };
+        watch.trace(format!("{place} {report:?}").as_bytes());
+        match report {
+            Report::Phase { height, phase, .. } => {
+                found.phase = phase;
+                found.height = height;
+            }
+            Report::Dealt { height } => {
+                found.dealt = Some(height);
+                found.snapshot.clone_from(&found.disk);
+                watch.dealt.insert((height, place));
+            }
+            Report::Decided {
+                height,
+                head,
+                sharers,
+                survivors,
+                members_after_next,
+                spent,
+                convicted,
+                ..
+            } => {
+                let decisions = watch.decisions.entry((height, place)).or_default();
+                decisions.insert(Decision {
+                    head,
+                    sharers,
+                    survivors,
+                    members_after_next,
+                    spent,
+                    convicted,
+                });
+            }
+            Report::Opened {
+                height, rebuilt, ..
+            } => {
+                watch.rebuilt.insert((height, place), rebuilt);
+            }
+            Report::Submitted {
+                height, carried, ..
+            } => {
+                found.submitted = Some(height);
+                let left_out = carried.and_then(|round| found.deltas.get(&round).cloned());
+                let bound = watch.committed.get_mut(&(height, place));
+                for trained in bound.into_iter().flat_map(BTreeMap::values_mut) {
+                    trained.carried.clone_from(&left_out);
+                }
+                watch.submitted.insert((height, place));
+            }
+            Report::Waiting { .. } => {}
+            Report::Warning { reason } => watch.warnings.push((place, reason)),
+            Report::Finished { head, adapter } => {
+                watch.finished.insert(place, (head, adapter));
+            }
+            Report::Left { reason } => {
+                watch.left.insert(place, reason);
+            }
+            Report::Halted { reason } => {
+                watch.halted.insert(place, reason);
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Every way to leave and come back: snapshots, carried deltas, leaving in order, growing and shrinking, safe halts.
+//!
+//! A failing seed prints itself.
+
+use std::collections::BTreeSet;
+
+use conclave_protocol::names::Height;
+use conclave_protocol::output::Phase;
+use conclave_protocol::sim::{Crash, Faults, Point, Strike, Terms, World, check};
+use conclave_protocol::time::Time;
+
+type Outcome<T = ()> = Result<T, String>;
+
+const LIMIT: Time = Time(900_000);
+
+fn judged(world: &World, label: &str) -> Outcome {
+    check::all(world).map_err(|violation| format!("{violation}\n{label}"))
+}
+
+/// Runs a world to its end and lets all checkers judge it.
+fn sound(terms: Terms, faults: Faults) -> Outcome<World> {
+    let label = format!("{terms:?} {faults:?}");
+    let mut world = World::new(terms, faults);
+    let end = world.finish(LIMIT);
+    judged(&world, &label)?;
+    end.map_err(|stuck| format!("{stuck}\n{label}"))?;
+    Ok(world)
+}
+
+fn crash(place: usize, strike: Strike, back_after: Option<u64>) -> Crash {
+    Crash {
+        place,
+        strike,
+        point: Point::AfterSend,
+        back_after,
+        rollback: false,
+    }
+}
+
+fn with(crashes: Vec<Crash>) -> Faults {
+    Faults {
+        crashes,
+        ..Faults::default()
+    }
+}
+
+/// The heights in which a place is among the survivors.
+fn survived(world: &World, place: usize) -> BTreeSet<Height> {
+    let key = world.key(place).expect("a place of the world");
+    let decisions = world.watch().decisions.iter();
+    let counts = decisions.filter(|(_, decisions)| {
+        let survivors = decisions.iter().filter_map(|d| d.survivors.as_ref());
+        survivors.flatten().any(|survivor| *survivor == key)
+    });
+    counts.map(|((height, _), _)| *height).collect()
+}
+
+/// How many members the height after next has, after each height.
+fn sizes(world: &World) -> Vec<usize> {
+    let mut sizes: Vec<(Height, usize)> = Vec::new();
+    for ((height, _), decisions) in &world.watch().decisions {
+        let size = decisions.first().map_or(0, |d| d.members_after_next.len());
+        if sizes.last().is_none_or(|(last, _)| last < height) {
+            sizes.push((*height, size));
+        }
+    }
+    sizes.into_iter().map(|(_, size)| size).collect()
+}
+
+fn warned(world: &World, place: usize, what: &str) -> bool {
+    let mut warnings = world.watch().warnings.iter();
+    warnings.any(|(who, reason)| *who == place && reason.contains(what))
+}
+
+/// A member dies right behind its submission, and its disk is put back to the moment of its dealing.
+fn snapshot(place: usize, height: u64) -> Crash {
+    Crash {
+        rollback: true,
+        ..crash(place, Strike::AfterSubmitted { height }, Some(50))
+    }
+}
+
+// R60 R61: it asks, sits out, says so, and shares again; nothing is said twice.
+#[test]
+fn a_member_put_back_from_a_copy_sits_out_and_returns() -> Outcome {
+    for seed in 30..50 {
+        let mut terms = Terms::new(seed, 5);
+        terms.rounds = 9;
+        let world = sound(terms, with(vec![snapshot(1, 3)]))?;
+        let says = warned(&world, 1, "put back from a copy");
+        let heights = survived(&world, 1);
+        assert!(says, "seed {seed}: it does not say so");
+        assert!(
+            heights.range(Height(4)..=Height(5)).next().is_none(),
+            "seed {seed}: it shared while it should sit out: {heights:?}"
+        );
+        assert!(
+            heights.range(Height(6)..).next().is_some(),
+            "seed {seed}: it never came back: {heights:?}"
+        );
+    }
+    Ok(())
+}
+
+// R60: with nobody in reach it says nothing at all, however long.
+#[test]
+fn a_member_put_back_from_a_copy_alone_says_nothing() -> Outcome {
+    let submitted = |world: &World| world.watch().submitted.contains(&(Height(2), 1));
+    let mut plain = World::new(Terms::new(30, 4), Faults::default());
+    let at = plain
+        .run(LIMIT, submitted)
+        .map_err(|stuck| stuck.to_string())?;
+    let mut faults = with(vec![snapshot(1, 2)]);
+    faults.splits = vec![(vec![1], Time(at.0 + 1), Time(at.0 + 30_000))];
+    let mut world = World::new(Terms::new(30, 4), faults);
+    let end = world.finish(LIMIT);
+    assert!(!world.watch().struck.is_empty(), "nobody died");
+    judged(&world, "alone")?;
+    end.map(drop).map_err(|stuck| stuck.to_string())
+}
+
+// R63: the delta of a member that was cut off when it submitted counts in the factor's next round, before the clamp.
+#[test]
+fn a_delta_that_a_certificate_left_out_is_carried() -> Outcome {
+    let mut carried = 0;
+    for seed in 60..66 {
+        let mut terms = Terms::new(seed, 5);
+        terms.rounds = 8;
+        let submitted = |world: &World| world.watch().submitted.contains(&(Height(3), 2));
+        let mut plain = World::new(terms.clone(), Faults::default());
+        let at = plain
+            .run(LIMIT, submitted)
+            .map_err(|stuck| stuck.to_string())?;
+        let faults = Faults {
+            splits: vec![(
+                vec![2],
+                Time(at.0 - 1),
+                Time(at.0 + 3600 + 400 * (seed - 60)),
+            )],
+            ..Faults::default()
+        };
+        let world = sound(terms, faults)?;
+        let bound = world.watch().committed.iter();
+        let own = bound.filter(|((_, place), _)| *place == 2);
+        let left_out = own
+            .flat_map(|(_, roots)| roots.values())
+            .filter_map(|trained| trained.carried.as_ref());
+        carried += left_out.filter(|(height, _)| *height == Height(3)).count();
+    }
+    assert!(carried > 0, "nothing was ever carried");
+    Ok(())
+}
+
+// R66: SIGTERM in any phase costs no round, and the leaver is told when it is out.
+#[test]
+fn members_leave_in_order() -> Outcome {
+    for seed in 50..54 {
+        let mut terms = Terms::new(seed, 6);
+        terms.rounds = 8;
+        let faults = Faults {
+            leaves: vec![(1, Time(3000 + 700 * (seed - 50))), (4, Time(9000))],
+            ..Faults::default()
+        };
+        let world = sound(terms, faults)?;
+        for place in [1, 4] {
+            let left = world.watch().left.get(&place);
+            assert_eq!(left, Some(&None), "seed {seed}: place {place}");
+        }
+        assert_eq!(sizes(&world).last(), Some(&4), "seed {seed}");
+        let rounds: BTreeSet<_> = world.watch().adopted.keys().map(|(at, _)| *at).collect();
+        assert!(
+            rounds.range(Height(2)..).count() >= 8,
+            "seed {seed}: a round was lost: {rounds:?}"
+        );
+    }
+    Ok(())
+}
+
+// R66: too few to do without it: told at once, and it goes on being counted on.
+#[test]
+fn the_last_four_cannot_leave() -> Outcome {
+    let faults = Faults {
+        leaves: vec![(2, Time(3000))],
+        ..Faults::default()
+    };
+    let mut terms = Terms::new(70, 4);
+    terms.rounds = 5;
+    let world = sound(terms, faults)?;
+    let left = world.watch().left.get(&2).cloned().flatten();
+    let reason = left.ok_or("it was let go")?;
+    assert!(reason.contains("leaving would halt it"), "{reason}");
+    assert!(world.watch().finished.contains_key(&2));
+    Ok(())
+}
+
+// R43 R44: removed for absence from 9 down to 4, and back by their own Joins.
+#[test]
+fn a_federation_shrinks_from_nine_to_four_and_grows_again() -> Outcome {
+    let mut terms = Terms::new(80, 9);
+    terms.rounds = 90;
+    terms.absent_rounds = 2;
+    let back = |place: u64| Some(80_000 + 1000 * place);
+    let away = [4u64, 5, 6, 7, 8].map(|place| {
+        let strike = Strike::AtHeight {
+            height: 4 + 6 * (place - 4),
+            phase: Phase::Train,
+            skip: 0,
+        };
+        let place_number = usize::try_from(place).expect("small");
+        crash(place_number, strike, back(place))
+    });
+    let world = sound(terms, with(away.to_vec()))?;
+    let sizes = sizes(&world);
+    assert_eq!(sizes.iter().min(), Some(&4), "{sizes:?}");
+    assert_eq!(sizes.last(), Some(&9), "{sizes:?}");
+    for place in 4..9 {
+        let last = survived(&world, place).into_iter().next_back();
+        assert!(
+            last.is_some_and(|height| height > Height(60)),
+            "place {place} last counted in {last:?}"
+        );
+    }
+    Ok(())
+}
+
+// R21: a third away: nothing is decided or shown, the others say whom they wait for, and go on when they return.
+#[test]
+fn with_a_third_away_the_others_name_them_and_wait() -> Outcome {
+    let mut terms = Terms::new(90, 6);
+    terms.rounds = 4;
+    let strike = Strike::AfterDealt { height: 3 };
+    let away = [4, 5].map(|place| crash(place, strike, Some(90_000)));
+    let mut world = World::new(terms, with(away.to_vec()));
+    let stuck = world.run(Time(60_000), |_| false);
+    assert!(stuck.is_err(), "it ended");
+    judged(&world, "halted")?;
+    let shown = world.watch().shown.len();
+    let text = stuck
+        .err()
+        .map(|stuck| stuck.to_string())
+        .unwrap_or_default();
+    assert!(
+        text.contains("waiting for member 4, member 5: 5 of 6 members are needed"),
+        "{text}"
+    );
+    let end = world.finish(LIMIT);
+    judged(&world, "returned")?;
+    end.map_err(|stuck| stuck.to_string())?;
+    assert!(
+        world.watch().shown.len() > shown,
+        "no round was opened afterwards"
+    );
+    Ok(())
+}

@@ -2,16 +2,19 @@
 //!
 //! `cargo bench -p conclave-crypto`; with `RAYON_NUM_THREADS=1` for the figures of one thread.
 
+use aes::Aes256;
 use chacha20::ChaCha20;
-use chacha20::cipher::{KeyIvInit as _, StreamCipher as _};
+use chacha20::cipher::{KeyIvInit as _, StreamCipher};
 use conclave_crypto::agree::ExchangeKey;
 use conclave_crypto::dealing::{self, Dealing, Secret};
 use conclave_crypto::digest::Digest;
 use conclave_crypto::mask::{self, MaskSeed, Prg, Sign};
 use conclave_crypto::sign::IdentityKey;
 use conclave_crypto::{merkle, shamir};
+use ctr::Ctr128BE;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
+use rayon::prelude::*;
 
 fn main() {
     divan::main();
@@ -27,28 +30,48 @@ fn seed() -> MaskSeed {
     )
 }
 
-/// The mask grown and added in one pass.
+/// One mask grown and added in one pass.
 #[divan::bench(args = [Prg::ChaCha20, Prg::Aes256Ctr], sample_count = 20)]
 fn mask_fused(bencher: Bencher<'_, '_>, prg: Prg) {
-    let (seed, mut vector) = (seed(), vec![0_u32; ELEMENTS]);
+    let (masks, mut vector) = ([(seed(), Sign::Plus)], vec![0_u32; ELEMENTS]);
     bencher
         .counter(BytesCount::of_slice(&vector))
-        .bench_local(|| mask::grow_into(&seed, prg, Sign::Plus, black_box(&mut vector)));
+        .bench_local(|| mask::grow_into(&masks, prg, black_box(&mut vector)));
 }
 
-/// The least that is possible: the key stream alone, in a buffer that stays in the first-level cache.
-#[divan::bench(sample_count = 20)]
-fn chacha20_key_stream(bencher: Bencher<'_, '_>) {
-    let mut buffer = [0_u8; 8192];
-    let pieces = ELEMENTS * 4 / buffer.len();
+/// Ten masks grown and added in one pass: a net mask among ten members. Bytes count once for each mask.
+#[divan::bench(args = [Prg::ChaCha20, Prg::Aes256Ctr], sample_count = 10)]
+fn ten_masks_fused(bencher: Bencher<'_, '_>, prg: Prg) {
+    let masks: [_; 10] = core::array::from_fn(|_| (seed(), Sign::Minus));
+    let mut vector = vec![0_u32; ELEMENTS];
+    bencher
+        .counter(BytesCount::new(ELEMENTS * 4 * masks.len()))
+        .bench_local(|| mask::grow_into(&masks, prg, black_box(&mut vector)));
+}
+
+/// The least that is possible: the key stream alone, in buffers that stay in the first-level cache.
+#[divan::bench(args = [Prg::ChaCha20, Prg::Aes256Ctr], sample_count = 20)]
+fn key_stream_alone(bencher: Bencher<'_, '_>, prg: Prg) {
     bencher
         .counter(BytesCount::new(ELEMENTS * 4))
         .bench_local(|| {
-            let mut cipher = ChaCha20::new(&[7; 32].into(), &[8; 12].into());
-            for _ in 0..pieces {
-                cipher.write_keystream(black_box(&mut buffer));
-            }
+            (0..ELEMENTS / mask::CHUNK_ELEMENTS)
+                .into_par_iter()
+                .for_each(|_| match prg {
+                    Prg::ChaCha20 => write(ChaCha20::new(&[7; 32].into(), &[8; 12].into())),
+                    Prg::Aes256Ctr => {
+                        write(Ctr128BE::<Aes256>::new(&[7; 32].into(), &[8; 16].into()));
+                    }
+                });
         });
+}
+
+/// One chunk of key stream.
+fn write(mut cipher: impl StreamCipher) {
+    let mut buffer = [0_u8; 8192];
+    for _ in 0..mask::CHUNK_ELEMENTS * 4 / buffer.len() {
+        cipher.write_keystream(black_box(&mut buffer));
+    }
 }
 
 /// One secret's dealing among n holders with t = ⌊2n/3⌋ + 1: shares, salts, leaves.

@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
 use crate::fraction::Fraction;
+use crate::lanes;
 
 /// The scale of a federation: integer steps per unit, the clamp in steps, and the heaviest weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +107,7 @@ impl Scale {
     }
 
     /// The nearest integer to `value · s`, ties away from zero, within the bound `⌊c · s⌋`. `value` is finite.
+    #[inline]
     pub fn quantise(&self, value: f32) -> i32 {
         let bound = f64::from(self.bound);
         let steps = (f64::from(value) * f64::from(self.steps))
@@ -121,9 +123,13 @@ impl Scale {
 
     /// Whether every coordinate of an opened sum can come from inputs within the clamp: `|sum| ≤ Σw · bound`.
     pub fn is_in_range(&self, sum: &[u32], total_weight: u64) -> bool {
-        let bound = total_weight.saturating_mul(self.bound.into());
-        sum.iter()
-            .all(|value| u64::from(centred(*value).unsigned_abs()) <= bound)
+        let mut most = 0;
+        lanes::widest(|| {
+            for value in sum {
+                most = most.max(centred(*value).unsigned_abs());
+            }
+        });
+        u64::from(most) <= total_weight.saturating_mul(self.bound.into())
     }
 
     /// `f32(f64(old) + f64(sum) / (s · Σw))`, coordinate by coordinate: the same bytes on every machine (IEEE 754).
@@ -141,10 +147,15 @@ impl Scale {
             clippy::cast_possible_truncation,
             reason = "the one rounding to f32 that the protocol defines"
         )]
-        let apply = |(old, sum): (&f32, &u32)| {
-            (f64::from(*old) + f64::from(centred(*sum)) / divisor) as f32
-        };
-        old.iter().zip(sum).map(apply).collect()
+        let apply =
+            |old: f32, sum: u32| (f64::from(old) + f64::from(centred(sum)) / divisor) as f32;
+        let mut new = old.to_vec();
+        lanes::widest(|| {
+            for (value, sum) in new.iter_mut().zip(sum) {
+                *value = apply(*value, *sum);
+            }
+        });
+        new
     }
 }
 
@@ -157,9 +168,13 @@ pub const fn centred(value: u32) -> i32 {
 pub fn adapter_digest(shape: &Digest, adapter: &[f32]) -> Digest {
     let mut hasher = Sha256::new_with_prefix(b"conclave/v1/adapter");
     hasher.update(shape.as_bytes());
-    for piece in adapter.chunks(1024) {
-        let bytes: Vec<u8> = piece.iter().flat_map(|value| value.to_le_bytes()).collect();
-        hasher.update(&bytes);
+    let mut buffer = [[0; 4]; 1024];
+    for piece in adapter.chunks(buffer.len()) {
+        let (words, _) = buffer.split_at_mut(piece.len());
+        for (word, value) in words.iter_mut().zip(piece) {
+            *word = value.to_le_bytes();
+        }
+        hasher.update(words.as_flattened());
     }
     Digest(hasher.finalize().into())
 }

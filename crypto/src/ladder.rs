@@ -51,6 +51,7 @@ use core::fmt;
 use zeroize::Zeroize;
 
 use crate::fixed::Scale;
+use crate::lanes;
 use crate::mask::{self, MaskSeed, Prg, Sign};
 use crate::privacy::clip;
 pub use crate::privacy::noise::Noise;
@@ -78,10 +79,10 @@ pub struct Noised(Vec<u32>);
 #[derive(Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct Masked(Vec<u32>);
 
-/// The sum of all masks of one member in one session. It masks one vector: `mask` consumes it.
+/// All masks of one member in one session. They mask one vector: `mask` consumes them.
 pub struct NetMask {
-    elements: Vec<u32>,
-    grown: u32,
+    masks: Vec<(MaskSeed, Sign)>,
+    prg: Prg,
 }
 
 /// Why a delta must not be submitted.
@@ -110,10 +111,17 @@ impl Delta {
         if delta.0.is_empty() {
             return Err(DeltaError::Empty);
         }
-        if let Some(at) = delta.0.iter().position(|value| !value.is_finite()) {
+        let (mut finite, mut moved) = (true, false);
+        lanes::widest(|| {
+            for value in &delta.0 {
+                finite &= value.is_finite();
+                moved |= value.abs() > 0.0;
+            }
+        });
+        if !finite && let Some(at) = delta.0.iter().position(|value| !value.is_finite()) {
             return Err(DeltaError::NotFinite(at));
         }
-        if delta.0.iter().all(|value| value.abs() == 0.0) {
+        if !moved {
             return Err(DeltaError::Zero);
         }
         Ok(delta)
@@ -153,7 +161,7 @@ impl Delta {
 
     /// Clamps every coordinate to `[−c, c]`.
     pub fn clip(mut self, scale: &Scale) -> Clipped {
-        let changed = clip::clamp(&mut self.0, scale.clamp());
+        let changed = lanes::widest(|| clip::clamp(&mut self.0, scale.clamp()));
         Clipped {
             values: core::mem::take(&mut self.0),
             changed,
@@ -177,8 +185,13 @@ impl Clipped {
             "the weight {weight} is not within 1 and {}",
             scale.weight_max()
         );
-        let encode = |value: &f32| scale.quantise(*value).cast_unsigned().wrapping_mul(weight);
-        Encoded(self.values.iter().map(encode).collect())
+        let mut elements = vec![0; self.values.len()];
+        lanes::widest(|| {
+            for (element, value) in elements.iter_mut().zip(&self.values) {
+                *element = scale.quantise(*value).cast_unsigned().wrapping_mul(weight);
+            }
+        });
+        Encoded(elements)
     }
 }
 
@@ -191,42 +204,34 @@ impl Encoded {
 }
 
 impl Noised {
-    /// Adds the net mask, which is used up.
+    /// Adds the net mask, which is used up: every mask is grown straight into the vector.
     ///
     /// # Panics
-    /// If the mask has another length, or if fewer than two masks were added to it: a member's own, and one for each
-    /// other sharer. A vector never leaves in the clear.
+    /// If fewer than two masks are in it: a member's own, and one for each other sharer. A vector never leaves in the
+    /// clear.
     pub fn mask(mut self, net: NetMask) -> Masked {
-        assert_eq!(
-            self.0.len(),
-            net.elements.len(),
-            "a mask has one element for each coordinate"
-        );
+        let NetMask { masks, prg } = net;
         assert!(
-            net.grown >= 2,
+            masks.len() >= 2,
             "a net mask has the own mask and at least one pair's in it"
         );
-        for (value, mask) in self.0.iter_mut().zip(&net.elements) {
-            *value = value.wrapping_add(*mask);
-        }
-        drop(net);
+        mask::grow_into(&masks, prg, &mut self.0);
         Masked(core::mem::take(&mut self.0))
     }
 }
 
 impl NetMask {
-    /// A mask of `len` elements to which nothing has been added yet.
-    pub fn new(len: usize) -> Self {
+    /// A net mask with nothing in it yet.
+    pub const fn new(prg: Prg) -> Self {
         Self {
-            elements: vec![0; len],
-            grown: 0,
+            masks: Vec::new(),
+            prg,
         }
     }
 
-    /// Adds one mask.
-    pub fn add(&mut self, seed: &MaskSeed, prg: Prg, sign: Sign) {
-        mask::grow_into(seed, prg, sign, &mut self.elements);
-        self.grown = self.grown.saturating_add(1);
+    /// Puts one mask in, to be added or subtracted.
+    pub fn add(&mut self, seed: MaskSeed, sign: Sign) {
+        self.masks.push((seed, sign));
     }
 }
 
@@ -238,10 +243,11 @@ impl Masked {
 
     /// The elements as little-endian bytes: four each.
     pub fn to_bytes(&self) -> Vec<u8> {
-        self.0
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect()
+        let mut bytes = vec![0; self.0.len().saturating_mul(4)];
+        for (word, value) in bytes.as_chunks_mut().0.iter_mut().zip(&self.0) {
+            *word = value.to_le_bytes();
+        }
+        bytes
     }
 
     /// The elements of little-endian bytes; `None` if they are no multiple of four.
@@ -279,12 +285,6 @@ impl Drop for Encoded {
 impl Drop for Noised {
     fn drop(&mut self) {
         self.0.zeroize();
-    }
-}
-
-impl Drop for NetMask {
-    fn drop(&mut self) {
-        self.elements.zeroize();
     }
 }
 
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn nothing_on_the_ladder_talks() {
-        let net = NetMask::new(1);
+        let net = NetMask::new(Prg::ChaCha20);
         assert_eq!(format!("{net:?}"), "NetMask");
         assert_eq!(
             format!("{:?}", Delta::new(vec![0.5]).expect("good")),
@@ -369,14 +369,11 @@ mod tests {
     /// A broken invariant panics before anything is masked: no mask at all, or the own one alone.
     #[test]
     fn a_vector_never_leaves_in_the_clear() {
-        let own = MaskSeed::own(
-            &dealing::self_secret(&[1; 32], &Digest::ZERO),
-            &Digest::ZERO,
-        );
+        let secret = dealing::self_secret(&[1; 32], &Digest::ZERO);
         for masks in 0..3 {
-            let mut net = NetMask::new(1);
+            let mut net = NetMask::new(Prg::ChaCha20);
             for _ in 0..masks {
-                net.add(&own, Prg::ChaCha20, Sign::Plus);
+                net.add(MaskSeed::own(&secret, &Digest::ZERO), Sign::Plus);
             }
             let vector = noised(vec![0.5], 1);
             let masked = std::panic::catch_unwind(|| vector.mask(net));
@@ -394,13 +391,12 @@ mod tests {
     fn net_mask(
         me: u32,
         sharers: &[(u32, ExchangeKey)],
-        own: &MaskSeed,
+        own: MaskSeed,
         sid: &Digest,
-        len: usize,
         prg: Prg,
     ) -> NetMask {
-        let mut net = NetMask::new(len);
-        net.add(own, prg, Sign::Plus);
+        let mut net = NetMask::new(prg);
+        net.add(own, Sign::Plus);
         let (_, key) = sharers.iter().find(|(id, _)| *id == me).expect("a sharer");
         for (other, other_key) in sharers.iter().filter(|(id, _)| *id != me) {
             let shared = key.shared(&other_key.public()).expect("good");
@@ -413,11 +409,7 @@ mod tests {
                 lower,
                 higher,
             );
-            net.add(
-                &seed,
-                prg,
-                if me < *other { Sign::Plus } else { Sign::Minus },
-            );
+            net.add(seed, if me < *other { Sign::Plus } else { Sign::Minus });
         }
         net
     }
@@ -438,6 +430,7 @@ mod tests {
             // At least one survives.
             let survives = |at: usize| at == 0 || gone >> at & 1 == 0;
             let (mut plain, mut sum) = (vec![0_u32; len], vec![0_u32; len]);
+            let (mut vectors, mut masks) = (Vec::new(), Vec::new());
             for (at, (me, _)) in sharers.iter().enumerate().filter(|(at, _)| survives(*at)) {
                 let values: Vec<f32> = (0..len)
                     .map(|_| f32::from(u16::try_from(rng.next_u32() % 4000).expect("small")) / 1999.0 - 1.0)
@@ -447,14 +440,12 @@ mod tests {
                     *total = total.wrapping_add(*value);
                 }
                 let secret = dealing::self_secret(&[u8::try_from(at).expect("small"); 32], &sid);
-                let own = MaskSeed::own(&secret, &sid);
-                let masked = noised.mask(net_mask(*me, &sharers, &own, &sid, len, prg));
+                let own = || MaskSeed::own(&secret, &sid);
+                let masked = noised.mask(net_mask(*me, &sharers, own(), &sid, prg));
                 let decoded = Masked::from_bytes(&masked.to_bytes()).expect("a multiple of four");
                 prop_assert_eq!(&decoded, &masked);
-                for (total, value) in sum.iter_mut().zip(masked.elements()) {
-                    *total = total.wrapping_add(*value);
-                }
-                mask::grow_into(&own, prg, Sign::Minus, &mut sum);
+                vectors.push(masked.to_bytes());
+                masks.push((own(), Sign::Minus));
             }
             for (_, (dropout, key)) in sharers.iter().enumerate().filter(|(at, _)| !survives(*at)) {
                 for (_, (me, other)) in sharers.iter().enumerate().filter(|(at, _)| survives(*at)) {
@@ -463,9 +454,11 @@ mod tests {
                     let pair = MaskSeed::pair(&shared, &sid, &key.public(), &other.public(), lower, higher);
                     // The survivor added it with its own sign: take it away.
                     let sign = if me < dropout { Sign::Minus } else { Sign::Plus };
-                    mask::grow_into(&pair, prg, sign, &mut sum);
+                    masks.push((pair, sign));
                 }
             }
+            let vectors: Vec<_> = vectors.iter().map(Vec::as_slice).collect();
+            mask::sum_into(&vectors, &masks, prg, &mut sum);
             prop_assert_eq!(sum, plain);
         }
     }

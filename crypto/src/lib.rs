@@ -19,6 +19,7 @@ pub mod digest;
 pub mod fixed;
 pub mod fraction;
 pub mod ladder;
+mod lanes;
 pub mod mask;
 pub mod merkle;
 pub mod privacy;

@@ -5,6 +5,9 @@
 //! The stream is ChaCha20 (RFC 8439) or AES-256-CTR (SP 800-38A), one nonce for each chunk of 1 MiB ("MSK" ‖ chunk),
 //! so that chunks grow in parallel and no shard needs seeking.
 
+#[cfg(target_arch = "x86_64")]
+mod wide;
+
 use core::fmt;
 
 use aes::Aes256;
@@ -19,6 +22,10 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::agree::{ExchangePublic, Shared};
 use crate::dealing::SelfSecret;
 use crate::digest::Digest;
+use crate::lanes;
+
+#[cfg(target_arch = "x86_64")]
+use self::wide::WideChaCha20;
 
 /// The cipher whose key stream makes the mask: the charter's `prg`.
 #[derive(
@@ -62,7 +69,8 @@ pub struct MaskSeed(Zeroizing<[u8; 32]>);
 /// Ring elements in a chunk of the stream: 1 MiB.
 pub const CHUNK_ELEMENTS: usize = 1 << 18;
 
-/// Ring elements that are grown at once: 8 KiB, within the first-level cache.
+/// Ring elements that all streams are added to before the next ones are looked at: 8 KiB, so that they and a piece of
+/// key stream stay in the first-level cache.
 const PIECE_ELEMENTS: usize = 2048;
 
 impl MaskSeed {
@@ -106,57 +114,112 @@ impl MaskSeed {
     }
 }
 
-/// Grows the mask of `seed` and adds it to (or subtracts it from) `vector`, wrapping, in one pass.
+/// Grows every mask and adds it to (or subtracts it from) `vector`, wrapping, in one pass over the vector.
 ///
 /// The result is the same at any number of threads.
-pub fn grow_into(seed: &MaskSeed, prg: Prg, sign: Sign, vector: &mut [u32]) {
-    vector
-        .par_chunks_mut(CHUNK_ELEMENTS)
+pub fn grow_into(masks: &[(MaskSeed, Sign)], prg: Prg, vector: &mut [u32]) {
+    sum_into(&[], masks, prg, vector);
+}
+
+/// Adds vectors of little-endian bytes and grown masks to `sum`, wrapping, in one pass: chunks in parallel, and within
+/// a chunk a piece that fits the first-level cache gets everything that is added to it before the next one is touched.
+///
+/// # Panics
+/// If a vector has not four bytes for each element of `sum`.
+pub fn sum_into(vectors: &[&[u8]], masks: &[(MaskSeed, Sign)], prg: Prg, sum: &mut [u32]) {
+    let length = sum.len().saturating_mul(4);
+    assert!(
+        vectors.iter().all(|vector| vector.len() == length),
+        "a vector has four bytes for each element"
+    );
+    sum.par_chunks_mut(CHUNK_ELEMENTS)
         .enumerate()
         .for_each(|(index, chunk)| {
-            let index = u64::try_from(index).expect("a chunk index fits 64 bits");
-            match prg {
-                Prg::ChaCha20 => {
-                    let mut nonce = [0; 12];
-                    let (tag, counter) = nonce.split_at_mut(4);
-                    tag.copy_from_slice(b"MSK\0");
-                    counter.copy_from_slice(&index.to_le_bytes());
-                    let mut cipher = ChaCha20::new((&*seed.0).into(), &nonce.into());
-                    grow_chunk(chunk, sign, |piece| cipher.write_keystream(piece));
+            let mut streams: Vec<_> = masks
+                .iter()
+                .map(|(seed, sign)| (Stream::of_chunk(seed, prg, index), *sign))
+                .collect();
+            let start = index.saturating_mul(CHUNK_ELEMENTS);
+            let mut buffer = [0_u8; PIECE_ELEMENTS.saturating_mul(4)];
+            for (piece, elements) in chunk.chunks_mut(PIECE_ELEMENTS).enumerate() {
+                let (bytes, _) = buffer.split_at_mut(elements.len().saturating_mul(4));
+                let from = start
+                    .saturating_add(piece.saturating_mul(PIECE_ELEMENTS))
+                    .saturating_mul(4);
+                let until = from.saturating_add(bytes.len());
+                for vector in vectors.iter().filter_map(|vector| vector.get(from..until)) {
+                    add(elements, vector, Sign::Plus);
                 }
-                Prg::Aes256Ctr => {
-                    let mut counter = [0; 16];
-                    let (tag, rest) = counter.split_at_mut(4);
-                    tag.copy_from_slice(b"MSK\0");
-                    let (number, _) = rest.split_at_mut(8);
-                    number.copy_from_slice(&index.to_le_bytes());
-                    let mut cipher = Ctr128BE::<Aes256>::new((&*seed.0).into(), &counter.into());
-                    grow_chunk(chunk, sign, |piece| cipher.write_keystream(piece));
+                for (stream, sign) in &mut streams {
+                    stream.add_to(elements, *sign, bytes);
                 }
             }
+            buffer.zeroize();
         });
 }
 
-fn grow_chunk(chunk: &mut [u32], sign: Sign, mut stream: impl FnMut(&mut [u8])) {
-    let mut buffer = [0_u8; PIECE_ELEMENTS.saturating_mul(4)];
-    for piece in chunk.chunks_mut(PIECE_ELEMENTS) {
-        let (bytes, _) = buffer.split_at_mut(piece.len().saturating_mul(4));
-        stream(bytes);
-        let (words, _) = bytes.as_chunks::<4>();
-        match sign {
-            Sign::Plus => {
-                for (value, word) in piece.iter_mut().zip(words) {
-                    *value = value.wrapping_add(u32::from_le_bytes(*word));
+/// The key stream of one mask within one chunk.
+enum Stream {
+    #[cfg(target_arch = "x86_64")]
+    WideChaCha20(WideChaCha20),
+    ChaCha20(ChaCha20),
+    Aes256Ctr(Box<Ctr128BE<Aes256>>),
+}
+
+impl Stream {
+    fn of_chunk(seed: &MaskSeed, prg: Prg, index: usize) -> Self {
+        let index = u64::try_from(index).expect("a chunk index fits 64 bits");
+        match prg {
+            Prg::ChaCha20 => {
+                let mut nonce = [0; 12];
+                let (tag, counter) = nonce.split_at_mut(4);
+                tag.copy_from_slice(b"MSK\0");
+                counter.copy_from_slice(&index.to_le_bytes());
+                #[cfg(target_arch = "x86_64")]
+                if let Some(stream) = WideChaCha20::new(&seed.0, &nonce) {
+                    return Self::WideChaCha20(stream);
                 }
+                Self::ChaCha20(ChaCha20::new((&*seed.0).into(), &nonce.into()))
             }
-            Sign::Minus => {
-                for (value, word) in piece.iter_mut().zip(words) {
-                    *value = value.wrapping_sub(u32::from_le_bytes(*word));
-                }
+            Prg::Aes256Ctr => {
+                let mut counter = [0; 16];
+                let (tag, rest) = counter.split_at_mut(4);
+                tag.copy_from_slice(b"MSK\0");
+                let (number, _) = rest.split_at_mut(8);
+                number.copy_from_slice(&index.to_le_bytes());
+                let cipher = Ctr128BE::<Aes256>::new((&*seed.0).into(), &counter.into());
+                Self::Aes256Ctr(Box::new(cipher))
             }
         }
     }
-    buffer.zeroize();
+
+    /// Adds the next of the stream to `elements`, or subtracts it. `buffer` has room for four bytes an element.
+    fn add_to(&mut self, elements: &mut [u32], sign: Sign, buffer: &mut [u8]) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::WideChaCha20(stream) => return stream.add_to(elements, sign),
+            Self::ChaCha20(cipher) => cipher.write_keystream(buffer),
+            Self::Aes256Ctr(cipher) => cipher.write_keystream(buffer),
+        }
+        add(elements, buffer, sign);
+    }
+}
+
+/// Adds little-endian bytes to elements, or subtracts them.
+fn add(elements: &mut [u32], bytes: &[u8], sign: Sign) {
+    let (words, _) = bytes.as_chunks::<4>();
+    lanes::widest(|| match sign {
+        Sign::Plus => {
+            for (value, word) in elements.iter_mut().zip(words) {
+                *value = value.wrapping_add(u32::from_le_bytes(*word));
+            }
+        }
+        Sign::Minus => {
+            for (value, word) in elements.iter_mut().zip(words) {
+                *value = value.wrapping_sub(u32::from_le_bytes(*word));
+            }
+        }
+    });
 }
 
 impl fmt::Debug for MaskSeed {
@@ -180,9 +243,9 @@ mod tests {
                 .map(|i| u32::try_from(i).expect("small"))
                 .collect();
             let mut vector = start.clone();
-            grow_into(&seed(3), prg, Sign::Plus, &mut vector);
+            grow_into(&[(seed(3), Sign::Plus)], prg, &mut vector);
             assert_ne!(vector, start);
-            grow_into(&seed(3), prg, Sign::Minus, &mut vector);
+            grow_into(&[(seed(3), Sign::Minus)], prg, &mut vector);
             assert_eq!(vector, start);
         }
     }
@@ -195,7 +258,7 @@ mod tests {
                 .build()
                 .expect("a pool");
             let mut vector = vec![0; 3 * CHUNK_ELEMENTS + 17];
-            pool.install(|| grow_into(&seed(9), prg, Sign::Plus, &mut vector));
+            pool.install(|| grow_into(&[(seed(9), Sign::Plus)], prg, &mut vector));
             vector
         };
         for prg in [Prg::ChaCha20, Prg::Aes256Ctr] {
@@ -206,7 +269,7 @@ mod tests {
     #[test]
     fn the_stream_is_the_cipher_of_the_chunk() {
         let mut vector = vec![0; CHUNK_ELEMENTS + 16];
-        grow_into(&seed(1), Prg::ChaCha20, Sign::Plus, &mut vector);
+        grow_into(&[(seed(1), Sign::Plus)], Prg::ChaCha20, &mut vector);
         for (chunk, at) in [(0_u64, 0), (1, CHUNK_ELEMENTS)] {
             let mut nonce = *b"MSK\0________";
             nonce[4..].copy_from_slice(&chunk.to_le_bytes());

@@ -3,15 +3,22 @@
 //! An odd node at the end of a level moves up as it is. The root does not bind the length: a `Commit` states it
 //! beside the root, and [`verify`] asks for it.
 
+#[cfg(target_arch = "x86_64")]
+mod wide;
+
 use rayon::prelude::*;
 
 use crate::digest::Digest;
+#[cfg(target_arch = "x86_64")]
+use crate::lanes::avx512::Wide;
 
 /// Bytes in a leaf.
 pub const LEAF_BYTES: usize = 4096;
 
-/// Leaves that one thread hashes at a time: 256 KiB.
-const LEAVES_TOGETHER: usize = 64;
+/// Bytes that one thread hashes at a time: 64 leaves.
+const BYTES_TOGETHER: usize = 64 * LEAF_BYTES;
+
+const LEAF_DOMAIN: &str = "conclave/v1/chunk";
 
 /// The root over the chunks of `bytes`; an empty string has one empty leaf.
 pub fn root(bytes: &[u8]) -> Digest {
@@ -77,11 +84,29 @@ fn leaves(bytes: &[u8]) -> Vec<Digest> {
     if bytes.is_empty() {
         return vec![leaf(&[])];
     }
-    bytes
-        .par_chunks(LEAF_BYTES)
-        .with_min_len(LEAVES_TOGETHER)
-        .map(leaf)
-        .collect()
+    let mut digests = vec![Digest::ZERO; bytes.len().div_ceil(LEAF_BYTES)];
+    digests
+        .par_chunks_mut(BYTES_TOGETHER / LEAF_BYTES)
+        .zip(bytes.par_chunks(BYTES_TOGETHER))
+        .for_each(|(digests, bytes)| hash_leaves(bytes, digests));
+    digests
+}
+
+/// The digest of each leaf of `bytes`: sixteen at a time where the machine can, then one by one.
+fn hash_leaves(bytes: &[u8], digests: &mut [Digest]) {
+    let (mut bytes, mut digests) = (bytes, digests);
+    #[cfg(target_arch = "x86_64")]
+    if let Some(wide) = Wide::detect() {
+        let (groups, rest) = bytes.as_chunks();
+        let (sixteens, others) = digests.split_at_mut(groups.len().saturating_mul(wide::LEAVES));
+        for (group, sixteen) in groups.iter().zip(sixteens.as_chunks_mut().0) {
+            *sixteen = wide::leaves(wide, group);
+        }
+        (bytes, digests) = (rest, others);
+    }
+    for (chunk, digest) in bytes.chunks(LEAF_BYTES).zip(digests) {
+        *digest = leaf(chunk);
+    }
 }
 
 fn parents(level: &[Digest]) -> Vec<Digest> {
@@ -94,7 +119,7 @@ fn parents(level: &[Digest]) -> Vec<Digest> {
 }
 
 fn leaf(chunk: &[u8]) -> Digest {
-    Digest::of("conclave/v1/chunk", &[chunk])
+    Digest::of(LEAF_DOMAIN, &[chunk])
 }
 
 fn join(left: &Digest, right: &Digest) -> Digest {

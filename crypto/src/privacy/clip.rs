@@ -3,13 +3,17 @@
 /// Clamps every coordinate to `[−limit, limit]` and returns how many it changed.
 ///
 /// The values are finite, `limit` is not negative.
+#[inline]
 pub(crate) fn clamp(values: &mut [f32], limit: f32) -> u64 {
     let mut changed: u64 = 0;
     for value in values {
-        if value.abs() > limit {
-            *value = limit.copysign(*value);
-            changed = changed.saturating_add(1);
-        }
+        let beyond = value.abs() > limit;
+        *value = if beyond {
+            limit.copysign(*value)
+        } else {
+            *value
+        };
+        changed = changed.wrapping_add(u64::from(beyond));
     }
     changed
 }

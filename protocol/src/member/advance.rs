@@ -152,10 +152,10 @@ impl Member {
         digest: conclave_crypto::digest::Digest,
         adapter: &Arc<Vec<f32>>,
     ) {
-        let bytes = adapter
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect();
+        let mut bytes = vec![0; adapter.len().saturating_mul(4)];
+        for (word, value) in bytes.as_chunks_mut().0.iter_mut().zip(adapter.iter()) {
+            *word = value.to_le_bytes();
+        }
         self.desk
             .store(Table::Adapters, digest.as_bytes().to_vec(), bytes);
         self.adapters.insert(digest, Arc::clone(adapter));

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use conclave_crypto::dealing::{self, Dealing, Secret};
 use conclave_crypto::digest::Digest;
 use conclave_crypto::fixed;
-use conclave_crypto::ladder::Masked;
 use conclave_crypto::mask::{self, MaskSeed, Sign};
 use conclave_crypto::shamir;
 use zeroize::Zeroizing;
@@ -134,23 +133,19 @@ impl Session {
     fn unmask(&self, desk: &Desk, seeds: &Seeds) -> Option<Outcome> {
         let (work, called) = (self.work.as_ref()?, self.opening.called.as_ref()?);
         let terms = work.terms.as_ref()?;
-        let mut sum = vec![0u32; work.coordinates];
+        let mut vectors = Vec::new();
         let mut weight: u64 = 0;
         for member in called.survivors.keys() {
-            let (_, vector) = self.vector_of(*member)?;
-            for (total, value) in sum.iter_mut().zip(Masked::from_bytes(vector)?.elements()) {
-                *total = total.wrapping_add(*value);
-            }
+            vectors.push(self.vector_of(*member)?.1.as_slice());
             let class = self.adverts.known.get(member)?.body.weight;
             weight = weight.saturating_add(class.into());
         }
-        let prg = desk.charter.aggregation.prg;
+        let mut masks = Vec::new();
         for ((dealer, which), seed) in seeds {
             match which {
                 Secret::SelfSeed => {
-                    let own =
-                        MaskSeed::own(&dealing::self_secret(seed, &self.sess.0), &called.sid.0);
-                    mask::grow_into(&own, prg, Sign::Minus, &mut sum);
+                    let secret = dealing::self_secret(seed, &self.sess.0);
+                    masks.push((MaskSeed::own(&secret, &called.sid.0), Sign::Minus));
                 }
                 Secret::PairKey => {
                     let key = dealing::mask_key(seed, &self.sess.0);
@@ -160,12 +155,14 @@ impl Session {
                         let shared = key.shared(&theirs).ok()?;
                         // Seen from the dropout the sign is the opposite of the survivor's: adding takes it off.
                         let (dropout, other) = ((*dealer, &public), (*survivor, &theirs));
-                        let (seed, sign) = pair_seed(&shared, &called.sid, dropout, other);
-                        mask::grow_into(&seed, prg, sign, &mut sum);
+                        masks.push(pair_seed(&shared, &called.sid, dropout, other));
                     }
                 }
             }
         }
+        let mut sum = vec![0u32; work.coordinates];
+        let prg = desk.charter.aggregation.prg;
+        mask::sum_into(&vectors, &masks, prg, &mut sum);
         if !desk.scale.is_in_range(&sum, weight) {
             return Some(Outcome::OutOfRange);
         }

@@ -149,29 +149,22 @@ impl Session {
     fn net_mask(&self, desk: &Desk) -> Option<NetMask> {
         let (me, work) = (desk.me?, self.work.as_ref()?);
         let (secrets, terms) = (self.adverts.secrets.as_ref()?, work.terms.as_ref()?);
-        let prg = desk.charter.aggregation.prg;
         let key = dealing::mask_key(&secrets.seed_m, &self.sess.0);
         let public = key.public();
         let own = MaskSeed::own(
             &dealing::self_secret(&secrets.seed_b, &self.sess.0),
             &terms.sid.0,
         );
-        let mut seeds = vec![(own, Sign::Plus)];
+        let mut net = NetMask::new(desk.charter.aggregation.prg);
+        net.add(own, Sign::Plus);
         for sharer in work.sharers.values().filter(|sharer| sharer.member != me) {
             let other = self.recorded_advert(sharer)?.body.mask;
             let shared = key
                 .shared(&other)
                 .expect("an advert with a weak key is refused");
-            seeds.push(pair_seed(
-                &shared,
-                &terms.sid,
-                (me, &public),
-                (sharer.member, &other),
-            ));
-        }
-        let mut net = NetMask::new(work.coordinates);
-        for (seed, sign) in &seeds {
-            net.add(seed, prg, *sign);
+            let (mine, theirs) = ((me, &public), (sharer.member, &other));
+            let (seed, sign) = pair_seed(&shared, &terms.sid, mine, theirs);
+            net.add(seed, sign);
         }
         Some(net)
     }

@@ -1,6 +1,7 @@
 //! Key agreement: X25519 (RFC 7748), with non-contributory results refused.
 
 use core::fmt;
+use std::sync::OnceLock;
 
 use rand_core::CryptoRng;
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -12,7 +13,11 @@ use zeroize::Zeroizing;
 /// let key = conclave_crypto::agree::ExchangeKey::from_bytes(&[1; 32]);
 /// let copy = key.clone();
 /// ```
-pub struct ExchangeKey(StaticSecret);
+pub struct ExchangeKey {
+    secret: StaticSecret,
+    /// Worked out when it is first asked for.
+    public: OnceLock<ExchangePublic>,
+}
 
 /// The public half: a u-coordinate of 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bincode::Encode, bincode::Decode)]
@@ -39,22 +44,26 @@ impl ExchangeKey {
 
     /// The key of 32 secret bytes (clamped when used, RFC 7748, section 5).
     pub fn from_bytes(bytes: &[u8; 32]) -> Self {
-        Self(StaticSecret::from(*bytes))
+        Self {
+            secret: StaticSecret::from(*bytes),
+            public: OnceLock::new(),
+        }
     }
 
     /// The 32 secret bytes, to be stored in a secrets file only.
     pub fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(self.0.to_bytes())
+        Zeroizing::new(self.secret.to_bytes())
     }
 
     /// `X25519(sk, 9)`.
     pub fn public(&self) -> ExchangePublic {
-        ExchangePublic(PublicKey::from(&self.0).to_bytes())
+        let derive = || ExchangePublic(PublicKey::from(&self.secret).to_bytes());
+        *self.public.get_or_init(derive)
     }
 
     /// `X25519(sk, pk)`.
     pub fn shared(&self, other: &ExchangePublic) -> Result<Shared, AgreeError> {
-        let shared = self.0.diffie_hellman(&PublicKey::from(other.0));
+        let shared = self.secret.diffie_hellman(&PublicKey::from(other.0));
         if !shared.was_contributory() {
             return Err(AgreeError::NonContributory);
         }

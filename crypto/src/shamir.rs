@@ -15,55 +15,113 @@ pub enum ShamirError {
     Position(u8),
 }
 
+/// The weights that open secrets from the shares of a set of positions: computed once, good for any number of secrets.
+#[derive(Debug, Clone)]
+pub struct Weights(Vec<u8>);
+
+impl Weights {
+    /// Lagrange's weights at 0: `w_i = Π_{j≠i} x_j / (x_j − x_i)`.
+    pub fn at_zero(positions: &[u8]) -> Result<Self, ShamirError> {
+        if positions.is_empty() {
+            return Err(ShamirError::Empty);
+        }
+        let mut seen = [false; 256];
+        let mut product = 1;
+        for x in positions {
+            let mark = seen
+                .get_mut(usize::from(*x))
+                .expect("a byte indexes 256 marks");
+            if *x == 0 || *mark {
+                return Err(ShamirError::Position(*x));
+            }
+            *mark = true;
+            product = multiply(product, *x);
+        }
+        let weight = |x: &u8| {
+            // x_i · Π_{j≠i} (x_j − x_i): the position itself takes the place of its zero difference.
+            let difference = |other: &u8| if other == x { *x } else { other ^ x };
+            let under = positions.iter().map(difference).fold(1, multiply);
+            multiply(product, invert(under))
+        };
+        Ok(Self(positions.iter().map(weight).collect()))
+    }
+
+    /// `Σ_i w_i · y_i`, the shares in the order of the positions.
+    ///
+    /// With fewer than the dealing's threshold the result is unrelated to the secret: the caller counts.
+    pub fn open<'a>(&self, shares: impl IntoIterator<Item = &'a [u8; 32]>) -> Zeroizing<[u8; 32]> {
+        let mut secret = Zeroizing::new([0; 4]);
+        for (share, weight) in shares.into_iter().zip(&self.0) {
+            let part = Zeroizing::new(multiply_all(words(share), *weight));
+            for (word, add) in secret.iter_mut().zip(part.iter()) {
+                *word ^= add;
+            }
+        }
+        Zeroizing::new(bytes(&secret))
+    }
+}
+
 /// `f(x) = secret + Σ coefficients[k]·x^(k+1)`, for each of the 32 bytes. With `t − 1` coefficients any `t` open it.
 ///
 /// # Panics
 /// If `x` is 0: that share would be the secret.
 pub fn share_at(secret: &[u8; 32], coefficients: &[Zeroizing<[u8; 32]>], x: u8) -> [u8; 32] {
     assert!(x != 0, "position 0 holds the secret itself");
-    let mut value = [0; 32];
+    let mut value = Zeroizing::new([0; 4]);
     // Horner's rule, from the highest coefficient down.
     for coefficient in coefficients.iter().rev() {
-        for (byte, add) in value.iter_mut().zip(coefficient.iter()) {
-            *byte = multiply(*byte ^ add, x);
+        for (word, add) in value.iter_mut().zip(words(coefficient)) {
+            *word ^= add;
         }
+        *value = multiply_all(*value, x);
     }
-    for (byte, add) in value.iter_mut().zip(secret) {
-        *byte ^= add;
+    for (word, add) in value.iter_mut().zip(words(secret)) {
+        *word ^= add;
     }
-    value
+    bytes(&value)
 }
 
 /// Lagrange interpolation at 0: `Σ_i y_i · Π_{j≠i} x_j / (x_j − x_i)`.
 ///
 /// With fewer than the dealing's threshold the result is unrelated to the secret: the caller counts.
 pub fn combine(shares: &[(u8, [u8; 32])]) -> Result<Zeroizing<[u8; 32]>, ShamirError> {
-    if shares.is_empty() {
-        return Err(ShamirError::Empty);
+    let positions: Vec<u8> = shares.iter().map(|(x, _)| *x).collect();
+    let weights = Weights::at_zero(&positions)?;
+    Ok(weights.open(shares.iter().map(|(_, share)| share)))
+}
+
+/// The 32 bytes as four words: all of them are multiplied at once.
+fn words(bytes: &[u8; 32]) -> [u64; 4] {
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *word = u64::from_le_bytes(*bytes);
     }
-    let mut seen = [false; 256];
-    for (x, _) in shares {
-        let mark = seen
-            .get_mut(usize::from(*x))
-            .expect("a byte indexes 256 marks");
-        if *x == 0 || *mark {
-            return Err(ShamirError::Position(*x));
-        }
-        *mark = true;
+    words
+}
+
+fn bytes(words: &[u64; 4]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (bytes, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *bytes = word.to_le_bytes();
     }
-    let mut secret = Zeroizing::new([0; 32]);
-    for (x, share) in shares {
-        let (mut over, mut under) = (1, 1);
-        for (other, _) in shares.iter().filter(|(other, _)| other != x) {
-            over = multiply(over, *other);
-            under = multiply(under, other ^ x);
-        }
-        let weight = multiply(over, invert(under));
-        for (byte, part) in secret.iter_mut().zip(share) {
-            *byte ^= multiply(*part, weight);
+    bytes
+}
+
+/// The products of 32 bytes with one in GF(2^8): eight masked additions, no branch, no table.
+fn multiply_all(mut a: [u64; 4], b: u8) -> [u64; 4] {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    let mut product = [0; 4];
+    for bit in 0..8 {
+        let taken = u64::from(b.wrapping_shr(bit) & 1).wrapping_neg();
+        for (product, a) in product.iter_mut().zip(&mut a) {
+            *product ^= *a & taken;
+            // Each byte times x: shifted by one, and reduced by 0x1b where a bit went over.
+            let over = (*a >> 7) & LOW;
+            let shifted = (*a << 1) & !LOW;
+            *a = shifted ^ over ^ (over << 1) ^ (over << 3) ^ (over << 4);
         }
     }
-    Ok(secret)
+    product
 }
 
 /// The product in GF(2^8): eight masked additions, no branch, no table.
@@ -109,6 +167,20 @@ mod tests {
         assert_eq!(multiply(0x57, 0x13), 0xfe);
         for a in 1..=255 {
             assert_eq!(multiply(a, invert(a)), 1, "{a}");
+        }
+    }
+
+    #[test]
+    fn all_bytes_are_multiplied_as_one_is() {
+        let mut a = [0; 32];
+        for start in (0..=255).step_by(32) {
+            for (byte, value) in a.iter_mut().zip(start..) {
+                *byte = u8::try_from(value).expect("a byte");
+            }
+            for b in 0..=255 {
+                let each = a.map(|byte| multiply(byte, b));
+                assert_eq!(bytes(&multiply_all(words(&a), b)), each);
+            }
         }
     }
 

@@ -132,7 +132,10 @@ impl Driver {
                 bytes,
                 gossip,
             } => {
-                let verdict = self.handle(Input::Received { from, bytes });
+                let verdict = self.handle(Input::Received {
+                    from,
+                    bytes: bytes.into(),
+                });
                 if let Verdict::Refused(refusal) = verdict {
                     tracing::debug!(peer = %from, ?refusal, "refused a message");
                 }
@@ -154,7 +157,10 @@ impl Driver {
                 self.handle(Input::Disconnected { peer });
             }
             NetworkEvent::Pulled { name, bytes } => {
-                self.handle(Input::Pulled { name, bytes });
+                self.handle(Input::Pulled {
+                    name,
+                    bytes: bytes.into(),
+                });
             }
             NetworkEvent::PullFailed { name } => {
                 self.handle(Input::PullFailed { name });
@@ -202,8 +208,8 @@ impl Driver {
             self.flush(&mut writes)?;
             match output {
                 Output::Store(_) => unreachable!("stores were taken above"),
-                Output::Publish { topic, bytes } => self.network.publish(topic, bytes),
-                Output::Send { to, bytes } => self.network.send(to, bytes),
+                Output::Publish { topic, bytes } => self.network.publish(topic, bytes.to_vec()),
+                Output::Send { to, bytes } => self.network.send(to, bytes.to_vec()),
                 Output::Pull { name, length, from } => self.network.pull(name, length, from),
                 Output::Order(order) => self.order(order),
                 Output::Report(report) => {

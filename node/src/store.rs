@@ -200,7 +200,7 @@ mod tests {
         Write {
             table,
             key: key.to_vec(),
-            value: Some(value.to_vec()),
+            value: Some(value.to_vec().into()),
         }
     }
 

@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::ladder::Delta;
@@ -26,7 +26,9 @@ use conclave_protocol::charter::{
 };
 use conclave_protocol::input::{Input, Verdict};
 use conclave_protocol::layout::Layout;
+use conclave_protocol::letter::Bytes;
 use conclave_protocol::member::Member;
+use conclave_protocol::memo::Remembered;
 use conclave_protocol::names::Height;
 use conclave_protocol::output::{Order, Output, Report, Stored, Table};
 use conclave_protocol::setup::Setup;
@@ -48,7 +50,7 @@ struct Terms {
 struct Place {
     key: PublicKey,
     member: Member,
-    vectors: BTreeMap<Digest, Rc<Vec<u8>>>,
+    vectors: BTreeMap<Digest, Bytes>,
     cpu: BTreeMap<Part, u64>,
     sent: Sent,
     opened: Option<Height>,
@@ -181,6 +183,7 @@ impl Round {
                 initial: vec![0.0; terms.coordinates],
                 invite: None,
                 intact: true,
+                memo: Remembered::default(),
             };
             let seed = Digest::of("secure round", &[&index.to_le_bytes()]).0;
             places.push(Place {
@@ -287,7 +290,7 @@ impl Round {
                     let name = <[u8; 32]>::try_from(write.key.as_slice()).map(Digest);
                     if let (Table::Vectors, Ok(name)) = (write.table, name) {
                         match write.value {
-                            Some(bytes) => drop(place.vectors.insert(name, Rc::new(bytes))),
+                            Some(bytes) => drop(place.vectors.insert(name, bytes)),
                             None => drop(place.vectors.remove(&name)),
                         }
                     }
@@ -295,7 +298,7 @@ impl Round {
                 Output::Publish { bytes, .. } => {
                     place.sent.control += (bytes.len() * others) as u64;
                     for to in (0..self.places.len()).filter(|to| *to != index) {
-                        let bytes = bytes.clone();
+                        let bytes = bytes.to_vec().into();
                         self.queue.push_back((to, Input::Received { from, bytes }));
                     }
                 }
@@ -303,6 +306,7 @@ impl Round {
                     place.sent.control += bytes.len() as u64;
                     let to = self.places.iter().position(|place| place.key == to);
                     let to = to.ok_or("a stranger is spoken to")?;
+                    let bytes = bytes.to_vec().into();
                     self.queue.push_back((to, Input::Received { from, bytes }));
                 }
                 Output::Pull {
@@ -312,12 +316,11 @@ impl Round {
                 } => {
                     let holds = |key: &PublicKey| {
                         let holder = self.places.iter_mut().find(|place| place.key == *key)?;
-                        let bytes = Rc::clone(holder.vectors.get(&name)?);
+                        let bytes = Arc::clone(holder.vectors.get(&name)?);
                         holder.sent.vectors += bytes.len() as u64;
                         Some(bytes)
                     };
                     let bytes = holders.iter().find_map(holds).ok_or("nobody has a blob")?;
-                    let bytes = bytes.as_ref().clone();
                     self.queue.push_back((index, Input::Pulled { name, bytes }));
                 }
                 Output::Order(Order::Train { height, .. }) => {

@@ -13,6 +13,8 @@ use crate::charter::{Charter, Timers};
 use crate::envelope::{Envelope, Kind};
 use crate::evidence::Evidence;
 use crate::layout::Layout;
+use crate::letter::{Bytes, Letter};
+use crate::memo::Remembered;
 use crate::memory::{self, Memory};
 use crate::message;
 use crate::names::{Factor, Height, MemberId, Round, SessId};
@@ -32,6 +34,7 @@ pub(crate) struct Desk {
     pub(crate) scale: Scale,
     pub(crate) examples: u64,
     pub(crate) identity: IdentityKey,
+    pub(crate) memo: Remembered,
     pub(crate) key: PublicKey,
     /// Our index in the members table, once we are in it.
     pub(crate) me: Option<MemberId>,
@@ -66,6 +69,7 @@ impl Desk {
             examples: setup.examples,
             key: setup.identity.public(),
             identity: setup.identity,
+            memo: setup.memo,
             me: None,
             rng: ChaCha20Rng::from_seed(rng_seed),
             tray: VecDeque::new(),
@@ -106,8 +110,8 @@ impl Desk {
     }
 
     /// Makes a value durable before any later output.
-    pub(crate) fn store(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
-        let value = Some(value);
+    pub(crate) fn store(&mut self, table: Table, key: Vec<u8>, value: impl Into<Bytes>) {
+        let value = Some(value.into());
         self.tray
             .push_back(Output::Store(Write { table, key, value }));
     }
@@ -122,13 +126,14 @@ impl Desk {
     /// Signs a body as ourselves.
     ///
     /// Only members of a session sign in it: callers hold a session whose members we are among.
-    pub(crate) fn sign<T: Encode>(&self, kind: Kind, sess: SessId, seq: u64, body: &T) -> Envelope {
+    pub(crate) fn sign<T: Encode>(&self, kind: Kind, sess: SessId, seq: u64, body: &T) -> Letter {
         let me = self.me.unwrap_or(MemberId::NEWCOMER);
-        Envelope::sign(&self.identity, kind, sess, me, seq, message::encode(body))
+        Letter::sign(&self.identity, kind, sess, me, seq, message::encode(body))
     }
 
     /// Says something to all.
-    pub(crate) fn publish(&mut self, kind: Kind, bytes: Vec<u8>) {
+    pub(crate) fn publish(&mut self, kind: Kind, bytes: impl Into<Letter>) {
+        let bytes = bytes.into();
         let topic = match kind {
             Kind::Proposal | Kind::Vote | Kind::Liveness => Topic::Vote,
             Kind::KeyAd
@@ -149,7 +154,8 @@ impl Desk {
     }
 
     /// Says something to one peer.
-    pub(crate) fn send(&mut self, to: PublicKey, bytes: Vec<u8>) {
+    pub(crate) fn send(&mut self, to: PublicKey, bytes: impl Into<Letter>) {
+        let bytes = bytes.into();
         self.tray.push_back(Output::Send { to, bytes });
     }
 

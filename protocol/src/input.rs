@@ -3,6 +3,7 @@
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::PublicKey;
 
+use crate::letter::{Bytes, Letter};
 use crate::names::Height;
 
 /// What the driver tells the member.
@@ -13,7 +14,7 @@ pub enum Input {
         /// The identity of the peer that handed the bytes over (not necessarily their author).
         from: PublicKey,
         /// One encoded envelope.
-        bytes: Vec<u8>,
+        bytes: Letter,
     },
     /// A peer can be reached now: time for anti-entropy.
     Connected {
@@ -53,7 +54,7 @@ pub enum Input {
         /// The name under which it was asked for.
         name: Digest,
         /// The whole blob.
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// Nobody of those named could hand over the blob.
     PullFailed {

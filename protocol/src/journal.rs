@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use conclave_crypto::digest::Digest;
 
 use crate::desk::Desk;
+use crate::letter::Bytes;
 use crate::names::SessId;
 use crate::output::{Stored, Table};
 
@@ -16,9 +17,9 @@ impl Journal {
     /// Reads the durable journal; `None` if a row is damaged.
     pub(crate) fn restore(stored: &Stored) -> Option<Self> {
         let rows = crate::outbox::table(stored, Table::Journal);
-        let parse = |(key, value): (&[u8], &[u8])| {
+        let parse = |(key, value): (&[u8], &Bytes)| {
             let sess = SessId(Digest(key.try_into().ok()?));
-            Some((sess, Digest(value.try_into().ok()?)))
+            Some((sess, Digest(value.as_slice().try_into().ok()?)))
         };
         rows.map(parse).collect::<Option<_>>().map(Self)
     }

@@ -26,6 +26,7 @@ use crate::envelope::Envelope;
 use crate::input::{Input, Verdict};
 use crate::journal::Journal;
 use crate::ledger::{Ledger, Start};
+use crate::letter::{Bytes, Letter};
 use crate::message::Invite;
 use crate::names::{Height, MemberId};
 use crate::outbox;
@@ -58,7 +59,7 @@ pub struct Member {
     /// When a certified adapter may be pulled again.
     pull_at: Time,
     /// Messages of sessions that are not known yet, with who handed them over.
-    early: Vec<(PublicKey, Vec<u8>)>,
+    early: Vec<(PublicKey, Letter)>,
     joins: BTreeMap<PublicKey, Envelope>,
     leaves: BTreeMap<MemberId, Envelope>,
     leaving: Option<Leaving>,
@@ -159,9 +160,16 @@ impl Member {
 
     /// Takes one input. What follows from it is fetched with [`Member::poll`].
     pub fn handle(&mut self, now: Time, input: Input) -> Verdict {
+        let verdict = self.hear(now, input);
+        self.look();
+        verdict
+    }
+
+    /// Takes one of several inputs that wait at this moment; [`Member::look`] follows behind the last of them.
+    pub fn hear(&mut self, now: Time, input: Input) -> Verdict {
         self.desk.now = self.desk.now.max(now);
         let verdict = match input {
-            Input::Received { from, bytes } => self.receive(from, bytes),
+            Input::Received { from, bytes } => self.receive(from, &bytes),
             Input::Connected { peer } => {
                 self.desk.peers.insert(peer);
                 self.ask(peer);
@@ -207,8 +215,12 @@ impl Member {
         if let Verdict::Refused(refusal) = verdict {
             self.desk.refused.count(refusal);
         }
-        self.advance();
         verdict
+    }
+
+    /// Does what is due by now, after what was heard.
+    pub fn look(&mut self) {
+        self.advance();
     }
 
     /// The next thing that the member wants from the world; outputs are performed in order.
@@ -245,7 +257,7 @@ impl Member {
 }
 
 fn restore_adapters(stored: &Stored) -> Option<BTreeMap<Digest, Arc<Vec<f32>>>> {
-    let parse = |(key, value): (&[u8], &[u8])| {
+    let parse = |(key, value): (&[u8], &Bytes)| {
         let digest = Digest(key.try_into().ok()?);
         Some((digest, Arc::new(floats(value)?)))
     };

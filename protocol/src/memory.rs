@@ -168,7 +168,7 @@ mod tests {
         assert!(memory.silence(Height(4)) && !memory.silence(Height(3)));
         assert!(!memory.may_speak(Height(6)) && memory.may_speak(Height(7)));
         let row = 6u64.to_be_bytes().to_vec();
-        let stored = Stored::from([((Table::Facts, FACT.to_vec()), row)]);
+        let stored = Stored::from([((Table::Facts, FACT.to_vec()), row.into())]);
         let mut again = Memory::new(true);
         again.restore(&stored);
         assert_eq!(again.silent(), Some(Height(6)));

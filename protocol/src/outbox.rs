@@ -3,6 +3,7 @@
 //! Whatever a member may have said stands in the outbox before it is sent; after a restart it says the same bytes. R5
 
 use crate::envelope::Kind;
+use crate::letter::Bytes;
 use crate::names::{Height, MemberId};
 use crate::output::{Stored, Table};
 
@@ -46,20 +47,22 @@ pub(crate) fn under<'a>(
     stored: &'a Stored,
     table: Table,
     prefix: &'a [u8],
-) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+) -> impl Iterator<Item = (&'a [u8], &'a Bytes)> {
     let rows = stored.range((table, prefix.to_vec())..);
     rows.take_while(move |((at, key), _)| *at == table && key.starts_with(prefix))
-        .map(|((_, key), value)| (key.as_slice(), value.as_slice()))
+        .map(|((_, key), value)| (key.as_slice(), value))
 }
 
 /// All values of a table, in the order of their keys.
-pub(crate) fn table(stored: &Stored, table: Table) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(crate) fn table(stored: &Stored, table: Table) -> impl Iterator<Item = (&[u8], &Bytes)> {
     under(stored, table, &[])
 }
 
 /// One value.
 pub(crate) fn value<'a>(stored: &'a Stored, table: Table, key: &[u8]) -> Option<&'a [u8]> {
-    stored.get(&(table, key.to_vec())).map(Vec::as_slice)
+    stored
+        .get(&(table, key.to_vec()))
+        .map(|value| value.as_slice())
 }
 
 /// The height that a key begins with.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::PublicKey;
 
+use crate::letter::{Bytes, Letter};
 use crate::names::{Factor, Height, Round};
 use crate::record::Cause;
 
@@ -22,14 +23,14 @@ pub enum Output {
         /// Which topic.
         topic: Topic,
         /// One encoded envelope.
-        bytes: Vec<u8>,
+        bytes: Letter,
     },
     /// Say this to one peer, directly; lost if it is not connected.
     Send {
         /// Its identity.
         to: PublicKey,
         /// One encoded envelope.
-        bytes: Vec<u8>,
+        bytes: Letter,
     },
     /// Fetch a blob from any of these peers, in this order; answered by `Input::Pulled` or `Input::PullFailed`.
     /// Every node serves what stands in its tables [`Table::Vectors`] and [`Table::Adapters`] under the blob's name.
@@ -64,7 +65,7 @@ pub struct Write {
     /// The key: its encoding sorts as the thing does (big-endian heights).
     pub key: Vec<u8>,
     /// The value, or `None` to delete.
-    pub value: Option<Vec<u8>>,
+    pub value: Option<Bytes>,
 }
 
 /// The durable tables. All but [`Table::Secrets`] stand in the database.
@@ -92,7 +93,7 @@ pub enum Table {
 }
 
 /// The whole durable state, as the driver hands it to `Member::open`.
-pub type Stored = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+pub type Stored = BTreeMap<(Table, Vec<u8>), Bytes>;
 
 /// What the engine is to do.
 #[derive(Debug, Clone)]
@@ -247,7 +248,7 @@ pub enum Phase {
 
 impl core::fmt::Debug for Write {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let length = self.value.as_ref().map(Vec::len);
+        let length = self.value.as_ref().map(|value| value.len());
         write!(
             f,
             "Write({:?}, {} key bytes, {length:?} value bytes)",

@@ -1,11 +1,11 @@
 //! The envelopes of one session: one a slot, in the bytes that were signed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use conclave_crypto::digest::Digest;
 
 use crate::envelope::Kind;
+use crate::letter::Letter;
 use crate::limits;
 use crate::names::MemberId;
 
@@ -22,7 +22,7 @@ pub(crate) struct Slot {
 pub(crate) struct Held {
     pub(crate) digest: Digest,
     pub(crate) seq: u64,
-    pub(crate) bytes: Arc<Vec<u8>>,
+    pub(crate) bytes: Letter,
 }
 
 /// How an envelope relates to what its slot holds.
@@ -43,7 +43,7 @@ pub(crate) enum Place {
 pub(crate) struct Post {
     slots: BTreeMap<Slot, Held>,
     /// Consensus messages, for handing on.
-    talk: BTreeMap<Digest, (MemberId, Arc<Vec<u8>>)>,
+    talk: BTreeMap<Digest, (MemberId, Letter)>,
     /// Digests that a record names.
     cited: BTreeSet<Digest>,
 }
@@ -86,7 +86,7 @@ impl Post {
     }
 
     /// Puts an envelope into its slot.
-    pub(crate) fn put(&mut self, slot: Slot, digest: Digest, seq: u64, bytes: Arc<Vec<u8>>) {
+    pub(crate) fn put(&mut self, slot: Slot, digest: Digest, seq: u64, bytes: Letter) {
         self.slots.insert(slot, Held { digest, seq, bytes });
     }
 
@@ -111,7 +111,7 @@ impl Post {
     }
 
     /// Keeps a consensus message for handing on, as far as its sender has room.
-    pub(crate) fn keep(&mut self, sender: MemberId, digest: Digest, bytes: Arc<Vec<u8>>) {
+    pub(crate) fn keep(&mut self, sender: MemberId, digest: Digest, bytes: Letter) {
         let room = self.talk.values().filter(|(who, _)| *who == sender).count() < limits::TALK;
         if room {
             self.talk.insert(digest, (sender, bytes));
@@ -119,7 +119,7 @@ impl Post {
     }
 
     /// Consensus messages that are kept.
-    pub(crate) fn talk(&self) -> impl Iterator<Item = &Arc<Vec<u8>>> {
+    pub(crate) fn talk(&self) -> impl Iterator<Item = &Letter> {
         self.talk.values().map(|(_, bytes)| bytes)
     }
 
@@ -140,7 +140,7 @@ impl Post {
         &'a self,
         held: &'a [[u8; 8]],
         asker: MemberId,
-    ) -> impl Iterator<Item = &'a Arc<Vec<u8>>> {
+    ) -> impl Iterator<Item = &'a Letter> {
         let fit = move |slot: &Slot| slot.kind != Kind::Seal || slot.holder == asker;
         let slots = self.slots.iter().filter(move |(slot, _)| fit(slot));
         let slots = slots.map(|(_, held)| (&held.digest, &held.bytes));
@@ -169,7 +169,7 @@ mod tests {
         let slot = Slot::of(Kind::KeyAd, MemberId(1));
         let (first, second) = (Digest([1; 32]), Digest([2; 32]));
         assert_eq!(post.place(slot, &first, 0), Place::New);
-        post.put(slot, first, 0, Arc::default());
+        post.put(slot, first, 0, Letter::from(Vec::new()));
         assert_eq!(post.place(slot, &first, 0), Place::Known);
         assert_eq!(post.place(slot, &second, 0), Place::Clash);
         post.cite(second);
@@ -180,7 +180,7 @@ mod tests {
     fn a_higher_sequence_number_replaces_a_lower_one() {
         let mut post = Post::default();
         let slot = Slot::of(Kind::Ack, MemberId(1));
-        post.put(slot, Digest([1; 32]), 4, Arc::default());
+        post.put(slot, Digest([1; 32]), 4, Letter::from(Vec::new()));
         assert_eq!(post.place(slot, &Digest([2; 32]), 5), Place::New);
         assert_eq!(post.place(slot, &Digest([2; 32]), 3), Place::Known);
     }

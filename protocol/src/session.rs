@@ -18,6 +18,7 @@ use conclave_crypto::digest::Digest;
 
 use crate::desk::Desk;
 use crate::envelope::{Envelope, Kind};
+use crate::letter::Letter;
 use crate::message::{self, Malformed};
 use crate::names::{Height, MemberId, SessId};
 use crate::outbox;
@@ -73,10 +74,10 @@ impl Session {
         let prefix = outbox::height_key(self.height);
         for table in [Table::Outbox, Table::Inbox] {
             for (_, bytes) in outbox::under(stored, table, &prefix) {
-                if let Ok(envelope) = Envelope::from_bytes(bytes) {
-                    let digest = Envelope::digest_of(bytes);
-                    let kept = self.keep(&envelope, digest, Arc::new(bytes.to_vec()));
-                    let known = kept.is_ok() && self.take(desk, &envelope, digest).is_ok();
+                let letter = Letter::from(Arc::clone(bytes));
+                if let Ok(envelope) = letter.envelope() {
+                    let kept = self.keep(envelope, &letter);
+                    let known = kept.is_ok() && self.take(desk, envelope, letter.digest()).is_ok();
                     if !known {
                         desk.warn(format!(
                             "a stored envelope of height {} is damaged",
@@ -91,22 +92,18 @@ impl Session {
     }
 
     /// Takes an envelope of this session from outside. `Ok(false)`: nothing new.
-    pub(crate) fn receive(
-        &mut self,
-        desk: &mut Desk,
-        envelope: &Envelope,
-        bytes: Vec<u8>,
-    ) -> Result<bool, Refusal> {
+    pub(crate) fn receive(&mut self, desk: &mut Desk, letter: &Letter) -> Result<bool, Refusal> {
+        let envelope = letter.envelope().map_err(|_| Refusal::Malformed)?;
         // R7  Only members of the height speak in its session.
         let key = *self.roster.key(envelope.sender).ok_or(Refusal::Stranger)?;
         let slot = slot_of(envelope)?;
-        let digest = Envelope::digest_of(&bytes);
+        let digest = letter.digest();
         let place = self.post.place(slot, &digest, envelope.seq);
         if place == Place::Known {
             return Ok(false);
         }
         // R8  Each envelope's signature is verified once, over the bytes received.
-        envelope.verify(&key).map_err(|_| Refusal::Signature)?;
+        letter.verify(&key).map_err(|_| Refusal::Signature)?;
         desk.heard.insert(envelope.sender, desk.now);
         // R61  What we say is stored before it is said: an own envelope from outside is one that was forgotten.
         if desk.me == Some(envelope.sender) {
@@ -123,34 +120,33 @@ impl Session {
         self.take(desk, envelope, digest)?;
         if Self::keeps(desk, slot) {
             let key = outbox::slot_key(self.height, envelope.kind, envelope.sender);
-            desk.store(Table::Inbox, key, bytes.clone());
+            desk.store(Table::Inbox, key, Arc::clone(letter.bytes()));
         }
-        self.keep(envelope, digest, Arc::new(bytes))?;
+        self.keep(envelope, letter)?;
         Ok(true)
     }
 
     /// R64. What the slot holds may contradict what came for it now.
     fn accuse(&self, desk: &mut Desk, slot: Slot, envelope: &Envelope) {
-        let held = self.post.held(slot).map(|held| Arc::clone(&held.bytes));
-        if let Some(Ok(held)) = held.map(|bytes| Envelope::from_bytes(&bytes)) {
-            desk.accuse(&held, envelope);
+        let held = self.post.held(slot).map(|held| held.bytes.envelope());
+        if let Some(Ok(held)) = held {
+            desk.accuse(held, envelope);
         }
     }
 
     /// R5. Stores an own envelope, takes it like everybody else's, then says it.
-    pub(crate) fn say(&mut self, desk: &mut Desk, envelope: &Envelope) {
-        self.say_with(desk, envelope, |_| {});
+    pub(crate) fn say(&mut self, desk: &mut Desk, letter: &Letter) {
+        self.say_with(desk, letter, |_| {});
     }
 
     /// R5. The same, with what else must be durable between the own envelope and all that follows from it.
     pub(crate) fn say_with(
         &mut self,
         desk: &mut Desk,
-        envelope: &Envelope,
+        letter: &Letter,
         beside: impl FnOnce(&mut Desk),
     ) {
-        let bytes = envelope.to_bytes();
-        let digest = Envelope::digest_of(&bytes);
+        let envelope = letter.envelope().expect("an own envelope is sound");
         let slot = slot_of(envelope).expect("an own envelope has a slot");
         let whose = if envelope.kind == Kind::Seal {
             slot.holder
@@ -158,11 +154,11 @@ impl Session {
             envelope.sender
         };
         let key = outbox::slot_key(self.height, envelope.kind, whose);
-        desk.store(Table::Outbox, key, bytes.clone());
+        desk.store(Table::Outbox, key, Arc::clone(letter.bytes()));
         beside(desk);
-        self.keep(envelope, digest, Arc::new(bytes.clone()))
+        self.keep(envelope, letter)
             .expect("an own envelope has a slot");
-        let taken = self.take(desk, envelope, digest);
+        let taken = self.take(desk, envelope, letter.digest());
         taken.expect("what we say ourselves keeps the rules");
         let holder = self
             .roster
@@ -171,8 +167,8 @@ impl Session {
             .copied();
         match holder {
             Some(holder) if holder == desk.key => {}
-            Some(holder) if desk.peers.contains(&holder) => desk.send(holder, bytes),
-            Some(_) | None => desk.publish(envelope.kind, bytes),
+            Some(holder) if desk.peers.contains(&holder) => desk.send(holder, letter.clone()),
+            Some(_) | None => desk.publish(envelope.kind, letter.clone()),
         }
     }
 
@@ -230,14 +226,9 @@ impl Session {
             .collect()
     }
 
-    fn keep(
-        &mut self,
-        envelope: &Envelope,
-        digest: Digest,
-        bytes: Arc<Vec<u8>>,
-    ) -> Result<(), Refusal> {
-        self.post
-            .put(slot_of(envelope)?, digest, envelope.seq, bytes);
+    fn keep(&mut self, envelope: &Envelope, letter: &Letter) -> Result<(), Refusal> {
+        let (slot, digest) = (slot_of(envelope)?, letter.digest());
+        self.post.put(slot, digest, envelope.seq, letter.clone());
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use conclave_crypto::sign::IdentityKey;
 
 use crate::charter::Charter;
 use crate::layout::Layout;
+use crate::memo::Remembered;
 use crate::message::Invite;
 
 /// Everything that a member needs to know of its world besides its durable state.
@@ -26,6 +27,8 @@ pub struct Setup {
     /// Whether journal, outbox and consensus log are known to be whole. If not, the member asks more of the others what
     /// it said before it says anything new (R60).
     pub intact: bool,
+    /// Results that a world remembers for all its members; a node has none.
+    pub memo: Remembered,
 }
 
 /// Why a member cannot open.

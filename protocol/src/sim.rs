@@ -14,19 +14,25 @@
     reason = "a harness: an overflow in it shall be loud, and most kinds of output do not concern it"
 )]
 
+mod agenda;
 pub mod check;
 mod engine;
 pub mod faults;
+mod links;
 mod network;
 mod perform;
 mod place;
 mod report;
+mod serve;
+mod shelf;
+pub mod tally;
 mod terms;
 mod view;
 pub mod watch;
 mod world;
 
 pub use self::faults::{Crash, Faults, Point, Strike};
+pub use self::tally::{Load, Tally, Traffic, Way};
 pub use self::terms::Terms;
 pub use self::watch::Watch;
 pub use self::world::{Stuck, World};

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use conclave_crypto::sign::{IdentityKey, PublicKey};
 use conclave_protocol::charter::{self, Charter};
 use conclave_protocol::member::Member;
+use conclave_protocol::memo::Remembered;
 use conclave_protocol::setup::Setup;
 use libp2p::Multiaddr;
 use serde_json::Value;
@@ -105,8 +106,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             initial: facts.initial,
             invite: None,
             intact: true,
+            memo: Remembered::default(),
         };
-        let member = Member::open(setup, store.load()?, clock.now(), rand::random())?;
+        let stored = store.load()?.into_iter();
+        let stored = stored.map(|(key, value)| (key, value.into())).collect();
+        let member = Member::open(setup, stored, clock.now(), rand::random())?;
         let told = Told::open(&args.dir).context("metrics.jsonl cannot be opened")?;
         let driver = Driver {
             member,

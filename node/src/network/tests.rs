@@ -50,7 +50,7 @@ async fn start_with(
         let write = Write {
             table: Table::Vectors,
             key: name.as_bytes().to_vec(),
-            value: Some(blob.clone()),
+            value: Some(blob.clone().into()),
         };
         store.perform(&[write]).unwrap();
     }

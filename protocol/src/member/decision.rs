@@ -1,10 +1,8 @@
 //! The decision on the current height: when it starts, what the engine is told, what its effects do.
 
-use std::sync::Arc;
-
 use crate::decide::{ConsensusTimers, Decider, Effect, Feed};
 use crate::desk::Desk;
-use crate::envelope::Envelope;
+use crate::letter::Letter;
 use crate::member::Member;
 use crate::member::advance::PASSES;
 use crate::names::{Height, MemberId};
@@ -34,13 +32,8 @@ impl Member {
             self.start_decision();
         }
         for bytes in early {
-            if let (Ok(envelope), Some(decider)) = (Envelope::from_bytes(&bytes), &mut self.decider)
-            {
-                decider.handle(
-                    self.desk.now,
-                    Feed::Envelope(&envelope),
-                    &self.desk.identity,
-                );
+            if let (Ok(envelope), Some(decider)) = (bytes.envelope(), &mut self.decider) {
+                decider.handle(self.desk.now, Feed::Envelope(envelope), &self.desk.identity);
             }
         }
     }
@@ -203,14 +196,12 @@ impl Member {
                 self.wal.push(entry);
             }
             Effect::Publish(envelope) => {
-                let bytes = envelope.to_bytes();
+                let (kind, sender) = (envelope.kind, envelope.sender);
+                let letter = Letter::of(envelope);
                 if let Some(session) = self.sessions.get_mut(&height) {
-                    let digest = Envelope::digest_of(&bytes);
-                    session
-                        .post
-                        .keep(envelope.sender, digest, Arc::new(bytes.clone()));
+                    session.post.keep(sender, letter.digest(), letter.clone());
                 }
-                self.desk.publish(envelope.kind, bytes);
+                self.desk.publish(kind, letter);
             }
             Effect::Decided {
                 record,

@@ -83,9 +83,11 @@ impl Member {
             head: self.ledger.head_digest(),
             head_height: head,
         };
-        let envelope = self.desk.sign(Kind::Leave, sess, 0, &body);
-        self.leaves.insert(me, envelope.clone());
-        self.desk.publish(Kind::Leave, envelope.to_bytes());
+        let letter = self.desk.sign(Kind::Leave, sess, 0, &body);
+        if let Ok(envelope) = letter.envelope() {
+            self.leaves.insert(me, envelope.clone());
+        }
+        self.desk.publish(Kind::Leave, letter);
     }
 
     fn stay(&mut self, reason: String) {

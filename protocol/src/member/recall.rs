@@ -131,14 +131,15 @@ impl Session {
         let commit = held(Kind::Commit);
         let other = order.into_iter().find_map(held);
         let slots = commit.into_iter().chain(other);
-        let slots = slots.filter_map(|held| Envelope::from_bytes(&held.bytes).ok());
+        let slots = slots.filter_map(|held| held.bytes.envelope().ok());
         let talk = self.post.talk();
-        let talk = talk.filter_map(|bytes| Envelope::from_bytes(bytes).ok());
+        let talk = talk.filter_map(|bytes| bytes.envelope().ok());
         let votes = talk.filter(|envelope| envelope.sender == member);
         let vote = votes
-            .filter_map(|envelope| Some((decide::slot_of(&envelope)?, envelope)))
+            .filter_map(|envelope| Some((decide::slot_of(envelope)?, envelope)))
             .max_by_key(|(slot, _)| *slot);
-        slots.chain(vote.map(|(_, envelope)| envelope)).collect()
+        let all = slots.chain(vote.map(|(_, envelope)| envelope));
+        all.cloned().collect()
     }
 
     /// Whether the outbox holds what we are said to have said; of what counts up, as much or more.
@@ -146,7 +147,7 @@ impl Session {
         let Some(held) = self.post.held(Slot::of(claim.kind, claim.sender)) else {
             return false;
         };
-        let own = Envelope::from_bytes(&held.bytes);
-        held.seq > claim.seq || own.is_ok_and(|own| claim.is(&own))
+        let own = held.bytes.envelope();
+        held.seq > claim.seq || own.is_ok_and(|own| claim.is(own))
     }
 }

@@ -1,7 +1,5 @@
 //! What comes in: bounded, parsed, checked once, and routed to the session that it belongs to.
 
-use std::sync::Arc;
-
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::PublicKey;
 
@@ -9,6 +7,7 @@ use crate::claim::Claim;
 use crate::decide::{self, Feed};
 use crate::envelope::{Envelope, Kind};
 use crate::input::Verdict;
+use crate::letter::{Bytes, Letter};
 use crate::limits;
 use crate::member::Member;
 use crate::message::{self, Heartbeat, Join};
@@ -18,23 +17,23 @@ use crate::refusal::Refusal;
 
 impl Member {
     /// R8. Size first, then form, then who, then the signature.
-    pub(super) fn receive(&mut self, from: PublicKey, bytes: Vec<u8>) -> Verdict {
-        if bytes.len() > limits::ENVELOPE {
+    pub(super) fn receive(&mut self, from: PublicKey, letter: &Letter) -> Verdict {
+        if letter.len() > limits::ENVELOPE {
             return Verdict::Refused(Refusal::Oversized);
         }
-        let Ok(envelope) = Envelope::from_bytes(&bytes) else {
+        let Ok(envelope) = letter.envelope() else {
             return Verdict::Refused(Refusal::Malformed);
         };
         if envelope.body.len() > limits::body(envelope.kind) {
             return Verdict::Refused(Refusal::Oversized);
         }
         let taken = match envelope.kind {
-            Kind::Decided => self.receive_decided(from, &envelope),
-            Kind::Want => self.receive_want(from, &envelope),
-            Kind::Heartbeat => self.receive_heartbeat(from, &envelope),
-            Kind::Join => self.receive_join(&envelope),
-            Kind::Leave => self.receive_leave(&envelope),
-            Kind::Recall => self.receive_recall(from, &envelope),
+            Kind::Decided => self.receive_decided(from, envelope),
+            Kind::Want => self.receive_want(from, letter, envelope),
+            Kind::Heartbeat => self.receive_heartbeat(from, letter, envelope),
+            Kind::Join => self.receive_join(envelope),
+            Kind::Leave => self.receive_leave(envelope),
+            Kind::Recall => self.receive_recall(from, envelope),
             Kind::KeyAd
             | Kind::Deal
             | Kind::Seal
@@ -44,7 +43,7 @@ impl Member {
             | Kind::Reveal
             | Kind::Proposal
             | Kind::Vote
-            | Kind::Liveness => self.receive_session(from, &envelope, bytes),
+            | Kind::Liveness => self.receive_session(from, letter, envelope),
         };
         match taken {
             Ok(true) => Verdict::Accepted,
@@ -56,12 +55,12 @@ impl Member {
     fn receive_session(
         &mut self,
         from: PublicKey,
+        letter: &Letter,
         envelope: &Envelope,
-        bytes: Vec<u8>,
     ) -> Result<bool, Refusal> {
         let Some(height) = self.ledger.session_height(&envelope.sess) else {
             // The record that names this session is not decided here yet: keep it, and ask for that record.
-            self.keep_early(from, bytes);
+            self.keep_early(from, letter);
             self.catch_up(from);
             return Ok(false);
         };
@@ -71,7 +70,7 @@ impl Member {
         };
         match envelope.kind {
             Kind::Proposal | Kind::Vote | Kind::Liveness => {
-                self.receive_talk(height, current, envelope, bytes)
+                self.receive_talk(height, current, letter, envelope)
             }
             Kind::KeyAd
             | Kind::Deal
@@ -85,7 +84,7 @@ impl Member {
             | Kind::Want
             | Kind::Decided
             | Kind::Leave
-            | Kind::Recall => session.receive(&mut self.desk, envelope, bytes),
+            | Kind::Recall => session.receive(&mut self.desk, letter),
         }
     }
 
@@ -94,10 +93,10 @@ impl Member {
         &mut self,
         height: Height,
         current: Height,
+        letter: &Letter,
         envelope: &Envelope,
-        bytes: Vec<u8>,
     ) -> Result<bool, Refusal> {
-        let digest = Envelope::digest_of(&bytes);
+        let digest = letter.digest();
         let Some(session) = self.sessions.get_mut(&height) else {
             return Ok(false);
         };
@@ -116,7 +115,7 @@ impl Member {
                     Verdict::Refused(refusal) => return Err(refusal),
                 }
             }
-            Some(_) | None => envelope.verify(&key).map_err(|_| Refusal::Signature)?,
+            Some(_) | None => letter.verify(&key).map_err(|_| Refusal::Signature)?,
         }
         // R61  What we sign is logged before it is said. (Liveness messages are not: they repeat others' votes.)
         let own = self.desk.me == Some(envelope.sender) && envelope.kind != Kind::Liveness;
@@ -125,19 +124,22 @@ impl Member {
             self.desk.forgotten(height);
         }
         self.desk.heard.insert(envelope.sender, self.desk.now);
-        session.post.keep(envelope.sender, digest, Arc::new(bytes));
+        session.post.keep(envelope.sender, digest, letter.clone());
         Ok(true)
     }
 
-    fn receive_heartbeat(&mut self, from: PublicKey, envelope: &Envelope) -> Result<bool, Refusal> {
+    fn receive_heartbeat(
+        &mut self,
+        from: PublicKey,
+        letter: &Letter,
+        envelope: &Envelope,
+    ) -> Result<bool, Refusal> {
         let person = self
             .ledger
             .person(envelope.sender)
             .ok_or(Refusal::Stranger)?;
         let beat: Heartbeat = message::decode(&envelope.body).map_err(|_| Refusal::Malformed)?;
-        envelope
-            .verify(&person.key)
-            .map_err(|_| Refusal::Signature)?;
+        letter.verify(&person.key).map_err(|_| Refusal::Signature)?;
         let (sender, now) = (envelope.sender, self.desk.now);
         self.desk.heard.insert(sender, now);
         let done = beat.height >= self.ledger.next()
@@ -182,7 +184,7 @@ impl Member {
     }
 
     /// A blob that was asked for: a masked vector of an open session, or an adapter.
-    pub(super) fn pulled(&mut self, name: Digest, bytes: &[u8]) -> Verdict {
+    pub(super) fn pulled(&mut self, name: Digest, bytes: &Bytes) -> Verdict {
         for session in self.sessions.values_mut() {
             match session.pulled(&mut self.desk, name, bytes) {
                 Some(true) => return Verdict::Accepted,
@@ -201,23 +203,23 @@ impl Member {
         Verdict::Ignored
     }
 
-    fn keep_early(&mut self, from: PublicKey, bytes: Vec<u8>) {
+    fn keep_early(&mut self, from: PublicKey, letter: &Letter) {
         let held: usize = self
             .early
             .iter()
             .map(|(_, bytes)| bytes.len())
             .fold(0, usize::saturating_add);
         let room = self.early.len() < limits::EARLY
-            && held.saturating_add(bytes.len()) <= limits::EARLY_BYTES;
-        if room && !self.early.iter().any(|(_, known)| *known == bytes) {
-            self.early.push((from, bytes));
+            && held.saturating_add(letter.len()) <= limits::EARLY_BYTES;
+        if room && !self.early.iter().any(|(_, known)| known == letter) {
+            self.early.push((from, letter.clone()));
         }
     }
 
     /// Hands in again what came before its session was known.
     pub(super) fn take_early(&mut self) {
-        for (from, bytes) in core::mem::take(&mut self.early) {
-            if let Verdict::Refused(refusal) = self.receive(from, bytes) {
+        for (from, letter) in core::mem::take(&mut self.early) {
+            if let Verdict::Refused(refusal) = self.receive(from, &letter) {
                 self.desk.refused.count(refusal);
             }
         }

@@ -50,10 +50,10 @@ impl Member {
             done,
             of,
         };
-        let envelope = self
+        let letter = self
             .desk
             .sign(Kind::Heartbeat, sess, self.pulse.beats, &body);
-        self.desk.publish(Kind::Heartbeat, envelope.to_bytes());
+        self.desk.publish(Kind::Heartbeat, letter);
     }
 
     /// R50. Every T_sync one reachable peer is asked, in turn, while anything of others is waited for.

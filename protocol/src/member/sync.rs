@@ -3,6 +3,7 @@
 use conclave_crypto::sign::PublicKey;
 
 use crate::envelope::{Envelope, Kind};
+use crate::letter::Letter;
 use crate::limits;
 use crate::member::{Member, advance};
 use crate::message::{self, Decided, Want};
@@ -40,8 +41,7 @@ impl Member {
             self.pulse.beats = self.pulse.beats.saturating_add(1);
             let body = message::encode(&body);
             let (key, beats) = (&self.desk.identity, self.pulse.beats);
-            let envelope = Envelope::sign(key, Kind::Want, session.sess, sender, beats, body);
-            let bytes = envelope.to_bytes();
+            let bytes = Letter::sign(key, Kind::Want, session.sess, sender, beats, body);
             self.desk
                 .tray
                 .push_back(crate::output::Output::Send { to: peer, bytes });
@@ -66,6 +66,7 @@ impl Member {
     pub(super) fn receive_want(
         &mut self,
         from: PublicKey,
+        letter: &Letter,
         envelope: &Envelope,
     ) -> Result<bool, Refusal> {
         let want: Want = message::decode(&envelope.body).map_err(|_| Refusal::Malformed)?;
@@ -94,7 +95,7 @@ impl Member {
         {
             return Ok(false);
         }
-        envelope.verify(&key).map_err(|_| Refusal::Signature)?;
+        letter.verify(&key).map_err(|_| Refusal::Signature)?;
         self.pulse.answered.insert(turn, now);
         if sender != MemberId::NEWCOMER {
             self.desk.heard.insert(sender, now);
@@ -125,9 +126,8 @@ impl Member {
             };
             let body = advance::decided_body(entry);
             let sender = self.desk.me.unwrap_or(MemberId::NEWCOMER);
-            let envelope =
-                Envelope::sign(&self.desk.identity, Kind::Decided, sess, sender, 0, body);
-            self.desk.send(to, envelope.to_bytes());
+            let letter = Letter::sign(&self.desk.identity, Kind::Decided, sess, sender, 0, body);
+            self.desk.send(to, letter);
         }
     }
 
@@ -144,7 +144,7 @@ impl Member {
                 break;
             };
             room = rest;
-            answers.push(bytes.as_ref().clone());
+            answers.push(bytes.clone());
         }
         for bytes in answers {
             self.desk.send(to, bytes);

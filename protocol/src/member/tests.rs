@@ -345,6 +345,7 @@ fn what_breaks_the_rules_is_refused_and_survived() {
     ];
     let from = identity(3).public();
     for (bytes, refusal) in cases {
+        let bytes = bytes.into();
         let now = net.now;
         let member = net.nodes[0].member.as_mut().unwrap();
         let verdict = member.handle(now, Input::Received { from, bytes });

@@ -112,7 +112,7 @@ impl Session {
         };
         let holders: Vec<_> = self.adverts.known.keys().copied().filter(lacks).collect();
         for holder in holders {
-            let Some(sealed) = self.sealed_for(me, holder) else {
+            let Some(sealed) = self.sealed_for(desk, me, holder) else {
                 continue;
             };
             let body = Seal { to: holder, sealed };
@@ -121,19 +121,14 @@ impl Session {
         }
     }
 
-    fn sealed_for(&self, me: MemberId, holder: MemberId) -> Option<Vec<u8>> {
+    fn sealed_for(&self, desk: &Desk, me: MemberId, holder: MemberId) -> Option<Vec<u8>> {
         let (own, pair) = self.dealings.own.as_ref()?;
         let x = self.roster.x(holder)?;
         let (own, pair) = (own.share(x), pair.share(x));
         let plain = zeroize::Zeroizing::new([own.share, own.salt, pair.share, pair.salt].concat());
         let advert = self.adverts.known.get(&holder)?;
-        let shared = self
-            .adverts
-            .secrets
-            .as_ref()?
-            .sealer
-            .shared(&advert.body.seal)
-            .ok()?;
+        let sealer = &self.adverts.secrets.as_ref()?.sealer;
+        let shared = desk.memo.agree(sealer, &advert.body.seal).ok()?;
         Some(sealed::seal(&shared, &self.sess.0, me.0, holder.0, &plain))
     }
 
@@ -150,7 +145,7 @@ impl Session {
             if done || self.adverts.opener.is_none() {
                 continue;
             }
-            if let Some(portion) = self.open_box(me, dealer) {
+            if let Some(portion) = self.open_box(desk, me, dealer) {
                 self.dealings.shares.insert(dealer, portion);
             } else {
                 self.dealings.spoiled.insert((dealer, deal));
@@ -159,15 +154,11 @@ impl Session {
         }
     }
 
-    fn open_box(&self, me: MemberId, dealer: MemberId) -> Option<Portion> {
+    fn open_box(&self, desk: &Desk, me: MemberId, dealer: MemberId) -> Option<Portion> {
         let dealt = self.dealings.deals.get(&dealer)?;
         let seal = self.dealings.seals.get(&dealer)?;
-        let shared = self
-            .adverts
-            .opener
-            .as_ref()?
-            .shared(&dealt.body.sealer)
-            .ok()?;
+        let opener = self.adverts.opener.as_ref()?;
+        let shared = desk.memo.agree(opener, &dealt.body.sealer).ok()?;
         let plain = sealed::open(&shared, &self.sess.0, dealer.0, me.0, &seal.sealed).ok()?;
         let (parts, rest) = plain.as_chunks::<32>();
         let [share_b, salt_b, share_m, salt_m] = parts else {

@@ -152,7 +152,7 @@ impl Session {
                     let public = key.public();
                     for survivor in called.survivors.keys() {
                         let theirs = self.adverts.known.get(survivor)?.body.mask;
-                        let shared = key.shared(&theirs).ok()?;
+                        let shared = desk.memo.agree(&key, &theirs).ok()?;
                         // Seen from the dropout the sign is the opposite of the survivor's: adding takes it off.
                         let (dropout, other) = ((*dealer, &public), (*survivor, &theirs));
                         masks.push(pair_seed(&shared, &called.sid, dropout, other));

@@ -12,9 +12,9 @@ use conclave_crypto::sign::PublicKey;
 
 use crate::desk::Desk;
 use crate::envelope::Kind;
+use crate::letter::Bytes;
 use crate::message::{Commit, Have};
 use crate::names::{MemberId, SumId};
-use crate::outbox;
 use crate::output::{Output, Report, Stored, Table};
 use crate::refusal::Refusal;
 use crate::session::Session;
@@ -26,7 +26,7 @@ use crate::time::Time;
 pub(crate) struct Submissions {
     pub(crate) commits: BTreeMap<MemberId, Committed>,
     /// By Merkle root.
-    pub(crate) vectors: BTreeMap<Digest, Arc<Vec<u8>>>,
+    pub(crate) vectors: BTreeMap<Digest, Bytes>,
     /// The Commits whose vectors each member says it holds.
     pub(crate) haves: BTreeMap<MemberId, BTreeSet<Digest>>,
     have_at: Option<Time>,
@@ -106,9 +106,9 @@ impl Session {
         let envelope = desk.sign(Kind::Commit, self.sess, 0, &body);
         // R17  Durable order: the Commit, its vector, then (take_commit) the secrets go, then the Commit is sent. The
         // Commit is first: a crash behind it leaves a member that is no survivor, never one that masks a second vector.
-        let apart = (!inline).then(|| vector.clone());
-        if !inline {
-            self.submissions.vectors.insert(root, Arc::new(vector));
+        let apart = (!inline).then(|| Arc::new(vector));
+        if let Some(vector) = &apart {
+            self.submissions.vectors.insert(root, Arc::clone(vector));
         }
         self.say_with(desk, &envelope, |desk| {
             if let Some(vector) = apart {
@@ -159,8 +159,9 @@ impl Session {
         net.add(own, Sign::Plus);
         for sharer in work.sharers.values().filter(|sharer| sharer.member != me) {
             let other = self.recorded_advert(sharer)?.body.mask;
-            let shared = key
-                .shared(&other)
+            let shared = desk
+                .memo
+                .agree(&key, &other)
                 .expect("an advert with a weak key is refused");
             let (mine, theirs) = ((me, &public), (sharer.member, &other));
             let (seed, sign) = pair_seed(&shared, &terms.sid, mine, theirs);
@@ -216,7 +217,7 @@ impl Session {
     }
 
     /// The announced vector of a member, if it fits this height's terms and we hold it.
-    pub(crate) fn vector_of(&self, member: MemberId) -> Option<(&Committed, &Arc<Vec<u8>>)> {
+    pub(crate) fn vector_of(&self, member: MemberId) -> Option<(&Committed, &Bytes)> {
         let commit = self.submissions.commits.get(&member)?;
         let vector = self.submissions.vectors.get(&commit.root)?;
         let work = self.work.as_ref()?;
@@ -301,15 +302,14 @@ impl Session {
     }
 
     /// Takes a pulled vector; its bytes must have the announced root. `None`: nobody announced it here.
-    pub(crate) fn pulled(&mut self, desk: &mut Desk, name: Digest, bytes: &[u8]) -> Option<bool> {
+    pub(crate) fn pulled(&mut self, desk: &mut Desk, name: Digest, bytes: &Bytes) -> Option<bool> {
         let mut commits = self.submissions.commits.values();
         let commit = commits.find(|commit| commit.root == name)?;
         let fits = u64::try_from(bytes.len()) == Ok(commit.length) && merkle::root(bytes) == name;
         if fits && !self.submissions.vectors.contains_key(&name) {
-            desk.store(Table::Vectors, name.as_bytes().to_vec(), bytes.to_vec());
-            self.submissions
-                .vectors
-                .insert(name, Arc::new(bytes.to_vec()));
+            let key = name.as_bytes().to_vec();
+            desk.store(Table::Vectors, key, Arc::clone(bytes));
+            self.submissions.vectors.insert(name, Arc::clone(bytes));
         }
         Some(fits)
     }
@@ -338,8 +338,9 @@ impl Submissions {
     /// Takes up the vectors that an earlier run stored, for the Commits known by now.
     pub(crate) fn restore(&mut self, stored: &Stored) {
         for commit in self.commits.values() {
-            if let Some(bytes) = outbox::value(stored, Table::Vectors, commit.root.as_bytes()) {
-                self.vectors.insert(commit.root, Arc::new(bytes.to_vec()));
+            let key = (Table::Vectors, commit.root.as_bytes().to_vec());
+            if let Some(bytes) = stored.get(&key) {
+                self.vectors.insert(commit.root, Arc::clone(bytes));
             }
         }
     }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use conclave_crypto::digest::Digest;
 
 use super::engine::Training;
+use super::tally::{Load, Way};
 use super::world::{Event, World};
 use super::{Crash, Point, Strike};
-use crate::envelope::{Envelope, Kind};
+use crate::envelope::Kind;
+use crate::letter::Letter;
 use crate::member::Member;
 use crate::message::{self, Commit};
 use crate::names::Height;
@@ -66,6 +68,9 @@ impl World {
 
     /// The crash that strikes at this output, if one does, with the phase that it belongs to.
     fn due(&mut self, place: usize, output: &Output) -> Option<(Crash, Phase)> {
+        if !self.armed.iter().any(|(crash, _)| crash.place == place) {
+            return None;
+        }
         let storing = matches!(output, Output::Store(_));
         let sending = matches!(output, Output::Publish { .. } | Output::Send { .. });
         let found = self.places.get(place)?;
@@ -139,7 +144,10 @@ impl World {
             return;
         };
         let (own, stored) = match output {
-            Output::Store(write) if write.table == Table::Outbox => (write.value.as_deref(), true),
+            Output::Store(write) if write.table == Table::Outbox => {
+                let value = write.value.as_ref();
+                (value.map(|value| Letter::from(Arc::clone(value))), true)
+            }
             Output::Store(write) if write.table == Table::Vectors => {
                 // Nobody has announced this vector: it is the own one, stored before its Commit.
                 let root = write.key.as_slice().try_into().map(Digest);
@@ -151,11 +159,11 @@ impl World {
                 return;
             }
             Output::Publish { bytes, .. } | Output::Send { bytes, .. } => {
-                (Some(bytes.as_slice()), false)
+                (Some(bytes.clone()), false)
             }
             _ => return,
         };
-        let Some(Ok(envelope)) = own.map(Envelope::from_bytes) else {
+        let Some(Ok(envelope)) = own.as_ref().map(Letter::envelope) else {
             return;
         };
         if envelope.kind == Kind::Commit
@@ -185,18 +193,15 @@ impl World {
                 }
             }
             Output::Publish { bytes, .. } => {
-                self.parts().1.envelope(&bytes);
-                self.parts().1.trace(&bytes);
-                let bytes = Arc::new(bytes);
+                self.said(place, &bytes);
                 for to in 0..self.places.len() {
                     self.send(place, to, &bytes);
                 }
             }
             Output::Send { to, bytes } => {
-                self.parts().1.envelope(&bytes);
-                self.parts().1.trace(&bytes);
+                self.said(place, &bytes);
                 if let Some(to) = self.place(&to) {
-                    self.send(place, to, &Arc::new(bytes));
+                    self.send(place, to, &bytes);
                 }
             }
             Output::Pull {
@@ -207,7 +212,14 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: usize, to: usize, bytes: &Arc<Vec<u8>>) {
+    /// Notes what a member says.
+    fn said(&mut self, place: usize, bytes: &Letter) {
+        self.count(place, Load::of(bytes), Way::Sent, bytes.len());
+        self.watch.envelope(bytes);
+        self.watch.trace(bytes);
+    }
+
+    fn send(&mut self, from: usize, to: usize, bytes: &Letter) {
         if let Some(found) = self.places.get_mut(from) {
             found.opened = false;
         }
@@ -215,7 +227,7 @@ impl World {
             return;
         }
         for delay in self.network.ways(&self.faults, self.now) {
-            let bytes = Arc::clone(bytes);
+            let bytes = bytes.clone();
             self.after(delay, Event::Arrive { from, to, bytes });
         }
     }
@@ -232,8 +244,12 @@ impl World {
             .iter()
             .filter_map(|key| self.place(key))
             .filter(|peer| self.linked(place, *peer))
-            .filter_map(|peer| self.places.get(peer)?.blob(name.as_bytes()).cloned())
-            .find(|blob| u64::try_from(blob.len()).is_ok_and(|len| len <= length));
+            .filter_map(|peer| Some((peer, self.places.get(peer)?.blob(name.as_bytes()).cloned()?)))
+            .find(|(_, blob)| u64::try_from(blob.len()).is_ok_and(|len| len <= length));
+        if let Some((peer, blob)) = &found {
+            self.count(*peer, Load::Blob, Way::Sent, blob.len());
+        }
+        let found = found.map(|(_, blob)| blob);
         let start = self.starts(place).unwrap_or_default();
         let lost = self.network.ways(&self.faults, self.now).is_empty();
         let delay = self.network.delay(&self.faults).saturating_mul(3);
@@ -309,10 +325,10 @@ impl World {
 
 /// The phase that an output belongs to by what it says, whatever the member reported last.
 fn phase_of(output: &Output) -> Option<Phase> {
-    let bytes = match output {
-        Output::Publish { bytes, .. } | Output::Send { bytes, .. } => bytes.as_slice(),
+    let letter = match output {
+        Output::Publish { bytes, .. } | Output::Send { bytes, .. } => bytes.clone(),
         Output::Store(write) => match write.table {
-            Table::Outbox => write.value.as_deref()?,
+            Table::Outbox => Letter::from(Arc::clone(write.value.as_ref()?)),
             Table::Wal | Table::Ledger => return Some(Phase::Decide),
             Table::Journal => return Some(Phase::Reveal),
             Table::Adapters => return Some(Phase::Open),
@@ -320,7 +336,7 @@ fn phase_of(output: &Output) -> Option<Phase> {
         },
         Output::Pull { .. } | Output::Order(_) | Output::Report(_) => return None,
     };
-    match Envelope::from_bytes(bytes).ok()?.kind {
+    match letter.envelope().ok()?.kind {
         Kind::KeyAd => Some(Phase::Advertise),
         Kind::Deal | Kind::Seal | Kind::Ack => Some(Phase::Deal),
         Kind::Commit | Kind::Have => Some(Phase::Submit),

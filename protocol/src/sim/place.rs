@@ -7,7 +7,10 @@ use conclave_crypto::sign::{IdentityKey, PublicKey};
 
 use super::engine::Training;
 use super::{Chance, Terms, Watch};
+use crate::input::{Input, Verdict};
+use crate::letter::Bytes;
 use crate::member::Member;
+use crate::memo::Remembered;
 use crate::message::Invite;
 use crate::names::{Height, MemberId, Round};
 use crate::output::{Phase, Stored, Table, Write};
@@ -39,6 +42,10 @@ pub(super) struct Place {
     pub(super) handed: Option<(Height, super::watch::Trained)>,
     /// The deltas that were handed to the running member, by round: with their heights.
     pub(super) deltas: BTreeMap<Round, (Height, Vec<f32>)>,
+    /// What was laid before it and not taken yet.
+    pub(super) inbox: Vec<Input>,
+    /// What it refused just now, and why.
+    pub(super) refused: Vec<String>,
     /// When it will be woken next.
     pub(super) awake: Option<Time>,
     /// Wakes in a row without time passing.
@@ -66,16 +73,24 @@ impl Place {
             opened: false,
             handed: None,
             deltas: BTreeMap::new(),
+            inbox: Vec::new(),
+            refused: Vec::new(),
             awake: None,
             spins: 0,
         }
     }
 
     /// Starts the member with what the disk holds.
-    pub(super) fn open(&mut self, terms: &Terms, place: usize, now: Time) -> Result<(), String> {
+    pub(super) fn open(
+        &mut self,
+        terms: &Terms,
+        memo: &Remembered,
+        place: usize,
+        now: Time,
+    ) -> Result<(), String> {
         self.starts = self.starts.saturating_add(1);
         self.since = now;
-        let setup = Self::setup(terms, place);
+        let setup = Self::setup(terms, memo, place);
         let purpose = format!("conclave/sim/start {place} {}", self.starts);
         let seed = Chance::new(terms.seed, &purpose).bytes();
         let opened = Member::open(setup, self.disk.clone(), self.local(now), seed);
@@ -83,8 +98,32 @@ impl Place {
         Ok(())
     }
 
+    /// Takes all that was laid before it, then looks once at what is due.
+    pub(super) fn serve(&mut self, now: Time) {
+        let local = self.local(now);
+        let Some(member) = self.member.as_mut() else {
+            self.inbox.clear();
+            return;
+        };
+        if self.inbox.is_empty() {
+            return;
+        }
+        for input in self.inbox.drain(..) {
+            let letter = match &input {
+                Input::Received { bytes, .. } => Some(bytes.clone()),
+                _ => None,
+            };
+            if let Verdict::Refused(refusal) = member.hear(local, input) {
+                let refused = format!("{refusal:?} at {now:?}: {letter:?}");
+                self.refused.push(refused);
+            }
+        }
+        member.look();
+    }
+
     /// What stays: the disk.
     pub(super) fn die(&mut self) {
+        self.inbox.clear();
         self.member = None;
         self.training = None;
         self.handed = None;
@@ -118,7 +157,7 @@ impl Place {
     }
 
     /// A blob that this place serves.
-    pub(super) fn blob(&self, name: &[u8]) -> Option<&Vec<u8>> {
+    pub(super) fn blob(&self, name: &[u8]) -> Option<&Bytes> {
         [Table::Vectors, Table::Adapters]
             .into_iter()
             .find_map(|table| self.disk.get(&(table, name.to_vec())))
@@ -148,7 +187,7 @@ impl Place {
             .extend(late.into_iter().map(|height| (height, place)));
     }
 
-    fn setup(terms: &Terms, place: usize) -> Setup {
+    fn setup(terms: &Terms, memo: &Remembered, place: usize) -> Setup {
         let identity: IdentityKey = terms.identity(place);
         let charter = terms.charter();
         let invite = (place >= terms.founders).then(|| {
@@ -175,6 +214,7 @@ impl Place {
             initial: Terms::initial(),
             invite,
             intact: true,
+            memo: memo.clone(),
         }
     }
 }

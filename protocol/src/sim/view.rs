@@ -3,7 +3,7 @@
 use conclave_crypto::sign::PublicKey;
 
 use super::place::Place;
-use super::{Stuck, Terms, Watch, World};
+use super::{Stuck, Tally, Terms, Watch, World};
 use crate::names::Height;
 use crate::time::Time;
 
@@ -16,6 +16,11 @@ impl World {
     /// The same, for tests that plant a fault.
     pub fn watch_mut(&mut self) -> &mut Watch {
         &mut self.watch
+    }
+
+    /// The messages and bytes of each place so far.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// The terms.

@@ -1,15 +1,21 @@
 //! The run of a world: one event after another, in the order of the virtual clock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use conclave_crypto::digest::Digest;
 
+use super::agenda::Agenda;
+use super::links::{Links, link};
 use super::network::Network;
 use super::place::Place;
+use super::shelf::Shelf;
+use super::tally::{Load, Way};
 use super::watch::Trained;
-use super::{Crash, Faults, Terms, Watch};
-use crate::input::{Input, Verdict};
+use super::{Crash, Faults, Tally, Terms, Watch};
+use crate::input::Input;
+use crate::letter::{Bytes, Letter};
+use crate::memo::Remembered;
 use crate::time::{Span, Time};
 
 /// What happens next, and to whom.
@@ -19,7 +25,7 @@ pub(super) enum Event {
     Arrive {
         from: usize,
         to: usize,
-        bytes: Arc<Vec<u8>>,
+        bytes: Letter,
     },
     /// The alarm of a member.
     Wake { place: usize, at: Time },
@@ -28,7 +34,7 @@ pub(super) enum Event {
         place: usize,
         start: u64,
         name: Digest,
-        bytes: Option<Vec<u8>>,
+        bytes: Option<Bytes>,
     },
     /// The engine is at a step, or done.
     Step {
@@ -60,12 +66,16 @@ pub struct World {
     pub(super) places: Vec<Place>,
     pub(super) network: Network,
     pub(super) now: Time,
-    pub(super) links: BTreeSet<(usize, usize)>,
+    pub(super) links: Links,
     /// Crashes that have not struck, with the fitting outputs that still pass.
     pub(super) armed: Vec<(Crash, u64)>,
-    events: BTreeMap<(Time, u64), Event>,
-    count: u64,
+    agenda: Agenda,
+    /// Who has something to look at.
+    pub(super) busy: BTreeSet<usize>,
     pub(super) watch: Watch,
+    pub(super) tally: Tally,
+    /// What the members need not work out twice.
+    memo: Remembered,
 }
 
 /// An alarm that goes off so often without time passing is a defect.
@@ -85,11 +95,13 @@ impl World {
             places: places.collect(),
             network: Network::new(seed),
             now: Time(0),
-            links: BTreeSet::new(),
+            links: Links::default(),
             armed: armed.collect(),
-            events: BTreeMap::new(),
-            count: 0,
+            agenda: Agenda::default(),
+            busy: BTreeSet::new(),
             watch: Watch::default(),
+            tally: Tally::default(),
+            memo: Remembered::by(Arc::new(Shelf::default())),
             terms,
             faults,
         };
@@ -115,14 +127,17 @@ impl World {
     /// Runs until `done`, at the latest until the virtual time `limit`.
     pub fn run(&mut self, limit: Time, done: impl Fn(&Self) -> bool) -> Result<Time, Stuck> {
         while !done(self) {
-            let Some(((now, _), event)) = self.events.pop_first() else {
+            let Some((now, events)) = self.agenda.next() else {
                 return Err(self.stuck("nothing happens any more"));
             };
             self.now = now;
             if now > limit {
                 return Err(self.stuck("time is up"));
             }
-            self.happen(event)?;
+            for event in events {
+                self.happen(event)?;
+            }
+            self.serve();
         }
         Ok(self.now)
     }
@@ -147,13 +162,12 @@ impl World {
     }
 
     pub(super) fn at(&mut self, time: Time, event: Event) {
-        self.count = self.count.saturating_add(1);
-        self.events.insert((time.max(self.now), self.count), event);
+        self.agenda.add(time.max(self.now), event);
     }
 
     fn happen(&mut self, event: Event) -> Result<(), Stuck> {
         match event {
-            Event::Arrive { from, to, bytes } => self.arrive(from, to, &bytes)?,
+            Event::Arrive { from, to, bytes } => self.arrive(from, to, bytes),
             Event::Wake { place, at } => self.wake(place, at)?,
             Event::Pulled {
                 place,
@@ -161,12 +175,15 @@ impl World {
                 name,
                 bytes,
             } => {
-                let input = match bytes {
-                    Some(bytes) => Input::Pulled { name, bytes },
-                    None => Input::PullFailed { name },
-                };
                 if self.starts(place) == Some(start) {
-                    self.feed(place, input)?;
+                    let input = match bytes {
+                        Some(bytes) => {
+                            self.count(place, Load::Blob, Way::Received, bytes.len());
+                            Input::Pulled { name, bytes }
+                        }
+                        None => Input::PullFailed { name },
+                    };
+                    self.feed(place, input);
                 }
             }
             Event::Step {
@@ -180,22 +197,19 @@ impl World {
                 }
             }
             Event::Open(place) => self.open(place)?,
-            Event::Meet(one, other) => self.meet(one, other)?,
-            Event::Split => self.split()?,
-            Event::Leave(place) => self.feed(place, Input::Leave)?,
+            Event::Meet(one, other) => self.meet(one, other),
+            Event::Split => self.split(),
+            Event::Leave(place) => self.feed(place, Input::Leave),
         }
         Ok(())
     }
 
-    fn arrive(&mut self, from: usize, to: usize, bytes: &[u8]) -> Result<(), Stuck> {
-        let Some(key) = self.key(from).filter(|_| self.linked(from, to)) else {
-            return Ok(());
+    fn arrive(&mut self, from: usize, to: usize, bytes: Letter) {
+        let Some(from) = self.key(from).filter(|_| self.linked(from, to)) else {
+            return;
         };
-        let input = Input::Received {
-            from: key,
-            bytes: bytes.to_vec(),
-        };
-        self.feed(to, input)
+        self.count(to, Load::of(&bytes), Way::Received, bytes.len());
+        self.feed(to, Input::Received { from, bytes });
     }
 
     fn wake(&mut self, place: usize, at: Time) -> Result<(), Stuck> {
@@ -210,15 +224,18 @@ impl World {
         if found.spins > SPINS_MAX {
             return Err(self.stuck(&format!("the alarm of place {place} goes off for ever")));
         }
-        self.feed(place, Input::Wake)
+        self.feed(place, Input::Wake);
+        Ok(())
     }
 
     fn open(&mut self, place: usize) -> Result<(), Stuck> {
         let now = self.now;
         if let Some(found) = self.places.get_mut(place) {
-            found.open(&self.terms, place, now).map_err(Stuck)?;
+            found
+                .open(&self.terms, &self.memo, place, now)
+                .map_err(Stuck)?;
         }
-        self.drain(place);
+        self.busy.insert(place);
         for other in 0..self.places.len() {
             if other != place && self.starts(other).is_some() {
                 let delay = self.network.delay(&self.faults);
@@ -228,44 +245,43 @@ impl World {
         Ok(())
     }
 
-    fn meet(&mut self, one: usize, other: usize) -> Result<(), Stuck> {
+    fn meet(&mut self, one: usize, other: usize) {
         let alive = self.starts(one).is_some() && self.starts(other).is_some();
         let split = Network::split(&self.faults, self.now, one, other);
         if !alive || split || !self.links.insert(link(one, other)) {
-            return Ok(());
+            return;
         }
-        self.notice(one, other, true)?;
-        self.notice(other, one, true)
+        self.notice(one, other, true);
+        self.notice(other, one, true);
     }
 
     /// Cuts or joins links as the splits of this moment have it.
-    fn split(&mut self) -> Result<(), Stuck> {
+    fn split(&mut self) {
         for one in 0..self.places.len() {
             for other in 0..one {
                 if Network::split(&self.faults, self.now, one, other) {
                     if self.links.remove(&link(one, other)) {
-                        self.notice(one, other, false)?;
-                        self.notice(other, one, false)?;
+                        self.notice(one, other, false);
+                        self.notice(other, one, false);
                     }
                 } else {
-                    self.meet(one, other)?;
+                    self.meet(one, other);
                 }
             }
         }
-        Ok(())
     }
 
     /// Tells a place that it can reach another one, or not any more.
-    pub(super) fn notice(&mut self, to: usize, about: usize, here: bool) -> Result<(), Stuck> {
+    pub(super) fn notice(&mut self, to: usize, about: usize, here: bool) {
         let Some(peer) = self.key(about) else {
-            return Ok(());
+            return;
         };
         let input = if here {
             Input::Connected { peer }
         } else {
             Input::Disconnected { peer }
         };
-        self.feed(to, input)
+        self.feed(to, input);
     }
 
     fn step(&mut self, place: usize, attempt: u64, done: u32) -> Result<(), Stuck> {
@@ -278,14 +294,16 @@ impl World {
         };
         let (height, of) = (training.height, training.local_steps);
         if done < of {
-            return self.feed(place, Input::Progress { height, done, of });
+            self.feed(place, Input::Progress { height, done, of });
+            return Ok(());
         }
         found.training = None;
         let purpose = format!("conclave/sim/failing {place} {attempt}");
         let mut chance = super::Chance::new(seed, &purpose);
         if self.now < self.faults.heal && chance.percent(self.faults.failing_percent) {
             let reason = "the engine of this world failed".to_owned();
-            return self.feed(place, Input::TrainFailed { height, reason });
+            self.feed(place, Input::TrainFailed { height, reason });
+            return Ok(());
         }
         let values = training.delta(seed, place);
         let delta = conclave_crypto::ladder::Delta::new(values.clone())
@@ -299,43 +317,7 @@ impl World {
         };
         found.deltas.insert(training.round, (height, values));
         found.handed = Some((height, trained));
-        self.feed(place, Input::Trained { height, delta })
-    }
-
-    /// Hands an input to a member and performs what it wants.
-    pub(super) fn feed(&mut self, place: usize, input: Input) -> Result<(), Stuck> {
-        let now = self.now;
-        let Some(found) = self.places.get_mut(place) else {
-            return Ok(());
-        };
-        if !matches!(input, Input::Wake) {
-            found.spins = 0;
-        }
-        let local = found.local(now);
-        let Some(member) = found.member.as_mut() else {
-            return Ok(());
-        };
-        let seen = format!("{input:?}");
-        let verdict = member.handle(local, input);
-        if let Verdict::Refused(refusal) = verdict {
-            let what = seen.chars().take(120).collect::<String>();
-            let refused = format!("{refusal:?} at {now:?}: {what}");
-            self.watch.refused.push((place, refused));
-        }
-        self.drain(place);
-        self.bury(place)
-    }
-
-    /// If the member has died meanwhile, its peers notice.
-    fn bury(&mut self, place: usize) -> Result<(), Stuck> {
-        if self.starts(place).is_some() {
-            return Ok(());
-        }
-        for other in 0..self.places.len() {
-            if self.links.remove(&link(place, other)) {
-                self.notice(other, place, false)?;
-            }
-        }
+        self.feed(place, Input::Trained { height, delta });
         Ok(())
     }
 
@@ -348,9 +330,4 @@ impl World {
     pub(super) fn linked(&self, one: usize, other: usize) -> bool {
         self.links.contains(&link(one, other))
     }
-}
-
-/// A link's name.
-pub(super) fn link(one: usize, other: usize) -> (usize, usize) {
-    (one.min(other), one.max(other))
 }

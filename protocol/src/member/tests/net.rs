@@ -166,6 +166,7 @@ impl Net {
             initial: (0..LEN).map(|i| i as f32 / 8.0).collect(),
             invite: node.invite.clone(),
             intact: true,
+            memo: crate::memo::Remembered::default(),
         };
         let seed = [node.starts * 16 + u8::try_from(index).unwrap(); 32];
         let member = Member::open(setup, node.stored.clone(), self.now, seed).unwrap();
@@ -215,7 +216,7 @@ impl Net {
             after,
             Input::Received {
                 from,
-                bytes: bytes.to_vec(),
+                bytes: bytes.to_vec().into(),
             },
         );
     }

@@ -1,0 +1,105 @@
+//! What a world may remember for all its members: results of pure functions of public bytes.
+//!
+//! A node has one member and no memo: it computes everything itself. In a world of hundreds the same certificate,
+//! dealing or agreement is worked out by each of them; there one result may serve all. Nothing else differs, and a
+//! run with a memo equals the run without, byte for byte.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use conclave_crypto::agree::{AgreeError, ExchangeKey, ExchangePublic, Shared};
+use conclave_crypto::digest::Digest;
+
+/// The functions whose results may be remembered. Each is a function of the bytes that name it, and of nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Function {
+    /// X25519 of two public keys: both ends get the same.
+    Agreement,
+    /// Whether a public key contributes to what is agreed with it.
+    Contribution,
+    /// A dealing, derived from its seed.
+    Dealing,
+    /// Whether a certificate holds for a session and its voters.
+    Certificate,
+    /// A record, parsed.
+    Record,
+    /// A sum without its masks, applied.
+    Sum,
+}
+
+/// A result that several members may hold.
+pub type Known = Arc<dyn Any + Send + Sync>;
+
+/// Remembers results by the function and the digest of its arguments.
+pub trait Memo: Send + Sync {
+    /// The result that is known, if one is.
+    fn recall(&self, function: Function, arguments: &Digest) -> Option<Known>;
+
+    /// Remembers a result. It may be forgotten at any time.
+    fn keep(&self, function: Function, arguments: Digest, result: Known);
+}
+
+/// No memo, or a world's.
+#[derive(Clone, Default)]
+pub struct Remembered(Option<Arc<dyn Memo>>);
+
+impl Remembered {
+    /// Results are looked up in this memo, and kept there.
+    pub fn by(memo: Arc<dyn Memo>) -> Self {
+        Self(Some(memo))
+    }
+
+    /// The result of a function of these arguments, remembered or made now.
+    pub(crate) fn once<T: Send + Sync + 'static>(
+        &self,
+        function: Function,
+        arguments: &[&[u8]],
+        make: impl FnOnce() -> T,
+    ) -> Arc<T> {
+        let Some(memo) = &self.0 else {
+            return Arc::new(make());
+        };
+        let arguments = Digest::of("conclave/v1/memo", arguments);
+        let known = memo.recall(function, &arguments);
+        if let Some(known) = known.and_then(|known| known.downcast::<T>().ok()) {
+            return known;
+        }
+        let made = Arc::new(make());
+        memo.keep(function, arguments, Arc::clone(&made) as Known);
+        made
+    }
+}
+
+impl Remembered {
+    /// `X25519(sk, pk)`, which both ends of a pair get alike.
+    pub(crate) fn agree(
+        &self,
+        key: &ExchangeKey,
+        other: &ExchangePublic,
+    ) -> Result<Arc<Shared>, AgreeError> {
+        if self.0.is_none() {
+            return key.shared(other).map(Arc::new);
+        }
+        let own = key.public();
+        let (least, greatest) = (own.min(*other), own.max(*other));
+        let derive = || key.shared(other).map(Arc::new);
+        let shared = self.once(Function::Agreement, &[&least.0, &greatest.0], derive);
+        shared.as_ref().clone()
+    }
+
+    /// Whether a key contributes to what is agreed with it: any other key shows it.
+    pub(crate) fn contributes(&self, key: &ExchangePublic) -> bool {
+        let judge = || ExchangeKey::from_bytes(&[1; 32]).shared(key).is_ok();
+        *self.once(Function::Contribution, &[&key.0], judge)
+    }
+}
+
+impl core::fmt::Debug for Remembered {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "a memo"
+        } else {
+            "no memo"
+        })
+    }
+}

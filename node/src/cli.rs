@@ -9,7 +9,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{charter, eval, export, generate, init, ledger, run, status, testnet, train};
+use crate::commands::{
+    charter, eval, export, generate, init, invite, join, ledger, run, status, testnet, train,
+};
 use crate::telemetry::{self, Format};
 use crate::testnet::children::stay_with;
 
@@ -55,6 +57,10 @@ pub enum Command {
     Charter(charter::Args),
     /// Check the chain of decided rounds, without trusting anybody.
     Ledger(ledger::Args),
+    /// Make a ticket by which a newcomer enters.
+    Invite(invite::Args),
+    /// Make a data folder from a ticket.
+    Join(join::Args),
     /// Run this institution's node.
     Run(run::Args),
     /// Ask the running node how it is.
@@ -100,6 +106,8 @@ impl Command {
             Self::Init(args) => init::run(&args),
             Self::Charter(args) => charter::run(&args),
             Self::Ledger(args) => ledger::run(&args),
+            Self::Invite(args) => invite::run(&args),
+            Self::Join(args) => join::run(&args),
             Self::Run(args) => run::run(&args),
             Self::Status(args) => status::run(&args),
             Self::Train(args) => train::run(&args),

@@ -5,6 +5,8 @@ pub mod eval;
 pub mod export;
 pub mod generate;
 pub mod init;
+pub mod invite;
+pub mod join;
 pub mod ledger;
 pub mod loading;
 pub mod run;

@@ -4,22 +4,26 @@
 //! The loop sleeps on one deadline. It never decides anything: rules stand in the protocol.
 
 mod clock;
+mod guests;
 mod told;
 
 use std::time::Duration;
 
 use conclave_crypto::digest::Digest;
+use conclave_crypto::sign::PublicKey;
 use conclave_protocol::input::{Input, Verdict};
 use conclave_protocol::member::Member;
 use conclave_protocol::names::{Height, Round};
-use conclave_protocol::output::{Order, Output, Report, Write};
+use conclave_protocol::output::{Order, Output, Report, Topic, Write};
 use tokio::sync::mpsc;
 
 pub use self::clock::Clock;
+pub use self::guests::Guests;
+use self::guests::is_join;
 pub use self::told::Told;
 use crate::api::Ask;
 use crate::learn::engine::{Engine, EngineReport};
-use crate::network::{Network, NetworkEvent};
+use crate::network::{GossipId, Network, NetworkEvent};
 use crate::store::{Store, StoreError};
 
 /// Everything that the loop joins.
@@ -41,6 +45,8 @@ pub struct Driver {
     pub told: Told,
     /// The clock, which goes on while the machine's may jump.
     pub clock: Clock,
+    /// Newcomers that may talk to us.
+    pub guests: Guests,
 }
 
 /// How a node's life ended in order.
@@ -131,18 +137,7 @@ impl Driver {
                 from,
                 bytes,
                 gossip,
-            } => {
-                let verdict = self.handle(Input::Received {
-                    from,
-                    bytes: bytes.into(),
-                });
-                if let Verdict::Refused(refusal) = verdict {
-                    tracing::debug!(peer = %from, ?refusal, "refused a message");
-                }
-                if let Some(gossip) = gossip {
-                    self.network.judged(gossip, verdict);
-                }
-            }
+            } => self.received(from, bytes, gossip),
             NetworkEvent::Connected { peer, addresses } => {
                 tracing::info!(peer = %peer.short(), "connected");
                 if let Err(error) = self.store.remember(peer.as_bytes(), &addresses) {
@@ -165,8 +160,34 @@ impl Driver {
             NetworkEvent::PullFailed { name } => {
                 self.handle(Input::PullFailed { name });
             }
-            NetworkEvent::Listening { address } => tracing::info!(%address, "listening"),
+            NetworkEvent::Listening { address } => {
+                tracing::info!(%address, "listening");
+                self.told.listening.push(address);
+            }
             NetworkEvent::Stranger => self.told.strangers += 1,
+        }
+    }
+
+    fn received(&mut self, from: PublicKey, bytes: Vec<u8>, gossip: Option<GossipId>) {
+        let (ledger, now) = (self.member.ledger(), self.clock.now().0);
+        if self.guests.shows_invitation(ledger, from, &bytes, now) {
+            tracing::info!(peer = %from.short(), "a newcomer shows its invitation");
+            self.network.admit(vec![from]);
+        }
+        // A newcomer knows few: what it told one of us concerns all.
+        let join = (gossip.is_none() && is_join(&bytes)).then(|| bytes.clone());
+        let verdict = self.handle(Input::Received {
+            from,
+            bytes: bytes.into(),
+        });
+        if let Verdict::Refused(refusal) = verdict {
+            tracing::debug!(peer = %from, ?refusal, "refused a message");
+        }
+        if let Some(gossip) = gossip {
+            self.network.judged(gossip, verdict);
+        }
+        if let Some(join) = join.filter(|_| verdict == Verdict::Accepted) {
+            self.network.publish(Topic::Control, join);
         }
     }
 

@@ -14,3 +14,4 @@ pub mod scenario;
 pub mod store;
 pub mod telemetry;
 pub mod testnet;
+pub mod ticket;

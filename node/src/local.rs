@@ -53,14 +53,22 @@ pub enum LocalError {
     },
 }
 
+/// What a node says of itself.
+pub const STATUS: &str = "/v1/status";
+
 /// `GET /v1/status` of the node of a data folder.
 pub fn status<T: DeserializeOwned>(folder: &Path) -> Result<T, LocalError> {
+    ask(folder, STATUS)
+}
+
+/// `GET` of a path of the local API of the node of a data folder.
+pub fn ask<T: DeserializeOwned>(folder: &Path, what: &str) -> Result<T, LocalError> {
     let path = folder.join(FILE);
     let door: Door = std::fs::read(&path)
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .ok_or(LocalError::Absent(path))?;
-    let answer = ask(door.port).map_err(|source| LocalError::Silent {
+    let answer = get(door.port, what).map_err(|source| LocalError::Silent {
         folder: folder.to_owned(),
         port: door.port,
         source,
@@ -82,12 +90,12 @@ pub fn status<T: DeserializeOwned>(folder: &Path) -> Result<T, LocalError> {
 }
 
 /// The whole answer, its head included. HTTP/1.0: one answer, not chunked, and the connection ends with it.
-fn ask(port: u16) -> std::io::Result<Vec<u8>> {
+fn get(port: u16, what: &str) -> std::io::Result<Vec<u8>> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(b"GET /v1/status HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;
+    write!(stream, "GET {what} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
     Ok(answer)

@@ -5,13 +5,14 @@
 //!        ◀─ NetworkEvent ──
 //! ```
 //! A peer's id *is* its member key. Only members are talked to: strangers are turned away and
-//! counted. Gossip carries what concerns everybody, a stream of frames what concerns one peer, and
+//! counted, or, where the charter admits newcomers, have a moment to show an invitation. Gossip carries what concerns everybody, a stream of frames what concerns one peer, and
 //! blobs (masked vectors, adapters) are pulled over streams, resumable, from any holder.
 
 mod behaviour;
 mod count;
 mod direct;
 mod directory;
+mod door;
 mod gate;
 mod listen;
 mod names;
@@ -43,6 +44,8 @@ pub struct Addressing {
     pub announce: Vec<Multiaddr>,
     /// Where somebody of the federation may be met, with or without `/p2p/…`.
     pub bootstrap: Vec<Multiaddr>,
+    /// Whether a stranger has a moment to show what makes the driver [`Network::admit`] it.
+    pub guests: bool,
 }
 
 /// What the network tells the driver.
@@ -223,7 +226,7 @@ impl Network {
         self.tell(Command::Judged { gossip, verdict });
     }
 
-    /// Talks to these members too from now on.
+    /// Talks to these members, or invited newcomers, too from now on.
     pub fn admit(&self, members: Vec<PublicKey>) {
         self.tell(Command::Admit { members });
     }

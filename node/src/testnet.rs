@@ -6,6 +6,7 @@
 pub mod account;
 pub mod children;
 pub mod folders;
+pub mod joins;
 pub mod kills;
 pub mod plan;
 pub mod poll;
@@ -29,6 +30,7 @@ use crate::learn::data::DataError;
 use crate::learn::model::ModelError;
 use crate::report::RunReport;
 use crate::scenario::base::UnpackError;
+use crate::ticket::{AcceptError, IssueError};
 use folders::Folders;
 use plan::Plan;
 use solo::Solos;
@@ -55,6 +57,12 @@ pub enum TestnetError {
     /// The charter.
     #[error("the testnet's charter: {0}")]
     Charter(#[from] CharterError),
+    /// A newcomer's ticket.
+    #[error("no ticket can be made for a newcomer: {0}")]
+    Ticket(#[from] IssueError),
+    /// A newcomer's folder.
+    #[error("a newcomer cannot enter: {0}")]
+    Join(#[from] AcceptError),
     /// The tokenizer has more tokens than the model.
     #[error(
         "{folder}: the tokenizer has {ids} tokens, the model {vocabulary}; they do not belong together"

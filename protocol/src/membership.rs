@@ -188,18 +188,25 @@ impl Ledger {
 
     /// R44. The invitation, or an earlier membership.
     fn invited(&self, join: &Join, returning: bool, height: Height) -> Result<(), &'static str> {
-        let Some(invite) = &join.invite else {
-            return if returning {
-                Ok(())
-            } else {
-                Err("it has no invitation")
-            };
-        };
+        match &join.invite {
+            Some(invite) => self.lets_in(invite, &join.key, height),
+            None if returning => Ok(()),
+            None => Err("it has no invitation"),
+        }
+    }
+
+    /// R44. Whether this invitation lets the holder of a key in; its expiry is judged by whoever hands it on.
+    pub fn lets_in(
+        &self,
+        invite: &Invite,
+        key: &PublicKey,
+        height: Height,
+    ) -> Result<(), &'static str> {
         if self.charter().admission == Admission::Closed {
             return Err("the charter admits nobody");
         }
         self.invitation(invite, height)?;
-        if invite.invitee.is_some_and(|key| key != join.key) {
+        if invite.invitee.is_some_and(|invitee| invitee != *key) {
             return Err("the invitation is for somebody else");
         }
         let used = self.uses.get(&invite.nonce).copied().unwrap_or_default();

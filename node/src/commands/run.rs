@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use conclave_crypto::sign::{IdentityKey, PublicKey};
-use conclave_protocol::charter::{self, Charter};
+use conclave_protocol::charter::{self, Admission, Charter};
+use conclave_protocol::ledger::Ledger;
 use conclave_protocol::member::Member;
 use conclave_protocol::memo::Remembered;
+use conclave_protocol::message::Invite;
+use conclave_protocol::names::MemberId;
 use conclave_protocol::setup::Setup;
 use libp2p::Multiaddr;
 use serde_json::Value;
@@ -15,11 +18,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::FlagError;
 use crate::config::NodeConfig;
-use crate::driver::{Clock, Driver, End, Told};
+use crate::driver::{Clock, Driver, End, Guests, Told};
 use crate::learn::engine::{self, EngineSetup};
 use crate::learn::peft::{self, AdapterSpec};
 use crate::network::{self, Addressing};
 use crate::store::Store;
+use crate::ticket::{self, Ticket};
 use crate::{api, cli, keys};
 
 const EXAMPLE: &str = "Example:
@@ -61,10 +65,10 @@ pub struct Args {
 /// Checks everything, then runs the node.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let config = configuration(args)?;
-    let addressing = addressing(&config)?;
+    let mut addressing = addressing(&config)?;
     let charter = read_charter(&args.dir)?;
     let identity = keys::open(&args.dir)?;
-    let name = founder(&charter, &identity, &args.dir)?;
+    let (name, invite) = standing(&charter, &identity, &config, &args.dir)?;
     let store = Store::open(&args.dir, &charter.digest())?;
     let setup = engine_setup(&config, &charter, &args.dir)?;
     let model = setup.model.clone();
@@ -86,17 +90,23 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             api::start(&args.dir, config.api.map_or(0, |address| address.port())).await?;
         let clock = Clock::start();
         let known = known(&store)?;
-        let members: Vec<PublicKey> = charter.members.iter().map(|founder| founder.key).collect();
         let (digest, inline_limit) = (charter.digest(), charter.aggregation.inline_limit);
+        addressing.guests = charter.admission == Admission::Invite;
+        let announced = addressing.announce.clone();
+        let key = identity.public();
+        let founders = charter.members.iter().map(|founder| founder.key).collect();
         let (network, events) = network::start(
             &identity,
             digest,
-            members,
+            founders,
             addressing,
             known,
             inline_limit,
             store.blobs(),
         )?;
+        let expired = invite
+            .as_ref()
+            .is_some_and(|invite| ticket::has_expired(invite, clock.now().0));
         let setup = Setup {
             charter,
             identity,
@@ -104,14 +114,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             examples: facts.examples,
             layout: facts.layout,
             initial: facts.initial,
-            invite: None,
+            invite,
             intact: true,
             memo: Remembered::default(),
         };
         let stored = store.load()?.into_iter();
         let stored = stored.map(|(key, value)| (key, value.into())).collect();
         let member = Member::open(setup, stored, clock.now(), rand::random())?;
-        let told = Told::open(&args.dir).context("metrics.jsonl cannot be opened")?;
+        if expired && member.ledger().member(&key).is_none() {
+            bail!(
+                "the invitation in {} has expired: ask for a new ticket and `conclave join` again",
+                args.dir.join(ticket::FILE).display()
+            );
+        }
+        network.admit(everybody(member.ledger()));
+        let mut told = Told::open(&args.dir).context("metrics.jsonl cannot be opened")?;
+        told.announced = announced;
         let driver = Driver {
             member,
             store,
@@ -121,6 +139,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             asks,
             told,
             clock,
+            guests: Guests::default(),
         };
         let (end, last) = driver.run(stopped()).await?;
         drop(api);
@@ -181,6 +200,7 @@ fn addressing(config: &NodeConfig) -> anyhow::Result<Addressing> {
         listen,
         announce,
         bootstrap: parse("bootstrap", &config.bootstrap)?,
+        guests: false,
     })
 }
 
@@ -195,17 +215,41 @@ fn read_charter(dir: &Path) -> anyhow::Result<Charter> {
     Charter::parse(&text).with_context(|| path.display().to_string())
 }
 
-/// The name under which the charter knows this identity.
-fn founder(charter: &Charter, identity: &IdentityKey, dir: &Path) -> anyhow::Result<String> {
+/// The name of this identity, and the invitation by which it enters if it is no founder.
+fn standing(
+    charter: &Charter,
+    identity: &IdentityKey,
+    config: &NodeConfig,
+    dir: &Path,
+) -> anyhow::Result<(String, Option<Invite>)> {
     let key = identity.public();
-    let Some(founder) = charter.members.iter().find(|founder| founder.key == key) else {
+    if let Some(founder) = charter.members.iter().find(|founder| founder.key == key) {
+        return Ok((founder.name.clone(), None));
+    }
+    let place = dir.join(ticket::FILE);
+    let ticket = Ticket::open(dir).with_context(|| place.display().to_string())?;
+    let Some(ticket) = ticket else {
         bail!(
-            "the key {key} in {} is no member of the charter {:?}: ask for a charter that names it",
+            "the key {key} in {} is no founder of the charter {:?}: ask a member for a ticket (`conclave invite`) \
+             and enter with `conclave join`",
             dir.join(keys::FILE).display(),
             charter.federation.name
         );
     };
-    Ok(founder.name.clone())
+    if ticket.charter.digest() != charter.digest() {
+        bail!(
+            "{} is a ticket to another federation than that of charter.toml: `conclave join` in a folder of its own",
+            place.display()
+        );
+    }
+    let name = config.name.clone().unwrap_or_else(|| key.short());
+    Ok((name, Some(ticket.invite)))
+}
+
+/// Everybody who ever was a member.
+fn everybody(ledger: &Ledger) -> Vec<PublicKey> {
+    let people = (0..).map(MemberId).map_while(|id| ledger.person(id));
+    people.map(|person| person.key).collect()
 }
 
 fn engine_setup(config: &NodeConfig, charter: &Charter, dir: &Path) -> anyhow::Result<EngineSetup> {

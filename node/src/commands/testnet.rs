@@ -8,11 +8,11 @@ use crate::cli::{self, FlagError};
 use crate::learn::data::Split;
 use crate::scenario::Scenario;
 use crate::testnet;
-use crate::testnet::plan::{Kill, Plan, Rows};
+use crate::testnet::plan::{At, Plan, Rows};
 
 const EXAMPLE: &str = "Examples:
   conclave testnet
-  conclave testnet --scenario bank --kill 1@3 --dir demo
+  conclave testnet --scenario bank --kill 1@3 --join 1@4 --dir demo
   conclave testnet --nodes 9 --model models/base --data data/medquad --split by:source --json";
 
 /// The flags of `testnet`.
@@ -48,7 +48,10 @@ pub struct Args {
     seed: u64,
     /// Kill so many living nodes in that round, after they dealt and before they submit; may repeat.
     #[arg(long = "kill", value_name = "N@ROUND")]
-    kills: Vec<Kill>,
+    kills: Vec<At>,
+    /// Start so many new nodes when that round begins, each with a ticket of its own; may repeat.
+    #[arg(long = "join", value_name = "N@ROUND")]
+    joins: Vec<At>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -102,6 +105,7 @@ fn plan(args: Args) -> anyhow::Result<Plan> {
             None => Rows::Scenario(args.scenario.unwrap_or(Scenario::Clinic)),
         },
         kills: args.kills,
+        joins: args.joins,
         dir: args.dir,
         program: std::env::current_exe().context("the path of this program is unknown")?,
         command: format!("conclave {}", words.join(" ")),

@@ -11,11 +11,13 @@ use conclave_protocol::names::{Height, Round};
 use conclave_protocol::output::{Phase, Report};
 use conclave_protocol::record::Cause;
 use conclave_protocol::status::{Outcome, Past, Status};
+use libp2p::Multiaddr;
 use serde_json::{Value, json};
 
 use super::{Loss, Pending};
 use crate::learn::engine::EngineReport;
 use crate::network::Traffic;
+use crate::ticket;
 
 /// The running account of a node.
 #[derive(Debug)]
@@ -23,6 +25,10 @@ pub struct Told {
     metrics: File,
     /// Members that are connected.
     pub peers: BTreeSet<PublicKey>,
+    /// Where the node listens, as bound.
+    pub listening: Vec<Multiaddr>,
+    /// Where others may call it instead, as its operator says.
+    pub announced: Vec<Multiaddr>,
     /// Connections refused because the peer is no member.
     pub strangers: u64,
     train_losses: Vec<Loss>,
@@ -43,6 +49,8 @@ impl Told {
         Ok(Self {
             metrics,
             peers: BTreeSet::new(),
+            listening: Vec::new(),
+            announced: Vec::new(),
             strangers: 0,
             train_losses: Vec::new(),
             eval_losses: Vec::new(),
@@ -153,6 +161,10 @@ impl Told {
             (None, true) => "finished",
             (None, false) => phase(status.phase),
         };
+        // Nobody is a member before a record took its Join in.
+        let outside = status.name.is_none() && !status.finished;
+        let entering = outside.then(|| "waiting for a record that admits this member".to_owned());
+        let waiting = status.waiting.clone().or(entering);
         json!({
             "member": status.member.to_string(),
             "name": status.name,
@@ -162,6 +174,7 @@ impl Told {
             "phase": phase,
             "progress": progress,
             "peers": self.peers.len(),
+            "addresses": self.addresses(&status.member),
             "ledger_head": status.ledger_head.to_string(),
             "adapter_digest": status.adapter.map(|digest| digest.to_string()),
             "rounds_opened": status.rounds_opened,
@@ -174,13 +187,23 @@ impl Told {
             "train_losses": self.train_losses,
             "eval_losses": self.eval_losses,
             "evaluating": self.is_evaluating(),
-            "waiting": status.waiting,
+            "waiting": waiting,
             "warnings": status.warnings,
             "refused": status.refused.total(),
             "strangers": self.strangers,
             "finished": status.finished,
             "halted": status.halted,
         })
+    }
+
+    /// Where others may call this node.
+    fn addresses(&self, me: &PublicKey) -> Vec<String> {
+        let announced = ticket::callable(&self.announced, me);
+        if announced.is_empty() {
+            ticket::callable(&self.listening, me)
+        } else {
+            announced
+        }
     }
 
     /// Appends one line. A full disk must not stop the round for want of a metric: it is said once in the log.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conclave_crypto::digest::Digest;
-use libp2p::allow_block_list::{self, AllowedPeers};
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
@@ -17,14 +16,14 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::{PeerId, Transport as _, dns, identify, noise, ping, quic, tcp, yamux};
 
 use super::count::{Counted, Counters};
+use super::door::Door;
 use super::names::protocol;
 use super::{NetworkError, NetworkSetup};
 
 /// Everything a node speaks.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
-    /// Members only.
-    pub(super) allowed: allow_block_list::Behaviour<AllowedPeers>,
+    pub(super) door: Door,
     pub(super) limits: connection_limits::Behaviour,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
@@ -56,7 +55,7 @@ impl Behaviour {
     ) -> Result<Self, NetworkError> {
         let me = keypair.public().to_peer_id();
         let mut behaviour = Self {
-            allowed: allow_block_list::Behaviour::default(),
+            door: Door::new(setup.addressing.guests),
             limits: connection_limits::Behaviour::new(limits()),
             identify: identify::Behaviour::new(
                 identify::Config::new(

@@ -71,6 +71,11 @@ impl Directory {
         directory
     }
 
+    /// The peers that bootstrap addresses name.
+    pub(super) fn named(&self) -> Vec<PeerId> {
+        self.bootstrap.iter().filter_map(|at| at.peer).collect()
+    }
+
     /// Keeps contact with this member from now on; false if it did already.
     pub(super) fn admit(&mut self, member: PeerId) -> bool {
         if member == self.me || self.peers.contains_key(&member) {

@@ -13,8 +13,11 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// The queue for a place of this peer. (Only members get so far: there are few of them.)
+    /// The queue for a place of this peer. (Members are few; guests that are gone are forgotten.)
     pub(super) fn queue(&mut self, peer: PeerId) -> Arc<Semaphore> {
+        if self.places.len() > PEERS {
+            self.places.retain(|_, place| Arc::strong_count(place) > 1);
+        }
         let places = || Arc::new(Semaphore::new(EACH));
         Arc::clone(self.places.entry(peer).or_insert_with(places))
     }
@@ -25,5 +28,7 @@ pub(super) async fn enter(queue: Arc<Semaphore>) -> Option<OwnedSemaphorePermit>
     queue.acquire_owned().await.ok()
 }
 
+/// Peers remembered before those without a stream are forgotten.
+const PEERS: usize = 256;
 /// Streams of one peer that are read or served at a time.
 const EACH: usize = 4;

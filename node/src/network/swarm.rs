@@ -9,7 +9,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conclave_crypto::sign::PublicKey;
 use conclave_protocol::input::Verdict;
 use conclave_protocol::output::Topic;
 use futures::StreamExt as _;
@@ -98,7 +97,9 @@ impl Loop {
             next_search: Instant::now(),
             swarm,
         };
-        looped.admit(&setup.members);
+        looped.admit(setup.members.iter().filter_map(peer_of));
+        let named = looped.directory.named();
+        looped.admit(named);
         for (member, addresses) in setup.known {
             for address in addresses.iter().filter_map(|text| text.parse().ok()) {
                 if let Some(peer) = peer_of(&member) {
@@ -139,7 +140,10 @@ impl Loop {
                 () = tokio::time::sleep_until(release.into()), if !self.held.is_empty() => {
                     self.release(Instant::now());
                 }
-                _ = tick.tick() => self.seek(Instant::now()),
+                _ = tick.tick() => {
+                    self.seek(Instant::now());
+                    self.close_door(Instant::now());
+                }
             }
         };
         self.drain().await;
@@ -198,7 +202,7 @@ impl Loop {
                     self.report(&gossip, acceptance);
                 }
             }
-            Command::Admit { members } => self.admit(&members),
+            Command::Admit { members } => self.admit(members.iter().filter_map(peer_of)),
             Command::Close { .. } => {}
         }
     }
@@ -245,13 +249,24 @@ impl Loop {
         }
     }
 
-    fn admit<'a>(&mut self, members: impl IntoIterator<Item = &'a PublicKey>) {
-        for member in members {
-            let Some(peer) = peer_of(member) else {
-                continue;
-            };
+    /// Keeps contact with these peers from now on; one that came as a guest is told of now.
+    fn admit(&mut self, peers: impl IntoIterator<Item = PeerId>) {
+        for peer in peers {
             if self.directory.admit(peer) {
-                self.swarm.behaviour_mut().allowed.allow_peer(peer);
+                self.swarm.behaviour_mut().door.admit(peer);
+                if self.swarm.is_connected(&peer) {
+                    self.directory.connected(peer, None);
+                    self.introduce(peer);
+                }
+            }
+        }
+    }
+
+    /// Guests that showed no invitation in time are strangers.
+    fn close_door(&mut self, now: Instant) {
+        for peer in self.swarm.behaviour_mut().door.overdue(now) {
+            if self.swarm.disconnect_peer_id(peer).is_ok() {
+                self.count_stranger(Some(peer));
             }
         }
     }

@@ -34,6 +34,7 @@ fn addressing(listen: &str, bootstrap: Option<Multiaddr>) -> Addressing {
         listen: vec![listen.parse().unwrap()],
         announce: Vec::new(),
         bootstrap: bootstrap.into_iter().collect(),
+        guests: false,
     }
 }
 
@@ -250,6 +251,45 @@ async fn a_stranger_is_refused_and_counted() {
     one.meet(1).await;
     one.network.admit(members([23]));
     one.meet(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_is_heard_before_it_is_admitted_and_told_of_afterwards() {
+    let inside = members(71..=72);
+    let open = |bootstrap| Addressing {
+        guests: true,
+        ..addressing(TCP, bootstrap)
+    };
+    let mut one = start_with(71, &inside, open(None), &[]).await;
+    let all = members(71..=73);
+    let near = addressing(TCP, Some(one.address.clone()));
+    let mut guest = start_with(73, &all, near, &[]).await;
+    guest.meet(1).await;
+    guest.network.send(one.member, b"an invitation".to_vec());
+    let from = one
+        .wait(|heard| match heard {
+            NetworkEvent::Received { from, bytes, .. } if bytes == b"an invitation" => Some(from),
+            NetworkEvent::Connected { .. } => panic!("it is no member yet"),
+            _ => None,
+        })
+        .await;
+    assert_eq!(from, guest.member);
+    one.network.admit(vec![from]);
+    one.meet(1).await;
+    // One that shows nothing is turned away after a while.
+    let _silent = start_with(
+        74,
+        &members(71..=74),
+        addressing(TCP, Some(one.address.clone())),
+        &[],
+    )
+    .await;
+    one.wait(|heard| match heard {
+        NetworkEvent::Stranger => Some(()),
+        NetworkEvent::Connected { .. } => panic!("it showed nothing"),
+        _ => None,
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -83,9 +83,10 @@ fn member(
     let mut report = MemberReport {
         member: start.key.clone(),
         name: start.name.clone(),
-        status: match seen.killed[node] {
-            Some(_) => MemberStatus::Killed,
-            None => MemberStatus::Finished,
+        status: match (seen.killed[node], start.joins_in) {
+            (Some(_), _) => MemberStatus::Killed,
+            (None, Some(_)) => MemberStatus::Joined,
+            (None, None) => MemberStatus::Finished,
         },
         eval_loss_local: solo.and_then(|solo| solo.eval_loss_after),
         solo: solo.map_or_else(Vec::new, |solo| {

@@ -51,6 +51,8 @@ pub struct Node {
     pub key: String,
     /// Its data folder.
     pub dir: PathBuf,
+    /// When it starts: in the round that it joins in, or at once.
+    pub joins_in: Option<u32>,
 }
 
 /// The rows of all nodes.
@@ -103,7 +105,7 @@ pub fn prepare(plan: &Plan) -> Result<Folders, TestnetError> {
 }
 
 impl Folders {
-    /// Identities, rows and the charter.
+    /// Identities, rows and, for those who begin, the charter.
     fn write_nodes(
         &mut self,
         plan: &Plan,
@@ -120,25 +122,31 @@ impl Folders {
             write_rows(&dir.join(DATA), &kept)?;
             union.extend(held_out);
             let key = keys::create(&dir)?.public();
-            founders.push(Founder {
-                name: name.clone(),
-                key,
-            });
+            let joins_in = plan.joins_in(number);
+            if joins_in.is_none() {
+                founders.push(Founder {
+                    name: name.clone(),
+                    key,
+                });
+            }
             self.nodes.push(Node {
                 name: name.clone(),
                 key: key.to_string(),
                 dir,
+                joins_in,
             });
         }
-        let charter = charter(plan, &self.model, founders)?.to_toml();
+        let charter = charter(plan, &self.model, founders, count)?;
         for node in &self.nodes {
             write_rows(&node.dir.join(EVAL), &union)?;
-            write(&node.dir.join("charter.toml"), &charter)?;
+            if node.joins_in.is_none() {
+                write(&node.dir.join("charter.toml"), &charter.to_toml())?;
+            }
         }
         Ok(())
     }
 
-    /// Writes every `node.toml`: the first node listens at `port`, the others begin with it.
+    /// Writes every `node.toml`: the first node listens at `port`, the others begin with it, or with their ticket.
     pub fn write_configs(&self, seed: u64, port: u16) -> Result<(), TestnetError> {
         let first = format!("/ip4/127.0.0.1/tcp/{port}");
         for (index, node) in self.nodes.iter().enumerate() {
@@ -153,7 +161,7 @@ impl Folders {
                 eval_data: Some(EVAL.into()),
                 threads: Some(self.threads),
                 listen: Some(vec![listen]),
-                bootstrap: (index > 0).then(|| vec![first.clone()]),
+                bootstrap: (index > 0 && node.joins_in.is_none()).then(|| vec![first.clone()]),
                 ..NodeConfig::default()
             };
             settings.training.seed = Some(seed);
@@ -179,7 +187,7 @@ fn check_model(folder: &Path) -> Result<(), TestnetError> {
 }
 
 fn deal(plan: &Plan) -> Result<Dealt, TestnetError> {
-    let count = plan.nodes as usize;
+    let count = plan.nodes_in_all();
     match &plan.rows {
         Rows::Scenario(scenario) => {
             let made = scenario.generate(plan.seed, count);
@@ -231,6 +239,7 @@ fn charter(
     plan: &Plan,
     model: &ModelReport,
     members: Vec<Founder>,
+    nodes: usize,
 ) -> Result<Charter, TestnetError> {
     let charter = Charter {
         federation: Federation {
@@ -256,11 +265,11 @@ fn charter(
             timers: Timers::testnet(),
         },
         aggregation: Aggregation {
-            members_max: Charter::default_members_max(members.len()),
+            members_max: Charter::default_members_max(nodes),
             absent_rounds: 2,
             ..Aggregation::default()
         },
-        admission: Admission::Closed,
+        admission: Admission::Invite,
         members,
     };
     Ok(charter.checked()?)

@@ -1,6 +1,6 @@
 //! Which nodes die, and when: chosen by the seed among the living, between their dealing and their submitting.
 
-use super::plan::Kill;
+use super::plan::At;
 use super::view::View;
 use crate::learn::data::Chance;
 
@@ -11,7 +11,7 @@ const STREAM_KILLS: u64 = 90;
 pub struct Kills {
     /// All nodes in the order in which they would die.
     order: Vec<usize>,
-    pending: Vec<Kill>,
+    pending: Vec<At>,
 }
 
 /// What is to be done about a kill.
@@ -25,12 +25,12 @@ pub enum Strike {
         round: u32,
     },
     /// The round went on before a node could be killed in it.
-    Missed(Kill),
+    Missed(At),
 }
 
 impl Kills {
     /// The schedule for so many nodes.
-    pub fn new(kills: &[Kill], nodes: usize, seed: u64) -> Self {
+    pub fn new(kills: &[At], nodes: usize, seed: u64) -> Self {
         let mut order: Vec<usize> = (0..nodes).collect();
         Chance::new(seed, STREAM_KILLS).shuffle(&mut order);
         Self {
@@ -82,36 +82,12 @@ fn has_passed(view: &View, round: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::view::tests::view;
     use super::*;
-
-    #[expect(clippy::unnecessary_wraps, reason = "what the tests below list")]
-    fn view(round: u32, phase: &str) -> Option<View> {
-        Some(View {
-            member: String::new(),
-            round,
-            phase: phase.to_owned(),
-            progress: None,
-            peers: 0,
-            ledger_head: String::new(),
-            adapter_digest: None,
-            rounds_opened: 0,
-            rounds_null: 0,
-            rounds_contributed: 0,
-            examples: 0,
-            bytes_sent: 0,
-            bytes_received: 0,
-            history: Vec::new(),
-            train_losses: Vec::new(),
-            eval_losses: Vec::new(),
-            waiting: None,
-            finished: false,
-            halted: None,
-        })
-    }
 
     #[test]
     fn a_node_dies_while_it_trains_in_that_round_and_no_other_follows() {
-        let mut kills = Kills::new(&[Kill { count: 1, round: 2 }], 3, 7);
+        let mut kills = Kills::new(&[At { count: 1, round: 2 }], 3, 7);
         let early = [view(1, "train"), view(1, "submit"), view(2, "deal")];
         assert!(!kills.is_near(0) && kills.is_near(1));
         assert_eq!(kills.next(&early), None);
@@ -131,11 +107,11 @@ mod tests {
                 view(1, "train"),
             ]
         };
-        let first = |seed| Kills::new(&[Kill { count: 1, round: 1 }], 4, seed).next(&all());
+        let first = |seed| Kills::new(&[At { count: 1, round: 1 }], 4, seed).next(&all());
         let chosen: Vec<_> = (0..20).map(first).collect();
         assert_eq!(chosen, (0..20).map(first).collect::<Vec<_>>());
         assert!(chosen.iter().any(|strike| *strike != chosen[0]));
-        let kill = Kill { count: 1, round: 1 };
+        let kill = At { count: 1, round: 1 };
         let mut kills = Kills::new(&[kill], 2, 0);
         for early in ["deal", "reveal", "open"] {
             assert_eq!(kills.next(&[view(1, "submit"), view(1, early)]), None);

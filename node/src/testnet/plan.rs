@@ -24,8 +24,10 @@ pub struct Plan {
     pub model: Option<PathBuf>,
     /// The private rows.
     pub rows: Rows,
-    /// Which nodes die when.
-    pub kills: Vec<Kill>,
+    /// How many nodes die when.
+    pub kills: Vec<At>,
+    /// How many nodes start late, and when.
+    pub joins: Vec<At>,
     /// An empty or absent folder; a new temporary one where absent.
     pub dir: Option<PathBuf>,
     /// The program whose `run` and `train` are started.
@@ -48,9 +50,9 @@ pub enum Rows {
     },
 }
 
-/// `N@ROUND`: so many living nodes are killed in that round.
+/// `N@ROUND`: something happens to so many nodes in that round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kill {
+pub struct At {
     /// How many.
     pub count: u32,
     /// In which round, from 1.
@@ -59,55 +61,77 @@ pub struct Kill {
 
 /// A text that is no `N@ROUND`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no N@ROUND; write 1@3 to kill one node in round 3")]
-pub struct NotAKill(String);
+#[error("{0:?} is no N@ROUND; write 1@3 for one node in round 3")]
+pub struct NoDate(String);
 
-impl FromStr for Kill {
-    type Err = NotAKill;
+impl FromStr for At {
+    type Err = NoDate;
 
-    fn from_str(text: &str) -> Result<Self, NotAKill> {
+    fn from_str(text: &str) -> Result<Self, NoDate> {
         let parse = || {
             let (count, round) = text.split_once('@')?;
             let (count, round) = (count.parse().ok()?, round.parse().ok()?);
             (count > 0 && round > 0).then_some(Self { count, round })
         };
-        parse().ok_or_else(|| NotAKill(text.to_owned()))
+        parse().ok_or_else(|| NoDate(text.to_owned()))
     }
 }
 
 impl Plan {
+    /// Those that begin and those that join.
+    pub fn nodes_in_all(&self) -> usize {
+        let joiners: usize = self.joins.iter().map(|at| at.count as usize).sum();
+        self.nodes as usize + joiners
+    }
+
+    /// In which round the node of this number (from 1) joins; none for those that begin.
+    pub fn joins_in(&self, number: usize) -> Option<u32> {
+        let mut late = number.checked_sub(self.nodes as usize + 1)?;
+        for at in &self.joins {
+            match late.checked_sub(at.count as usize) {
+                Some(rest) => late = rest,
+                None => return Some(at.round),
+            }
+        }
+        None
+    }
+
     /// What in the flags cannot be meant, with the way out.
     pub fn check(&self) -> Result<(), String> {
-        let (nodes, killed) = (
-            self.nodes,
-            self.kills.iter().map(|kill| kill.count).sum::<u32>(),
-        );
+        let nodes = self.nodes;
         if nodes < NODES_MIN {
             return Err(format!(
                 "--nodes {nodes} is too few: no sum of fewer than {NODES_MIN} deltas is opened; \
                  ask for at least {NODES_MIN}"
             ));
         }
-        if nodes > conclave_protocol::charter::MEMBERS_MAX {
+        let most = u64::from(conclave_protocol::charter::MEMBERS_MAX);
+        let all = u64::from(nodes) + count(&self.joins, self.rounds);
+        if all > most {
             return Err(format!(
-                "--nodes {nodes} is too many: a federation has at most {} members",
-                conclave_protocol::charter::MEMBERS_MAX
+                "--nodes and --join ask for {all} nodes, which is too many: a federation has at most {most} members"
             ));
         }
         if self.rounds == 0 || self.local_steps == 0 {
             return Err("--rounds and --local-steps must be at least 1".to_owned());
         }
-        if let Some(kill) = self.kills.iter().find(|kill| kill.round > self.rounds) {
-            return Err(format!(
-                "--kill {}@{}: there are only {} rounds",
-                kill.count, kill.round, self.rounds
-            ));
+        for (flag, dates) in [("--kill", &self.kills), ("--join", &self.joins)] {
+            if let Some(at) = dates.iter().find(|at| at.round > self.rounds) {
+                return Err(format!(
+                    "{flag} {}@{}: there are only {} rounds",
+                    at.count, at.round, self.rounds
+                ));
+            }
         }
-        if nodes.saturating_sub(killed) < NODES_MIN {
-            return Err(format!(
-                "--kill ends {killed} of {nodes} nodes, but {NODES_MIN} must stay alive; kill at most {}",
-                nodes - NODES_MIN
-            ));
+        for round in 1..=self.rounds {
+            let started = u64::from(nodes) + count(&self.joins, round);
+            let (killed, spare) = (count(&self.kills, round), started - u64::from(NODES_MIN));
+            if killed > spare {
+                return Err(format!(
+                    "--kill ends {killed} of {started} nodes by round {round}, but {NODES_MIN} must stay alive; \
+                     kill at most {spare} by then"
+                ));
+            }
         }
         if let Some(dir) = &self.dir {
             let mut inside = match std::fs::read_dir(dir) {
@@ -126,6 +150,12 @@ impl Plan {
     }
 }
 
+/// How many nodes it happens to, up to and with a round.
+fn count(dates: &[At], round: u32) -> u64 {
+    let due = dates.iter().filter(|at| at.round <= round);
+    due.map(|at| u64::from(at.count)).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,28 +169,42 @@ mod tests {
             model: None,
             rows: Rows::Scenario(Scenario::Clinic),
             kills: kills.iter().map(|kill| kill.parse().unwrap()).collect(),
+            joins: Vec::new(),
             dir: None,
             program: PathBuf::from("conclave"),
             command: String::new(),
         }
     }
 
+    fn joined(plan: Plan, joins: &[&str]) -> Plan {
+        Plan {
+            joins: joins.iter().map(|join| join.parse().unwrap()).collect(),
+            ..plan
+        }
+    }
+
     #[test]
-    fn kills_parse_and_the_rest_is_refused() {
-        assert_eq!("2@3".parse(), Ok(Kill { count: 2, round: 3 }));
+    fn dates_parse_and_the_rest_is_refused() {
+        assert_eq!("2@3".parse(), Ok(At { count: 2, round: 3 }));
         for wrong in ["", "1", "@", "0@1", "1@0", "x@1", "1@x", "-1@2"] {
-            assert!(wrong.parse::<Kill>().is_err(), "{wrong}");
+            assert!(wrong.parse::<At>().is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn what_cannot_be_meant_is_refused_with_the_way_out() {
         assert_eq!(plan(5, &["1@2", "1@6"]).check(), Ok(()));
+        // Those that came late may die too, so a schedule may be of any length.
+        let long = joined(plan(5, &["2@1", "2@3", "1@5"]), &["1@2", "1@2", "1@4"]);
+        assert_eq!(long.check(), Ok(()));
         for (plan, expected) in [
             (plan(2, &[]), "at least 3"),
             (plan(201, &[]), "at most 200"),
             (plan(5, &["1@7"]), "only 6 rounds"),
             (plan(5, &["1@1", "2@2"]), "kill at most 2"),
+            (joined(plan(5, &["3@2"]), &["1@3"]), "kill at most 2"),
+            (joined(plan(5, &[]), &["1@7"]), "only 6 rounds"),
+            (joined(plan(5, &[]), &["150@1", "46@2"]), "at most 200"),
         ] {
             let said = plan.check().unwrap_err();
             assert!(said.contains(expected), "{said}");

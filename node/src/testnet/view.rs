@@ -117,3 +117,33 @@ impl View {
         first.and_then(|loss| loss.loss)
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    #[expect(clippy::unnecessary_wraps, reason = "what the tests list")]
+    pub(crate) fn view(round: u32, phase: &str) -> Option<View> {
+        Some(View {
+            member: String::new(),
+            round,
+            phase: phase.to_owned(),
+            progress: None,
+            peers: 0,
+            ledger_head: String::new(),
+            adapter_digest: None,
+            rounds_opened: 0,
+            rounds_null: 0,
+            rounds_contributed: 0,
+            examples: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            history: Vec::new(),
+            train_losses: Vec::new(),
+            eval_losses: Vec::new(),
+            waiting: None,
+            finished: false,
+            halted: None,
+        })
+    }
+}

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::TestnetError;
 use super::children::Process;
-use super::folders::Folders;
+use super::folders::{Folders, Node};
+use super::joins::{self, Joins};
 use super::kills::{Kills, Strike};
 use super::plan::Plan;
 use super::poll::Pollers;
@@ -43,10 +44,11 @@ pub struct Seen {
 pub struct Watch<'a> {
     plan: &'a Plan,
     folders: &'a Folders,
-    /// `None` once it ended or was killed.
+    /// `None` before it starts, and once it ended or was killed.
     processes: Vec<Option<Process>>,
     pollers: Pollers,
     kills: Kills,
+    joins: Joins,
     progress: Progress,
     seen: Seen,
     training_since: Option<Instant>,
@@ -54,13 +56,11 @@ pub struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Starts all nodes.
+    /// Starts all nodes but those that join.
     pub fn start(plan: &'a Plan, folders: &'a Folders) -> Result<Self, TestnetError> {
-        let start = |node: &super::folders::Node| {
-            let arguments = [OsStr::new("run"), OsStr::new("--dir"), node.dir.as_os_str()];
-            Process::start(&plan.program, &arguments, &node.dir.join("log"), None)
-                .map(Some)
-                .map_err(|error| TestnetError::io(&plan.program, error))
+        let start = |node: &Node| match node.joins_in {
+            None => launch(plan, node).map(Some),
+            Some(_) => Ok(None),
         };
         let count = folders.nodes.len();
         let processes = folders.nodes.iter().map(start).collect::<Result<_, _>>()?;
@@ -71,6 +71,7 @@ impl<'a> Watch<'a> {
             folders,
             processes,
             pollers: Pollers::start(&dirs),
+            joins: Joins::new(folders),
             kills: Kills::new(&plan.kills, count, plan.seed),
             progress: Progress::start(names, plan.rounds, plan.local_steps),
             seen: Seen {
@@ -100,9 +101,10 @@ impl<'a> Watch<'a> {
                 self.hear(node, view);
             }
             self.strike();
+            self.let_in()?;
             self.collect_ended()?;
             self.progress.tell_all(&self.living());
-            let over = self.processes.iter().all(Option::is_none);
+            let over = self.processes.iter().all(Option::is_none) && self.joins.is_over();
             if over || self.rounds_are_over() {
                 let before = solos.count();
                 solos_done = Some(solos.advance()?);
@@ -239,6 +241,29 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Starts the newcomers whose round has begun, each by a ticket of a living node.
+    fn let_in(&mut self) -> Result<(), TestnetError> {
+        let views = self.living();
+        for (round, index) in self.joins.due(&views) {
+            let nodes = &self.folders.nodes;
+            let mut living = (0..nodes.len()).filter(|&node| self.processes[node].is_some());
+            let Some(sponsor) = living.next() else {
+                continue;
+            };
+            joins::invite(&nodes[sponsor], &nodes[index])?;
+            self.processes[index] = Some(launch(self.plan, &nodes[index])?);
+            let sentence = format!(
+                "{} (node-{}) starts in round {round} by a ticket of {}",
+                nodes[index].name,
+                index + 1,
+                nodes[sponsor].name
+            );
+            self.progress.say(&sentence);
+            self.seen.notes.push(sentence);
+        }
+        Ok(())
+    }
+
     /// Takes in the processes that ended.
     fn collect_ended(&mut self) -> Result<(), TestnetError> {
         for (index, slot) in self.processes.iter_mut().enumerate() {
@@ -270,7 +295,7 @@ impl<'a> Watch<'a> {
         if since.elapsed() < STANDSTILL {
             return Ok(());
         }
-        let said = |(node, view): (&super::folders::Node, Option<View>)| {
+        let said = |(node, view): (&Node, Option<View>)| {
             let view = view?;
             let reason = view.waiting.unwrap_or_else(|| "gives no reason".to_owned());
             Some(format!(
@@ -295,4 +320,11 @@ impl<'a> Watch<'a> {
             dir: self.folders.dir.clone(),
         })
     }
+}
+
+/// Starts the process of a node.
+fn launch(plan: &Plan, node: &Node) -> Result<Process, TestnetError> {
+    let arguments = [OsStr::new("run"), OsStr::new("--dir"), node.dir.as_os_str()];
+    Process::start(&plan.program, &arguments, &node.dir.join("log"), None)
+        .map_err(|error| TestnetError::io(&plan.program, error))
 }

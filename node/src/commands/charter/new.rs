@@ -48,6 +48,9 @@ pub struct Args {
     /// Which linear maps get an adapter: all-linear, or names such as q_proj,v_proj.
     #[arg(long, default_value = "all-linear", value_parser = targets)]
     target_modules: Targets,
+    /// Who may enter later: nobody, or whoever a member invites (`conclave invite`).
+    #[arg(long, value_enum, default_value = "closed")]
+    admission: Mode,
     /// Of the common initialisation of the adapter.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -60,6 +63,13 @@ pub struct Args {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// Who may enter later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    Closed,
+    Invite,
 }
 
 /// Writes the charter and prints its digest.
@@ -101,7 +111,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             absent_rounds: if args.testnet_timers { 2 } else { 3 },
             ..Aggregation::default()
         },
-        admission: Admission::Closed,
+        admission: match args.admission {
+            Mode::Closed => Admission::Closed,
+            Mode::Invite => Admission::Invite,
+        },
         members: args.members.clone(),
     }
     .checked()

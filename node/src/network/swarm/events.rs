@@ -8,6 +8,7 @@ use libp2p::{PeerId, gossipsub, identify, kad};
 
 use super::Loop;
 use crate::network::behaviour::BehaviourEvent;
+use crate::network::door::NoMember;
 use crate::network::names::member_of;
 use crate::network::{GossipId, NetworkEvent};
 
@@ -52,12 +53,15 @@ impl Loop {
             ConnectedPoint::Listener { .. } => None,
         };
         self.directory.connected(peer, dialled);
-        self.next_search = Instant::now();
+        if self.swarm.behaviour().door.knows(&peer) {
+            self.next_search = Instant::now();
+        }
     }
 
-    /// A member is told of once it has said where it is (or would not).
-    fn on_identified(&mut self, peer: PeerId) {
+    /// A member is told of once it has said where it is (or would not); a guest once it is let in.
+    pub(super) fn introduce(&mut self, peer: PeerId) {
         if self.swarm.is_connected(&peer)
+            && self.swarm.behaviour().door.knows(&peer)
             && self.told.insert(peer)
             && let Some(member) = member_of(&peer)
         {
@@ -83,15 +87,12 @@ impl Loop {
     }
 
     fn on_denied(&mut self, peer: Option<PeerId>, cause: ConnectionDenied) {
-        if cause
-            .downcast::<libp2p::allow_block_list::NotAllowed>()
-            .is_ok()
-        {
+        if cause.downcast::<NoMember>().is_ok() {
             self.count_stranger(peer);
         }
     }
 
-    fn count_stranger(&mut self, peer: Option<PeerId>) {
+    pub(super) fn count_stranger(&mut self, peer: Option<PeerId>) {
         self.pending.push_back(NetworkEvent::Stranger);
         if let Some(peer) = peer
             && self.strangers.len() < STRANGERS
@@ -130,10 +131,10 @@ impl Loop {
                 for address in info.listen_addrs.into_iter().take(TOLD) {
                     self.learn(peer_id, address);
                 }
-                self.on_identified(peer_id);
+                self.introduce(peer_id);
             }
             BehaviourEvent::Identify(identify::Event::Error { peer_id, .. }) => {
-                self.on_identified(peer_id);
+                self.introduce(peer_id);
             }
             BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
                 result: kad::QueryResult::GetClosestPeers(Ok(found)),

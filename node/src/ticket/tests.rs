@@ -1,0 +1,171 @@
+//! Tickets survive pasting, and nothing else passes for one.
+
+use conclave_crypto::sign::IdentityKey;
+use conclave_protocol::charter::{
+    Adapter, Admission, Aggregation, Combination, Federation, Founder, Method, Model, Rounds,
+    Targets, Timers,
+};
+use conclave_protocol::names::MemberId;
+
+use super::*;
+use crate::keys;
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+fn founder(seed: u8) -> IdentityKey {
+    IdentityKey::from_bytes(&[seed; 32])
+}
+
+fn charter(nonce: u8) -> Charter {
+    let members = (1..=3).map(|seed| Founder {
+        name: format!("member {seed}"),
+        key: founder(seed).public(),
+    });
+    let charter = Charter {
+        federation: Federation {
+            name: "clinics".to_owned(),
+            protocol: 1,
+            nonce: [nonce; 32],
+        },
+        model: Model {
+            digest: Digest([4; 32]),
+            architecture: "llama".to_owned(),
+        },
+        adapter: Adapter {
+            method: Method::Lora,
+            lora_r: 8,
+            lora_alpha: 16,
+            target_modules: Targets::AllLinear,
+            aggregation: Combination::Alternating,
+            seed: 1,
+        },
+        round: Rounds {
+            rounds: 6,
+            local_steps: 20,
+            timers: Timers::default(),
+        },
+        aggregation: Aggregation::default(),
+        admission: Admission::Invite,
+        members: members.collect(),
+    };
+    charter.checked().unwrap()
+}
+
+fn ticket(invitee: Option<conclave_crypto::sign::PublicKey>, expires: u64) -> Ticket {
+    let charter = charter(9);
+    let nonce = [5; 16];
+    Ticket {
+        invite: Invite::sign(
+            &founder(1),
+            charter.digest(),
+            MemberId(0),
+            nonce,
+            invitee,
+            1,
+            expires,
+        ),
+        addresses: vec!["/ip4/192.0.2.7/tcp/4001".to_owned()],
+        charter,
+    }
+}
+
+fn wishes() -> Wishes {
+    Wishes {
+        name: "oslo".to_owned(),
+        data: Some("/rows.jsonl".into()),
+        model: None,
+    }
+}
+
+#[test]
+fn a_ticket_is_one_word_and_reads_back_though_it_was_wrapped() {
+    let made = ticket(None, 0);
+    let text = made.to_text();
+    assert!(text.chars().all(|c| c.is_ascii_alphanumeric()), "{text}");
+    assert_eq!(Ticket::parse(&text).unwrap(), made);
+    let (left, right) = text.split_at(100);
+    assert_eq!(
+        Ticket::parse(&format!(" {left}\n  {right}\n")).unwrap(),
+        made
+    );
+}
+
+#[test]
+fn what_is_cut_changed_or_foreign_is_refused_in_one_sentence() {
+    let text = ticket(None, 0).to_text();
+    assert!(matches!(Ticket::parse("hello"), Err(TicketError::Foreign)));
+    for length in [
+        PREFIX.len(),
+        PREFIX.len() + 6,
+        text.len() / 2,
+        text.len() - 1,
+        text.len() - 2,
+    ] {
+        assert!(
+            matches!(Ticket::parse(&text[..length]), Err(TicketError::Torn)),
+            "{length}"
+        );
+    }
+    for place in (PREFIX.len()..text.len()).step_by(7) {
+        let mut changed = text.clone().into_bytes();
+        changed[place] = if changed[place] == b'0' { b'1' } else { b'0' };
+        let changed = String::from_utf8(changed).unwrap();
+        assert!(
+            matches!(Ticket::parse(&changed), Err(TicketError::Torn)),
+            "{place}"
+        );
+    }
+    // A sound checksum does not make another charter the invitation's.
+    let mut other = ticket(None, 0);
+    other.charter = charter(8);
+    let said = Ticket::parse(&other.to_text()).unwrap_err().to_string();
+    assert!(said.contains("another charter"), "{said}");
+}
+
+#[test]
+fn a_folder_is_made_ready_and_a_second_federation_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("oslo");
+    let made = ticket(None, DAY_MS);
+    let key = accept(&made, &dir, &wishes(), 7).unwrap();
+    assert_eq!(keys::open(&dir).unwrap().public(), key);
+    assert_eq!(Ticket::open(&dir).unwrap(), Some(made.clone()));
+    let settings = crate::config::NodeConfig::open(&dir).unwrap();
+    assert_eq!(settings.bootstrap, Some(made.addresses.clone()));
+    assert_eq!(settings.name.as_deref(), Some("oslo"));
+    assert_eq!(settings.data, Some("/rows.jsonl".into()));
+    // A fresh ticket to the same federation keeps identity and settings.
+    let nothing_new = Wishes {
+        data: None,
+        ..wishes()
+    };
+    assert_eq!(accept(&made, &dir, &nothing_new, 7).unwrap(), key);
+    assert_eq!(crate::config::NodeConfig::open(&dir).unwrap(), settings);
+    let mut other = made;
+    other.charter = charter(8);
+    let refused = accept(&other, &dir, &wishes(), 7).unwrap_err();
+    assert!(matches!(refused, AcceptError::Taken { .. }), "{refused}");
+}
+
+#[test]
+fn an_expired_ticket_or_one_for_somebody_else_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("oslo");
+    let late = accept(&ticket(None, DAY_MS), &dir, &wishes(), DAY_MS + 1).unwrap_err();
+    assert!(matches!(late, AcceptError::Expired), "{late}");
+    let nameless = Wishes::default();
+    let refused = accept(&ticket(None, 0), &dir, &nameless, 0).unwrap_err();
+    assert!(matches!(refused, AcceptError::Name { .. }), "{refused}");
+    let named = ticket(Some(founder(7).public()), 0);
+    assert!(
+        accept(&named, &dir, &wishes(), 0).is_err(),
+        "there is no key yet"
+    );
+    assert!(!dir.exists());
+    std::fs::create_dir(&dir).unwrap();
+    let key = keys::create(&dir).unwrap().public();
+    let refused = accept(&named, &dir, &wishes(), 0).unwrap_err();
+    assert!(matches!(refused, AcceptError::Else { .. }), "{refused}");
+    assert!(!dir.join("charter.toml").exists());
+    accept(&ticket(Some(key), 0), &dir, &wishes(), 0).unwrap();
+}

@@ -1,4 +1,5 @@
-//! The local API: `GET /v1/status` on loopback, its port in `api.json` of the data folder.
+//! The local API: `GET /v1/status`, `/v1/peers` and `/v1/rounds` on loopback, its port in `api.json` of the data
+//! folder.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,9 +13,24 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::local::{PEERS, ROUNDS, STATUS};
+
+/// What can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// How the node is.
+    Status,
+    /// Whom it knows.
+    Peers,
+    /// What was decided.
+    Rounds,
+}
+
 /// A question to the driver.
 #[derive(Debug)]
 pub struct Ask {
+    /// What is asked.
+    pub question: Question,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Value>,
 }
@@ -60,7 +76,9 @@ pub async fn start(dir: &Path, port: u16) -> Result<(Api, mpsc::Receiver<Ask>), 
         .port();
     let (asks, receiver) = mpsc::channel(16);
     let router = Router::new()
-        .route("/v1/status", get(status))
+        .route(STATUS, get(|asks| answer(asks, Question::Status)))
+        .route(PEERS, get(|asks| answer(asks, Question::Peers)))
+        .route(ROUNDS, get(|asks| answer(asks, Question::Rounds)))
         .with_state(asks);
     let task = tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
@@ -81,9 +99,12 @@ pub async fn start(dir: &Path, port: u16) -> Result<(Api, mpsc::Receiver<Ask>), 
     Ok((Api { file, task }, receiver))
 }
 
-async fn status(State(asks): State<mpsc::Sender<Ask>>) -> Result<Json<Value>, StatusCode> {
+async fn answer(
+    State(asks): State<mpsc::Sender<Ask>>,
+    question: Question,
+) -> Result<Json<Value>, StatusCode> {
     let (reply, answer) = oneshot::channel();
-    asks.send(Ask { reply })
+    asks.send(Ask { question, reply })
         .await
         .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     answer

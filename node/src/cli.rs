@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    charter, eval, export, generate, init, invite, join, ledger, run, status, testnet, train,
+    charter, eval, export, generate, init, invite, join, ledger, peers, rounds, run, status,
+    testnet, train,
 };
 use crate::telemetry::{self, Format};
 use crate::testnet::children::stay_with;
@@ -65,6 +66,10 @@ pub enum Command {
     Run(run::Args),
     /// Ask the running node how it is.
     Status(status::Args),
+    /// Ask the running node whom it knows, and what it refused of whom.
+    Peers(peers::Args),
+    /// Ask the running node what each round decided: who was in, who was out, and why.
+    Rounds(rounds::Args),
     /// Fine-tune alone, with the engine that federations use.
     Train(Box<train::Args>),
     /// Score a model, with or without an adapter, on rows.
@@ -110,6 +115,8 @@ impl Command {
             Self::Join(args) => join::run(&args),
             Self::Run(args) => run::run(&args),
             Self::Status(args) => status::run(&args),
+            Self::Peers(args) => peers::run(&args),
+            Self::Rounds(args) => rounds::run(&args),
             Self::Train(args) => train::run(&args),
             Self::Eval(args) => eval::run(&args),
             Self::Generate(args) => generate::run(&args),

@@ -9,6 +9,8 @@ pub mod invite;
 pub mod join;
 pub mod ledger;
 pub mod loading;
+pub mod peers;
+pub mod rounds;
 pub mod run;
 pub mod status;
 pub mod testnet;

@@ -5,6 +5,8 @@
 
 mod clock;
 mod guests;
+mod peers;
+mod rounds;
 mod told;
 
 use std::time::Duration;
@@ -20,8 +22,10 @@ use tokio::sync::mpsc;
 pub use self::clock::Clock;
 pub use self::guests::Guests;
 use self::guests::is_join;
+pub use self::peers::Peers;
+pub use self::rounds::Sights;
 pub use self::told::Told;
-use crate::api::Ask;
+use crate::api::{Ask, Question};
 use crate::learn::engine::{Engine, EngineReport};
 use crate::network::{GossipId, Network, NetworkEvent};
 use crate::store::{Store, StoreError};
@@ -143,12 +147,12 @@ impl Driver {
                 if let Err(error) = self.store.remember(peer.as_bytes(), &addresses) {
                     tracing::warn!(%error, "the peer's addresses were not remembered");
                 }
-                self.told.peers.insert(peer);
+                self.told.peers.meet(peer, self.clock.now(), addresses);
                 self.handle(Input::Connected { peer });
             }
             NetworkEvent::Disconnected { peer } => {
                 tracing::info!(peer = %peer.short(), "disconnected");
-                self.told.peers.remove(&peer);
+                self.told.peers.lose(&peer);
                 self.handle(Input::Disconnected { peer });
             }
             NetworkEvent::Pulled { name, bytes } => {
@@ -165,6 +169,7 @@ impl Driver {
                 self.told.listening.push(address);
             }
             NetworkEvent::Stranger => self.told.strangers += 1,
+            NetworkEvent::Offence { from, refusal } => self.told.peers.refuse(&from, refusal),
         }
     }
 
@@ -176,11 +181,13 @@ impl Driver {
         }
         // A newcomer knows few: what it told one of us concerns all.
         let join = (gossip.is_none() && is_join(&bytes)).then(|| bytes.clone());
+        self.told.peers.hear(&from, self.clock.now());
         let verdict = self.handle(Input::Received {
             from,
             bytes: bytes.into(),
         });
         if let Verdict::Refused(refusal) = verdict {
+            self.told.peers.refuse(&from, refusal);
             tracing::debug!(peer = %from, ?refusal, "refused a message");
         }
         if let Some(gossip) = gossip {
@@ -210,11 +217,20 @@ impl Driver {
     }
 
     fn answer(&self, ask: Ask) {
+        let (ledger, network) = (self.member.ledger(), &self.network);
+        let answer = match ask.question {
+            Question::Status => self.told.status(&self.member.status(), network.counters()),
+            Question::Peers => {
+                let (me, now) = (self.member.status().member, self.clock.now());
+                let (peers, strangers) = (&self.told.peers, self.told.strangers);
+                peers.show(ledger, &me, now, strangers, |peer| {
+                    network.counters_of(peer)
+                })
+            }
+            Question::Rounds => rounds::show(ledger, &self.told.sights),
+        };
         // The asker may have gone away meanwhile.
-        let _gone = ask.reply.send(
-            self.told
-                .status(&self.member.status(), self.network.counters()),
-        );
+        let _gone = ask.reply.send(answer);
     }
 
     /// Performs what the member wants, in order; gives the end of the job if it was reached.
@@ -235,10 +251,13 @@ impl Driver {
                 Output::Order(order) => self.order(order),
                 Output::Report(report) => {
                     if let Report::Decided {
-                        members_after_next, ..
+                        height,
+                        members_after_next,
+                        ..
                     } = &report
                     {
                         self.network.admit(members_after_next.clone());
+                        self.look_at_missed(*height);
                     }
                     self.told.report(&report, self.member.status().round);
                     match report {
@@ -253,6 +272,22 @@ impl Driver {
         }
         self.flush(&mut writes)?;
         Ok(end)
+    }
+
+    /// Notes how those that a round left out look from here, for whoever asks later why.
+    fn look_at_missed(&mut self, height: Height) {
+        let (ledger, now) = (self.member.ledger(), self.clock.now());
+        let me = self.member.status().member;
+        if ledger.round(height).is_none() {
+            return;
+        }
+        for id in rounds::left_out(ledger, height) {
+            let key = ledger.person(id).map(|person| person.key);
+            if let Some(key) = key.filter(|key| *key != me) {
+                let sight = self.told.peers.sight(&key, now);
+                self.told.sights.note(height, key, sight);
+            }
+        }
     }
 
     fn flush(&self, writes: &mut Vec<Write>) -> Result<(), DriverError> {

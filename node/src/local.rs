@@ -55,6 +55,10 @@ pub enum LocalError {
 
 /// What a node says of itself.
 pub const STATUS: &str = "/v1/status";
+/// Whom it knows.
+pub const PEERS: &str = "/v1/peers";
+/// What was decided.
+pub const ROUNDS: &str = "/v1/rounds";
 
 /// `GET /v1/status` of the node of a data folder.
 pub fn status<T: DeserializeOwned>(folder: &Path) -> Result<T, LocalError> {

@@ -4,9 +4,10 @@
 //! driver ── Network ──────▶ swarm ◀── TCP / QUIC, noise, yamux ──▶ peers
 //!        ◀─ NetworkEvent ──
 //! ```
-//! A peer's id *is* its member key. Only members are talked to: strangers are turned away and
-//! counted, or, where the charter admits newcomers, have a moment to show an invitation. Gossip carries what concerns everybody, a stream of frames what concerns one peer, and
-//! blobs (masked vectors, adapters) are pulled over streams, resumable, from any holder.
+//! A peer's id *is* its member key. Only members are talked to: strangers are turned away and counted, or, where the
+//! charter admits newcomers, have a moment to show an invitation. Gossip carries what concerns everybody, a stream of
+//! frames what concerns one peer, and blobs (masked vectors, adapters) are pulled over streams, resumable, from any
+//! holder.
 
 mod behaviour;
 mod count;
@@ -20,13 +21,13 @@ mod swarm;
 mod transfer;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::{IdentityKey, PublicKey};
 use conclave_protocol::input::Verdict;
 use conclave_protocol::output::Topic;
+use conclave_protocol::refusal::Refusal;
 use libp2p::Multiaddr;
 use tokio::sync::{mpsc, oneshot};
 
@@ -91,6 +92,13 @@ pub enum NetworkEvent {
     },
     /// A peer that is no member was turned away.
     Stranger,
+    /// A member broke off a stream by what no honest node sends.
+    Offence {
+        /// Who.
+        from: PublicKey,
+        /// In what way.
+        refusal: Refusal,
+    },
 }
 
 /// Names one gossiped message until it is judged.
@@ -233,10 +241,13 @@ impl Network {
 
     /// What has gone over the wire.
     pub fn counters(&self) -> Traffic {
-        Traffic {
-            sent: self.counters.sent.load(Ordering::Relaxed),
-            received: self.counters.received.load(Ordering::Relaxed),
-        }
+        self.counters.all.traffic()
+    }
+
+    /// What has gone to and from one peer.
+    pub fn counters_of(&self, peer: &PublicKey) -> Traffic {
+        let known = peer_of(peer).and_then(|peer| self.counters.of(&peer));
+        known.map_or_else(Traffic::default, |count| count.traffic())
     }
 
     /// Stops the network once what is queued has been sent, within two seconds.

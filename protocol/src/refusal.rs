@@ -37,6 +37,11 @@ impl Refusals {
             .fold(0, |sum, count| sum.saturating_add(*count))
     }
 
+    /// Every reason that was given, with how often.
+    pub fn causes(&self) -> impl Iterator<Item = (Refusal, u64)> + '_ {
+        self.0.iter().map(|(refusal, count)| (*refusal, *count))
+    }
+
     /// How many for one reason.
     pub fn of(&self, refusal: Refusal) -> u64 {
         self.0.get(&refusal).copied().unwrap_or_default()

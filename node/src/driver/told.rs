@@ -14,6 +14,8 @@ use conclave_protocol::status::{Outcome, Past, Status};
 use libp2p::Multiaddr;
 use serde_json::{Value, json};
 
+use super::peers::Peers;
+use super::rounds::Sights;
 use super::{Loss, Pending};
 use crate::learn::engine::EngineReport;
 use crate::network::Traffic;
@@ -23,8 +25,10 @@ use crate::ticket;
 #[derive(Debug)]
 pub struct Told {
     metrics: File,
-    /// Members that are connected.
-    pub peers: BTreeSet<PublicKey>,
+    /// What was seen of whom.
+    pub peers: Peers,
+    /// How those looked that rounds left out.
+    pub sights: Sights,
     /// Where the node listens, as bound.
     pub listening: Vec<Multiaddr>,
     /// Where others may call it instead, as its operator says.
@@ -48,7 +52,8 @@ impl Told {
             .open(dir.join("metrics.jsonl"))?;
         Ok(Self {
             metrics,
-            peers: BTreeSet::new(),
+            peers: Peers::default(),
+            sights: Sights::default(),
             listening: Vec::new(),
             announced: Vec::new(),
             strangers: 0,
@@ -173,7 +178,7 @@ impl Told {
             "rounds": status.rounds,
             "phase": phase,
             "progress": progress,
-            "peers": self.peers.len(),
+            "peers": self.peers.connected(),
             "addresses": self.addresses(&status.member),
             "ledger_head": status.ledger_head.to_string(),
             "adapter_digest": status.adapter.map(|digest| digest.to_string()),

@@ -107,7 +107,7 @@ pub(super) fn transport(
     let named = dns::tokio::Transport::system(both).map_err(|e| fault(e.to_string()))?;
     Ok(named
         .map(move |(peer, muxer), _| {
-            let counted = Counted::new(muxer, Arc::clone(&counters));
+            let counted = Counted::new(muxer, counters.start(peer));
             (peer, StreamMuxerBox::new(counted))
         })
         .boxed())

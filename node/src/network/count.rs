@@ -3,46 +3,100 @@
 //! Counted are the bytes of all streams, negotiation included; not the framing of yamux, noise, TCP and IP (about
 //! 2 % on large payloads).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::{AsyncRead, AsyncWrite};
+use libp2p::PeerId;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerBox, StreamMuxerEvent, SubstreamBox};
+
+use super::Traffic;
 
 /// What a network has done so far.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    /// Bytes of all streams that were sent.
-    pub(super) sent: AtomicU64,
-    /// Bytes of all streams that were received.
-    pub(super) received: AtomicU64,
+    /// With all peers together.
+    pub(super) all: Arc<Count>,
+    /// With each.
+    each: Mutex<BTreeMap<PeerId, Arc<Count>>>,
 }
+
+/// Bytes of streams, both ways.
+#[derive(Debug, Default)]
+pub(super) struct Count {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+/// The counts of one connection: its peer's and everybody's.
+#[derive(Debug, Clone)]
+pub(super) struct Both([Arc<Count>; 2]);
 
 /// A connection whose streams are counted.
 pub(super) struct Counted {
     inner: StreamMuxerBox,
-    counters: Arc<Counters>,
+    counts: Both,
 }
 
 /// A stream that is counted.
 pub(super) struct CountedStream {
     inner: SubstreamBox,
-    counters: Arc<Counters>,
+    counts: Both,
+}
+
+impl Counters {
+    /// The counts of a connection that begins.
+    pub(super) fn start(&self, peer: PeerId) -> Both {
+        let mut each = self.each.lock().unwrap_or_else(PoisonError::into_inner);
+        if each.len() >= PEERS {
+            // Only guests come in such numbers; who is connected keeps its count.
+            each.retain(|_, count| Arc::strong_count(count) > 1);
+        }
+        let own = Arc::clone(each.entry(peer).or_default());
+        Both([own, Arc::clone(&self.all)])
+    }
+
+    /// What was exchanged with a peer, if it was ever connected.
+    pub(super) fn of(&self, peer: &PeerId) -> Option<Arc<Count>> {
+        let each = self.each.lock().unwrap_or_else(PoisonError::into_inner);
+        each.get(peer).cloned()
+    }
+}
+
+impl Count {
+    /// Both numbers.
+    pub(super) fn traffic(&self) -> Traffic {
+        Traffic {
+            sent: self.sent.load(Ordering::Relaxed),
+            received: self.received.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Both {
+    fn sent(&self, bytes: usize) {
+        self.0.iter().for_each(|count| add(&count.sent, bytes));
+    }
+
+    fn received(&self, bytes: usize) {
+        self.0.iter().for_each(|count| add(&count.received, bytes));
+    }
 }
 
 impl Counted {
     /// Counts the streams of `inner`.
-    pub(super) fn new(inner: StreamMuxerBox, counters: Arc<Counters>) -> Self {
-        Self { inner, counters }
+    pub(super) fn new(inner: StreamMuxerBox, counts: Both) -> Self {
+        Self { inner, counts }
     }
 
     fn stream(&self, inner: SubstreamBox) -> CountedStream {
         CountedStream {
             inner,
-            counters: Arc::clone(&self.counters),
+            counts: self.counts.clone(),
         }
     }
 }
@@ -87,7 +141,7 @@ impl AsyncRead for CountedStream {
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_read(cx, buffer);
         if let Poll::Ready(Ok(read)) = polled {
-            add(&self.counters.received, read);
+            self.counts.received(read);
         }
         polled
     }
@@ -101,7 +155,7 @@ impl AsyncWrite for CountedStream {
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, bytes);
         if let Poll::Ready(Ok(written)) = polled {
-            add(&self.counters.sent, written);
+            self.counts.sent(written);
         }
         polled
     }
@@ -118,3 +172,6 @@ impl AsyncWrite for CountedStream {
 fn add(counter: &AtomicU64, bytes: usize) {
     counter.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
+
+/// Peers whose counts are kept.
+const PEERS: usize = 1024;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use conclave_protocol::refusal::Refusal;
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::{PeerId, StreamProtocol};
 use libp2p_stream::{Control, IncomingStreams};
@@ -119,6 +120,11 @@ async fn read(
         stream.read_exact(&mut length).await?;
         let length = usize::try_from(u32::from_le_bytes(length)).map_err(io::Error::other)?;
         if length > envelope_max {
+            let refusal = Refusal::Oversized;
+            heard
+                .send(NetworkEvent::Offence { from, refusal })
+                .await
+                .ok();
             return Err(io::Error::other("an oversized frame"));
         }
         let mut bytes = Vec::new();

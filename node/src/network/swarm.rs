@@ -5,7 +5,7 @@
 
 mod events;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,8 @@ pub(super) struct Loop {
     held: VecDeque<(Instant, GossipId)>,
     /// Members whose connection was told of.
     told: BTreeSet<PeerId>,
+    /// Where guests are, as they say, until they are admitted.
+    guests: BTreeMap<PeerId, Vec<Multiaddr>>,
     /// Strangers that were already complained about.
     strangers: BTreeSet<PeerId>,
     next_search: Instant,
@@ -93,6 +95,7 @@ impl Loop {
             inward,
             held: VecDeque::new(),
             told: BTreeSet::new(),
+            guests: BTreeMap::new(),
             strangers: BTreeSet::new(),
             next_search: Instant::now(),
             swarm,
@@ -254,6 +257,9 @@ impl Loop {
         for peer in peers {
             if self.directory.admit(peer) {
                 self.swarm.behaviour_mut().door.admit(peer);
+                for address in self.guests.remove(&peer).unwrap_or_default() {
+                    self.learn(peer, address);
+                }
                 if self.swarm.is_connected(&peer) {
                     self.directory.connected(peer, None);
                     self.introduce(peer);

@@ -123,6 +123,13 @@ impl Plan {
                 ));
             }
         }
+        if let Some(at) = self.joins.iter().find(|at| at.round == self.rounds) {
+            return Err(format!(
+                "--join {}@{}: a node that starts in the last round comes too late to be admitted; \
+                 let it start before round {}",
+                at.count, at.round, self.rounds
+            ));
+        }
         for round in 1..=self.rounds {
             let started = u64::from(nodes) + count(&self.joins, round);
             let (killed, spare) = (count(&self.kills, round), started - u64::from(NODES_MIN));
@@ -204,6 +211,7 @@ mod tests {
             (plan(5, &["1@1", "2@2"]), "kill at most 2"),
             (joined(plan(5, &["3@2"]), &["1@3"]), "kill at most 2"),
             (joined(plan(5, &[]), &["1@7"]), "only 6 rounds"),
+            (joined(plan(5, &[]), &["1@6"]), "before round 6"),
             (joined(plan(5, &[]), &["150@1", "46@2"]), "at most 200"),
         ] {
             let said = plan.check().unwrap_err();

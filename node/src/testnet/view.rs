@@ -7,6 +7,8 @@ use serde::Deserialize;
 pub struct View {
     /// Its key in hex.
     pub member: String,
+    /// Its name; none before a record has admitted it.
+    pub name: Option<String>,
     /// The round that it works at.
     pub round: u32,
     /// Where in the round.
@@ -126,6 +128,7 @@ pub(super) mod tests {
     pub(crate) fn view(round: u32, phase: &str) -> Option<View> {
         Some(View {
             member: String::new(),
+            name: None,
             round,
             phase: phase.to_owned(),
             progress: None,

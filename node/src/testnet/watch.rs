@@ -21,6 +21,9 @@ use crate::report::RoundTraffic;
 /// So long without a training step or a decided round anywhere, and the run is given up.
 const STANDSTILL: Duration = Duration::from_secs(240);
 
+/// How long newcomers that are left alone may take to find out how it ended.
+const STRANDED: Duration = Duration::from_secs(20);
+
 /// How long the loop waits for news before it looks at the processes.
 const TURN: Duration = Duration::from_millis(50);
 
@@ -52,6 +55,8 @@ pub struct Watch<'a> {
     progress: Progress,
     seen: Seen,
     training_since: Option<Instant>,
+    /// Since when only newcomers are left that nobody can admit any more.
+    stranded_since: Option<Instant>,
     moved: (u64, Instant),
 }
 
@@ -82,6 +87,7 @@ impl<'a> Watch<'a> {
                 notes: Vec::new(),
             },
             training_since: None,
+            stranded_since: None,
             moved: (0, Instant::now()),
         })
     }
@@ -103,6 +109,7 @@ impl<'a> Watch<'a> {
             self.strike();
             self.let_in()?;
             self.collect_ended()?;
+            self.end_stranded();
             self.progress.tell_all(&self.living());
             let over = self.processes.iter().all(Option::is_none) && self.joins.is_over();
             if over || self.rounds_are_over() {
@@ -262,6 +269,41 @@ impl<'a> Watch<'a> {
             self.seen.notes.push(sentence);
         }
         Ok(())
+    }
+
+    /// Ends newcomers that no record had admitted when all others had finished.
+    fn end_stranded(&mut self) {
+        let outside = |node: &usize| {
+            let admitted = self.seen.views[*node]
+                .as_ref()
+                .is_some_and(|view| view.name.is_some());
+            self.folders.nodes[*node].joins_in.is_some() && !admitted
+        };
+        let count = self.processes.len();
+        let living: Vec<usize> = (0..count)
+            .filter(|&node| self.processes[node].is_some())
+            .collect();
+        if living.is_empty() || !living.iter().all(outside) {
+            self.stranded_since = None;
+            return;
+        }
+        let since = *self.stranded_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < STRANDED {
+            return;
+        }
+        for node in living {
+            self.processes[node] = None;
+            let round = self.plan.rounds;
+            self.seen.killed[node] = Some(round);
+            self.progress.killed(node, round);
+            let name = &self.folders.nodes[node].name;
+            let sentence = format!(
+                "{name} (node-{}) came too late: no record admitted it before the end",
+                node + 1
+            );
+            self.progress.say(&sentence);
+            self.seen.notes.push(sentence);
+        }
     }
 
     /// Takes in the processes that ended.

@@ -77,6 +77,7 @@ impl Loop {
     fn on_disconnected(&mut self, peer: &PeerId) {
         self.directory.disconnected(peer);
         self.direct.close(peer);
+        self.guests.remove(peer);
         if self.told.remove(peer)
             && let Some(member) = member_of(peer)
         {
@@ -128,8 +129,13 @@ impl Loop {
                 tracing::debug!(%peer_id, ?failed_messages, "a peer takes messages too slowly");
             }
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
-                for address in info.listen_addrs.into_iter().take(TOLD) {
-                    self.learn(peer_id, address);
+                let addresses = info.listen_addrs.into_iter().take(TOLD);
+                if self.swarm.behaviour().door.knows(&peer_id) {
+                    for address in addresses {
+                        self.learn(peer_id, address);
+                    }
+                } else if self.swarm.is_connected(&peer_id) {
+                    self.guests.insert(peer_id, addresses.collect());
                 }
                 self.introduce(peer_id);
             }

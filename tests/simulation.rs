@@ -8,7 +8,7 @@ use std::num::NonZero;
 use std::ops::Range;
 
 use conclave_protocol::names::Height;
-use conclave_protocol::sim::faults::{PHASES, POINTS};
+use conclave_protocol::sim::faults::{PHASES, POINTS, percent};
 use conclave_protocol::sim::{Crash, Faults, Point, Strike, Terms, World, check};
 use conclave_protocol::time::Time;
 
@@ -308,8 +308,8 @@ fn large_vectors_are_pulled_under_loss() -> Outcome {
         let mut terms = Terms::new(300 + seed, 4);
         terms.inline_limit = 1;
         let faults = Faults {
-            loss_percent: 20,
-            heal: Time(60_000),
+            loss: percent(20),
+            heal: Some(Time(60_000)),
             ..Faults::default()
         };
         sound(terms, faults)?;

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    charter, eval, export, generate, init, invite, join, ledger, peers, rounds, run, status,
-    testnet, train,
+    charter, eval, export, generate, init, invite, join, ledger, peers, rounds, run, simulate,
+    status, testnet, train,
 };
 use crate::telemetry::{self, Format};
 use crate::testnet::children::stay_with;
@@ -80,6 +80,8 @@ pub enum Command {
     Export(export::Args),
     /// Run a whole federation on this machine, out of real processes.
     Testnet(testnet::Args),
+    /// Run a federation in a deterministic world, where anything may go wrong.
+    Simulate(simulate::Args),
 }
 
 /// A flag whose value parses but cannot be meant: the command ends with 2.
@@ -122,6 +124,7 @@ impl Command {
             Self::Generate(args) => generate::run(&args),
             Self::Export(args) => export::run(&args),
             Self::Testnet(args) => testnet::run(args),
+            Self::Simulate(args) => simulate::run(&args),
         }
     }
 }

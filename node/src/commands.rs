@@ -12,6 +12,7 @@ pub mod loading;
 pub mod peers;
 pub mod rounds;
 pub mod run;
+pub mod simulate;
 pub mod status;
 pub mod testnet;
 pub mod train;

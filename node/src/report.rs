@@ -5,9 +5,10 @@
 //! [`RunReport::html`] is `report.html`: one file without scripts that needs nothing from anywhere else. A number that
 //! was not measured is `None` and shown as such; nothing here invents one.
 
+pub mod churn;
 mod curves;
 mod html;
-mod number;
+pub(crate) mod number;
 #[cfg(test)]
 mod sample;
 mod scale;

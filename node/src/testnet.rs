@@ -185,7 +185,7 @@ fn free_port() -> Result<u16, TestnetError> {
 }
 
 /// Becomes true on SIGINT or SIGTERM.
-fn listen_for_signals() -> Arc<AtomicBool> {
+pub(crate) fn listen_for_signals() -> Arc<AtomicBool> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
     std::thread::spawn(move || {

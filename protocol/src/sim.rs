@@ -16,27 +16,35 @@
 
 mod agenda;
 pub mod check;
+pub mod diary;
 mod engine;
 pub mod faults;
+mod latency;
 mod links;
 mod network;
 mod perform;
 mod place;
 mod report;
+mod schedule;
 mod serve;
 mod shelf;
 pub mod tally;
 mod terms;
+pub mod timeline;
 mod view;
 pub mod watch;
 mod world;
 
+pub use self::diary::Diary;
 pub use self::faults::{Crash, Faults, Point, Strike};
+pub use self::latency::{CITIES, Latency};
+pub use self::schedule::Climate;
 pub use self::tally::{Load, Tally, Traffic, Way};
 pub use self::terms::Terms;
 pub use self::watch::Watch;
 pub use self::world::{Stuck, World};
 
+use conclave_crypto::fraction::Fraction;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 
@@ -65,6 +73,11 @@ impl Chance {
     /// True in so many of a hundred cases.
     pub fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
+    }
+
+    /// True so probably, exactly.
+    pub fn probably(&mut self, probability: &Fraction) -> bool {
+        self.below(probability.denominator()) < probability.numerator()
     }
 
     /// An index of a list of this length.

@@ -4,7 +4,7 @@
 pub(super) const UNKNOWN: &str = "–";
 
 /// A loss in nats a token.
-pub(super) fn loss(value: Option<f64>) -> String {
+pub(crate) fn loss(value: Option<f64>) -> String {
     match value {
         Some(value) if value.is_finite() => format!("{value:.3}"),
         Some(_) => "not finite".into(),
@@ -14,7 +14,7 @@ pub(super) fn loss(value: Option<f64>) -> String {
 
 /// Bytes in decimal units.
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-pub(super) fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     let mut value = count as f64;
     for unit in ["B", "kB", "MB", "GB"] {
         // What would round to a thousand belongs to the next unit.
@@ -31,7 +31,7 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// A whole number with thin groups of three: `12 345`.
-pub(super) fn grouped(count: u64) -> String {
+pub(crate) fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -44,7 +44,7 @@ pub(super) fn grouped(count: u64) -> String {
 }
 
 /// A span of time: `8.4 s`, `2 min 04 s`, `1 h 02 min`.
-pub(super) fn seconds(value: f64) -> String {
+pub(crate) fn seconds(value: f64) -> String {
     if !value.is_finite() || value < 0.0 {
         return UNKNOWN.into();
     }
@@ -65,16 +65,21 @@ pub(super) fn seconds(value: f64) -> String {
 }
 
 /// The first twelve characters of a digest or a key: enough to compare by eye.
-pub(super) fn short(hex: &str) -> &str {
+pub(crate) fn short(hex: &str) -> &str {
     hex.char_indices().nth(12).map_or(hex, |(at, _)| &hex[..at])
 }
 
 /// `1 round`, `2 rounds`.
-pub(super) fn count(number: usize, noun: &str) -> String {
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    count_of(number, noun, &format!("{noun}s"))
+}
+
+/// `1 crash`, `2 crashes`.
+pub(crate) fn count_of(number: usize, one: &str, many: &str) -> String {
     if number == 1 {
-        format!("1 {noun}")
+        format!("1 {one}")
     } else {
-        format!("{number} {noun}s")
+        format!("{number} {many}")
     }
 }
 

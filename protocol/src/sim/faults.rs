@@ -1,6 +1,10 @@
 //! What goes wrong in a world, and where exactly a member dies.
 
-use super::Chance;
+use std::collections::BTreeSet;
+
+use conclave_crypto::fraction::Fraction;
+
+use super::{Chance, Latency};
 use crate::output::Phase;
 use crate::time::Time;
 
@@ -44,6 +48,8 @@ pub enum Strike {
         /// The height.
         height: u64,
     },
+    /// At the next fitting output.
+    Next,
 }
 
 /// One death of one member.
@@ -61,47 +67,72 @@ pub struct Crash {
     pub rollback: bool,
 }
 
-/// The faults of a world. Those of the network end at `heal`; then everybody who may come back is back.
+/// The faults of a world: those that a test names, and those that the seed deals out by the round.
+///
+/// Faults of the network and those by the round end at `heal`; then everybody who may come back comes back.
 #[derive(Debug, Clone)]
 pub struct Faults {
-    /// Messages lost, of a hundred.
-    pub loss_percent: u64,
+    /// Each message is lost so probably.
+    pub loss: Fraction,
     /// Messages that arrive twice, of a hundred.
     pub twice_percent: u64,
-    /// The least and the most milliseconds of a message's way: different ways make reordering.
-    pub delay: (u64, u64),
+    /// How long a message is on its way: different ways make reordering.
+    pub latency: Latency,
     /// Milliseconds of training, at least and at most, drawn for each order.
     pub training: (u64, u64),
     /// Orders that the engine cannot carry out, of a hundred, before the world heals.
     pub failing_percent: u64,
     /// Places that train so many times slower.
     pub slow: Vec<(usize, u64)>,
+    /// Pairs that can never reach each other directly, lower place first; gossip reaches them through others.
+    pub apart: BTreeSet<(usize, usize)>,
     /// The deaths.
     pub crashes: Vec<Crash>,
     /// Who leaves in order, and when.
     pub leaves: Vec<(usize, Time)>,
     /// Two sides that cannot reach each other: who is on the one side, from when to when.
     pub splits: Vec<(Vec<usize>, Time, Time)>,
-    /// When the network is sound again.
-    pub heal: Time,
+    /// In each round each member crashes so probably, at a random moment, and is back half a round later on average.
+    pub churn: Fraction,
+    /// In each round the network is cut in two so probably, from a random moment on, for half a round on average.
+    pub partition: Fraction,
+    /// When the network is sound again; `None`: when the last round is decided.
+    pub heal: Option<Time>,
 }
 
 impl Default for Faults {
     /// A sound network with a little delay.
     fn default() -> Self {
         Self {
-            loss_percent: 0,
+            loss: never(),
             twice_percent: 0,
-            delay: (2, 40),
+            latency: Latency::Within(2, 40),
             training: (500, 1500),
             failing_percent: 0,
             slow: Vec::new(),
+            apart: BTreeSet::new(),
             crashes: Vec::new(),
             leaves: Vec::new(),
             splits: Vec::new(),
-            heal: Time(0),
+            churn: never(),
+            partition: never(),
+            heal: Some(Time(0)),
         }
     }
+}
+
+/// The probability of what never happens.
+pub fn never() -> Fraction {
+    percent(0)
+}
+
+/// So many of a hundred, as a probability.
+///
+/// # Panics
+/// Beyond a thousand million.
+pub fn percent(percent: u64) -> Fraction {
+    let text = format!("{}.{:02}", percent / 100, percent % 100);
+    text.parse().expect("two decimals")
 }
 
 /// All phases.
@@ -119,6 +150,11 @@ pub const PHASES: [Phase; 7] = [
 pub const POINTS: [Point; 3] = [Point::BeforeStore, Point::AfterStore, Point::AfterSend];
 
 impl Faults {
+    /// Whether the network is not sound yet.
+    pub(super) fn sick(&self, now: Time) -> bool {
+        self.heal.is_none_or(|heal| now < heal)
+    }
+
     /// A mixture drawn from the seed: loss up to 20 %, duplicates, reordering, up to three crashes, a split.
     pub fn mixed(seed: u64, members: usize) -> Self {
         let mut chance = Chance::new(seed, "conclave/sim/faults");
@@ -126,12 +162,12 @@ impl Faults {
         let crashes = (0..crashes).map(|_| Self::crash(&mut chance, members));
         let crashes = crashes.collect();
         let mut faults = Self {
-            loss_percent: chance.below(21),
+            loss: percent(chance.below(21)),
             twice_percent: chance.below(20),
-            delay: (1, chance.within(20, 400)),
+            latency: Latency::Within(1, chance.within(20, 400)),
             training: (300, chance.within(600, 4000)),
             crashes,
-            heal: Time(60_000),
+            heal: Some(Time(60_000)),
             ..Self::default()
         };
         if chance.percent(20) {
@@ -153,9 +189,9 @@ impl Faults {
     pub fn wild(seed: u64, members: usize) -> Self {
         let mut chance = Chance::new(seed, "conclave/sim/wild");
         let mut faults = Self::mixed(seed, members);
-        faults.loss_percent = chance.below(41);
+        faults.loss = percent(chance.below(41));
         faults.failing_percent = chance.below(15);
-        faults.heal = Time(chance.within(20_000, 80_000));
+        faults.heal = Some(Time(chance.within(20_000, 80_000)));
         let crashes = chance.below(10);
         faults.crashes = (0..crashes)
             .map(|_| Self::crash(&mut chance, members))

@@ -20,7 +20,7 @@ impl Strike {
     pub(super) fn skip(&self) -> u64 {
         match self {
             Self::InPhase { skip, .. } | Self::AtHeight { skip, .. } => *skip,
-            Self::AfterDealt { .. } | Self::AfterSubmitted { .. } => 0,
+            Self::AfterDealt { .. } | Self::AfterSubmitted { .. } | Self::Next => 0,
         }
     }
 }
@@ -102,6 +102,7 @@ impl World {
                 Strike::AfterSubmitted { height } => {
                     (submitted >= Some(Height(height))).then_some(reported)
                 }
+                Strike::Next => Some(reported),
             }
         };
         let mut struck = None;
@@ -124,8 +125,10 @@ impl World {
             .places
             .get(place)
             .is_some_and(|found| self.proposer(found.height) == place);
+        let now = self.now;
         let (places, watch) = self.parts();
         if let Some(found) = places.get_mut(place) {
+            watch.diary.fell(place, now);
             watch.struck.insert((phase, crash.point, proposer));
             found.die();
             if crash.rollback {
@@ -183,6 +186,9 @@ impl World {
             Output::Store(write) => {
                 let (places, watch) = self.parts();
                 watch.trace(&write.key);
+                if write.table == Table::Ledger {
+                    watch.diary.recorded(&write);
+                }
                 if write.table == Table::Outbox
                     && let Some(bytes) = &write.value
                 {
@@ -196,6 +202,7 @@ impl World {
                 self.said(place, &bytes);
                 for to in 0..self.places.len() {
                     self.send(place, to, &bytes);
+                    self.relay(place, to, &bytes);
                 }
             }
             Output::Send { to, bytes } => {
@@ -226,40 +233,10 @@ impl World {
         if !self.linked(from, to) {
             return;
         }
-        for delay in self.network.ways(&self.faults, self.now) {
+        for delay in self.network.ways(&self.faults, self.now, from, to) {
             let bytes = bytes.clone();
             self.after(delay, Event::Arrive { from, to, bytes });
         }
-    }
-
-    /// Looks for the blob at those asked, in their order; what is too long is refused.
-    fn pull(
-        &mut self,
-        place: usize,
-        name: Digest,
-        length: u64,
-        from: &[conclave_crypto::sign::PublicKey],
-    ) {
-        let found = from
-            .iter()
-            .filter_map(|key| self.place(key))
-            .filter(|peer| self.linked(place, *peer))
-            .filter_map(|peer| Some((peer, self.places.get(peer)?.blob(name.as_bytes()).cloned()?)))
-            .find(|(_, blob)| u64::try_from(blob.len()).is_ok_and(|len| len <= length));
-        if let Some((peer, blob)) = &found {
-            self.count(*peer, Load::Blob, Way::Sent, blob.len());
-        }
-        let found = found.map(|(_, blob)| blob);
-        let start = self.starts(place).unwrap_or_default();
-        let lost = self.network.ways(&self.faults, self.now).is_empty();
-        let delay = self.network.delay(&self.faults).saturating_mul(3);
-        let event = Event::Pulled {
-            place,
-            start,
-            name,
-            bytes: found.filter(|_| !lost),
-        };
-        self.after(delay, event);
     }
 
     fn order(&mut self, place: usize, order: Order) {

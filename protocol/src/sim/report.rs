@@ -9,6 +9,7 @@ use crate::output::Report;
 impl World {
     /// Takes note of a report.
     pub(super) fn report(&mut self, place: usize, report: Report) {
+        self.observe(place, &report);
         let (places, watch) = self.parts();
         let Some(found) = places.get_mut(place) else {
             return;

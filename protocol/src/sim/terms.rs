@@ -94,6 +94,7 @@ impl Terms {
             aggregation: Aggregation {
                 inline_limit: self.inline_limit,
                 absent_rounds: self.absent_rounds,
+                members_max: Charter::default_members_max(self.founders),
                 ..Aggregation::default()
             },
             admission: if self.joiners > 0 {

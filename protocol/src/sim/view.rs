@@ -3,7 +3,7 @@
 use conclave_crypto::sign::PublicKey;
 
 use super::place::Place;
-use super::{Stuck, Tally, Terms, Watch, World};
+use super::{Crash, Faults, Stuck, Tally, Terms, Watch, World};
 use crate::names::Height;
 use crate::time::Time;
 
@@ -43,14 +43,42 @@ impl World {
         self.places.iter().position(|place| place.key == *key)
     }
 
+    /// The faults.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// How many members are up.
+    pub fn up(&self) -> usize {
+        let places = self.places.iter();
+        places.filter(|place| place.member.is_some()).count()
+    }
+
+    /// Whether everybody who is to finish has finished.
+    pub fn finished(&self) -> bool {
+        let gone = |place: usize| {
+            let crash = |crash: &Crash| crash.place == place && crash.back_after.is_none();
+            let left = self.watch.left.get(&place) == Some(&None);
+            let halted = self.watch.halted.contains_key(&place);
+            left || halted || self.faults.crashes.iter().any(crash)
+        };
+        (0..self.places.len()).all(|place| gone(place) || self.watch.finished.contains_key(&place))
+    }
+
     /// Words for a run that does not end: the seed, and where everybody stands.
     pub(super) fn stuck(&self, why: &str) -> Stuck {
+        let (now, seed) = (self.now.0, self.terms.seed);
+        Stuck(format!(
+            "{why} at {now} ms; rerun with CONCLAVE_SEED={seed}{}",
+            self.whereabouts()
+        ))
+    }
+
+    /// Where the first dozen places stand, a line each.
+    pub fn whereabouts(&self) -> String {
         use core::fmt::Write as _;
-        let mut text = format!(
-            "{why} at {} ms; rerun with CONCLAVE_SEED={}",
-            self.now.0, self.terms.seed
-        );
-        for (number, place) in self.places.iter().enumerate() {
+        let mut text = String::new();
+        for (number, place) in self.places.iter().enumerate().take(12) {
             let Some(member) = &place.member else {
                 let _written = write!(text, "\n  place {number}: dead");
                 continue;
@@ -67,7 +95,7 @@ impl World {
                 status.finished,
             );
         }
-        Stuck(text)
+        text
     }
 
     /// The place that proposes first at a height, while the members are the founders.

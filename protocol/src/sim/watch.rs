@@ -9,7 +9,7 @@ use conclave_crypto::dealing::Secret;
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::PublicKey;
 
-use super::Point;
+use super::{Diary, Point};
 use crate::decide::slot_of;
 use crate::envelope::{Envelope, Kind};
 use crate::message::{self, Commit, Reveal, Seal};
@@ -111,6 +111,8 @@ pub struct Watch {
     pub trace: Digest,
     /// Outputs so far.
     pub outputs: u64,
+    /// When what happened.
+    pub diary: Diary,
 }
 
 impl Watch {

@@ -9,6 +9,7 @@ use super::agenda::Agenda;
 use super::links::{Links, link};
 use super::network::Network;
 use super::place::Place;
+use super::schedule::Schedule;
 use super::shelf::Shelf;
 use super::tally::{Load, Way};
 use super::watch::Trained;
@@ -51,6 +52,8 @@ pub(super) enum Event {
     Split,
     /// The operator of a place wants to leave.
     Leave(usize),
+    /// A member is to crash at its next fitting output.
+    Doom(Crash),
 }
 
 /// Why a run did not come to its end.
@@ -69,6 +72,7 @@ pub struct World {
     pub(super) links: Links,
     /// Crashes that have not struck, with the fitting outputs that still pass.
     pub(super) armed: Vec<(Crash, u64)>,
+    pub(super) schedule: Schedule,
     agenda: Agenda,
     /// Who has something to look at.
     pub(super) busy: BTreeSet<usize>,
@@ -97,6 +101,7 @@ impl World {
             now: Time(0),
             links: Links::default(),
             armed: armed.collect(),
+            schedule: Schedule::default(),
             agenda: Agenda::default(),
             busy: BTreeSet::new(),
             watch: Watch::default(),
@@ -144,16 +149,7 @@ impl World {
 
     /// Runs until everybody who is to finish has finished.
     pub fn finish(&mut self, limit: Time) -> Result<Time, Stuck> {
-        self.run(limit, |world| {
-            let gone = |place: usize| {
-                let crash = |crash: &Crash| crash.place == place && crash.back_after.is_none();
-                let left = world.watch.left.get(&place) == Some(&None);
-                let halted = world.watch.halted.contains_key(&place);
-                left || halted || world.faults.crashes.iter().any(crash)
-            };
-            (0..world.places.len())
-                .all(|place| gone(place) || world.watch.finished.contains_key(&place))
-        })
+        self.run(limit, Self::finished)
     }
 
     /// Schedules an event.
@@ -200,6 +196,7 @@ impl World {
             Event::Meet(one, other) => self.meet(one, other),
             Event::Split => self.split(),
             Event::Leave(place) => self.feed(place, Input::Leave),
+            Event::Doom(crash) => self.doom(crash),
         }
         Ok(())
     }
@@ -234,11 +231,12 @@ impl World {
             found
                 .open(&self.terms, &self.memo, place, now)
                 .map_err(Stuck)?;
+            self.watch.diary.rose(place, now);
         }
         self.busy.insert(place);
         for other in 0..self.places.len() {
             if other != place && self.starts(other).is_some() {
-                let delay = self.network.delay(&self.faults);
+                let delay = self.network.delay(&self.faults, place, other);
                 self.after(delay, Event::Meet(place, other));
             }
         }
@@ -247,8 +245,9 @@ impl World {
 
     fn meet(&mut self, one: usize, other: usize) {
         let alive = self.starts(one).is_some() && self.starts(other).is_some();
-        let split = Network::split(&self.faults, self.now, one, other);
-        if !alive || split || !self.links.insert(link(one, other)) {
+        let apart = self.faults.apart.contains(&link(one, other))
+            || Network::split(&self.faults, self.now, one, other);
+        if !alive || apart || !self.links.insert(link(one, other)) {
             return;
         }
         self.notice(one, other, true);
@@ -300,7 +299,7 @@ impl World {
         found.training = None;
         let purpose = format!("conclave/sim/failing {place} {attempt}");
         let mut chance = super::Chance::new(seed, &purpose);
-        if self.now < self.faults.heal && chance.percent(self.faults.failing_percent) {
+        if self.faults.sick(self.now) && chance.percent(self.faults.failing_percent) {
             let reason = "the engine of this world failed".to_owned();
             self.feed(place, Input::TrainFailed { height, reason });
             return Ok(());

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 
 use conclave_protocol::names::Height;
 use conclave_protocol::output::Phase;
-use conclave_protocol::sim::{Crash, Faults, Point, Strike, Terms, World, check};
+use conclave_protocol::sim::faults::{PHASES, POINTS};
+use conclave_protocol::sim::{Crash, Faults, Loss, Point, Strike, Terms, World, check};
 use conclave_protocol::time::Time;
 
 type Outcome<T = ()> = Result<T, String>;
@@ -87,7 +88,7 @@ fn a_member_put_back_from_a_copy_sits_out_and_returns() -> Outcome {
         let mut terms = Terms::new(seed, 5);
         terms.rounds = 9;
         let world = sound(terms, with(vec![snapshot(1, 3)]))?;
-        let says = warned(&world, 1, "put back from a copy");
+        let says = warned(&world, 1, "that are not stored here");
         let heights = survived(&world, 1);
         assert!(says, "seed {seed}: it does not say so");
         assert!(
@@ -98,6 +99,54 @@ fn a_member_put_back_from_a_copy_sits_out_and_returns() -> Outcome {
             heights.range(Height(6)..).next().is_some(),
             "seed {seed}: it never came back: {heights:?}"
         );
+    }
+    Ok(())
+}
+
+// R60 R61: a death in any phase, and back without outbox, journal, log and secrets: that costs only the own share for a
+// while.
+#[test]
+fn a_member_that_lost_what_it_said_sits_out_and_returns() -> Outcome {
+    for (number, phase) in PHASES.into_iter().enumerate() {
+        for point in POINTS {
+            forgets(Loss::Words, phase, point, number)?;
+        }
+    }
+    Ok(())
+}
+
+// R60 R61: the same with a folder that was made anew around the identity.
+#[test]
+fn a_member_that_lost_its_folder_sits_out_and_returns() -> Outcome {
+    for (number, phase) in PHASES.into_iter().enumerate() {
+        let point = POINTS[number % POINTS.len()];
+        forgets(Loss::Everything, phase, point, number)?;
+    }
+    Ok(())
+}
+
+fn forgets(loss: Loss, phase: Phase, point: Point, number: usize) -> Outcome {
+    let mut terms = Terms::new(200 + u64::try_from(number).expect("small"), 5);
+    terms.rounds = 11;
+    let strike = Strike::AtHeight {
+        height: 3,
+        phase,
+        skip: 0,
+    };
+    let death = Crash {
+        point,
+        ..crash(3, strike, Some(600))
+    };
+    let faults = Faults {
+        losses: vec![(3, loss)],
+        ..with(vec![death])
+    };
+    let world = sound(terms, faults)?;
+    let last = survived(&world, 3).into_iter().next_back();
+    if last.is_none_or(|height| height < Height(9)) {
+        return Err(format!(
+            "{loss:?} {phase:?} {point:?}: last counted in {last:?}"
+        ));
     }
     Ok(())
 }

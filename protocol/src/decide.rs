@@ -34,6 +34,7 @@ use conclave_crypto::sign::IdentityKey;
 pub use self::certificate::{Certificate, CertificateError};
 use self::context::{Address, Ctx, Validators, Value};
 pub use self::door::{ConsensusTimers, Effect, Evidence, Feed, StartError, Voter};
+pub(crate) use self::receive::check_form;
 pub use self::receive::slot_of;
 pub(crate) use self::replay::logged;
 use self::shell::Shell;

@@ -212,8 +212,9 @@ impl Desk {
             until.0.to_be_bytes().to_vec(),
         );
         self.warn(format!(
-            "others hold messages of ours of height {} that are not stored here: was this folder put back from a copy? \
-             Nothing is said before height {}, so that nothing is said twice",
+            "others hold messages of ours of height {} that are not stored here: was this folder put back from a \
+             copy, or does a second node run with its key? Nothing is said before height {}, so that nothing is \
+             said twice",
             height.0,
             until.0.saturating_add(1)
         ));

@@ -31,6 +31,7 @@ use crate::message::Invite;
 use crate::names::{Height, MemberId};
 use crate::outbox;
 use crate::output::{Output, Phase, Stored, Table};
+use crate::refusal::Refusal;
 use crate::session::Session;
 use crate::session::open::Outcome;
 use crate::setup::{OpenError, Setup};
@@ -135,7 +136,8 @@ impl Member {
             wal: Vec::new(),
             latched: BTreeSet::new(),
             adapters,
-            adopted: ledger.certified(),
+            // The operator may have lost the newest one with the process: it is handed over again.
+            adopted: Some(adapter),
             pull_at: Time::default(),
             early: Vec::new(),
             joins: BTreeMap::new(),
@@ -214,6 +216,10 @@ impl Member {
         };
         if let Verdict::Refused(refusal) = verdict {
             self.desk.refused.count(refusal);
+        }
+        // R64  A contradiction is its author's fault: whoever hands it on helps to prove it.
+        if verdict == Verdict::Refused(Refusal::Equivocation) {
+            return Verdict::Ignored;
         }
         verdict
     }

@@ -219,15 +219,25 @@ impl Ledger {
 
     /// R44. Whether a member of the height signed this invitation to this federation.
     pub fn invitation(&self, invite: &Invite, height: Height) -> Result<(), &'static str> {
+        let roster = self.roster(height).ok_or("no members")?;
+        if !roster.contains(invite.sponsor) {
+            return Err("the sponsor is no member");
+        }
+        self.is_invited(invite)
+    }
+
+    /// R44. Whether anybody who ever was a member signed this invitation to this federation: enough to be told how the
+    /// chain goes on, not to be admitted.
+    pub fn is_invited(&self, invite: &Invite) -> Result<(), &'static str> {
         if invite.charter != *self.charter_digest() || invite.epoch != 0 {
             return Err("the invitation is to another federation");
         }
-        let roster = self.roster(height).ok_or("no members")?;
-        let sponsor = roster
-            .key(invite.sponsor)
-            .ok_or("the sponsor is no member")?;
+        let sponsor = self
+            .person(invite.sponsor)
+            .filter(|_| !self.is_proved(invite.sponsor))
+            .ok_or("the sponsor never was a member, or is excluded")?;
         invite
-            .verify(sponsor)
+            .verify(&sponsor.key)
             .map_err(|_| "the sponsor's signature does not verify")
     }
 

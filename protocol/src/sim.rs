@@ -36,7 +36,7 @@ pub mod watch;
 mod world;
 
 pub use self::diary::Diary;
-pub use self::faults::{Crash, Faults, Point, Strike};
+pub use self::faults::{Crash, Faults, Loss, Point, Strike};
 pub use self::latency::{CITIES, Latency};
 pub use self::schedule::Climate;
 pub use self::tally::{Load, Tally, Traffic, Way};

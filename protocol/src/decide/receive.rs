@@ -12,6 +12,7 @@ use super::wire::{
 use super::{Decider, Effect, record_digest};
 use crate::envelope::{Envelope, Kind};
 use crate::input::Verdict;
+use crate::names::Height;
 use crate::refusal::Refusal;
 
 /// Liveness messages remembered against repetition; forgotten together when there are more.
@@ -162,5 +163,33 @@ pub fn slot_of(envelope: &Envelope) -> Option<(u32, u32)> {
             1u32.saturating_add(u32::from(vote.kind == VoteType::Precommit)),
         )),
         _ => None,
+    }
+}
+
+/// R8. Whether a consensus message of a height has the form of one, before there is an engine that could judge it.
+pub(crate) fn check_form(height: Height, envelope: &Envelope) -> Result<(), Refusal> {
+    let body = envelope.body.as_slice();
+    let (most, at) = match envelope.kind {
+        Kind::Vote => (
+            VOTE_MAX,
+            wire::decode::<VOTE_MAX, VoteBody>(body).map(|body| body.height),
+        ),
+        Kind::Proposal => (
+            PROPOSAL_MAX,
+            wire::decode::<PROPOSAL_MAX, ProposalBody>(body).map(|body| body.height),
+        ),
+        Kind::Liveness => (
+            LIVENESS_MAX,
+            wire::decode::<LIVENESS_MAX, LivenessBody>(body).map(|body| body.height()),
+        ),
+        _ => return Err(Refusal::Rule),
+    };
+    if body.len() > most {
+        return Err(Refusal::Oversized);
+    }
+    if at.ok_or(Refusal::Malformed)? == height && envelope.seq == 0 {
+        Ok(())
+    } else {
+        Err(Refusal::Rule)
     }
 }

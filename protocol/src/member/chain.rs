@@ -97,7 +97,6 @@ impl Member {
         {
             let adapter = Arc::clone(adapter);
             session.opening.result = Some(Outcome::Opened { digest, adapter });
-            self.adopted = Some(digest);
         }
     }
 
@@ -297,5 +296,19 @@ impl Member {
             ),
         };
         self.desk.report(report);
+        let me = self.desk.me;
+        if let Some(evidence) = entry
+            .record
+            .evidence
+            .iter()
+            .find(|e| Some(e.against()) == me)
+        {
+            self.desk.warn(format!(
+                "record {} convicts this node: it signed two different messages of one kind ({}) in one session. It \
+                 shares no more; to take part again it needs a new identity and an invitation",
+                height.0,
+                evidence.first.kind.name()
+            ));
+        }
     }
 }

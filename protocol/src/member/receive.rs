@@ -115,7 +115,10 @@ impl Member {
                     Verdict::Refused(refusal) => return Err(refusal),
                 }
             }
-            Some(_) | None => letter.verify(&key).map_err(|_| Refusal::Signature)?,
+            Some(_) | None => {
+                decide::check_form(height, envelope)?;
+                letter.verify(&key).map_err(|_| Refusal::Signature)?;
+            }
         }
         // R61  What we sign is logged before it is said. (Liveness messages are not: they repeat others' votes.)
         let own = self.desk.me == Some(envelope.sender) && envelope.kind != Kind::Liveness;

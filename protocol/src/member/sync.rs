@@ -76,7 +76,7 @@ impl Member {
             None if sender == MemberId::NEWCOMER => {
                 // R44  A newcomer shows its invitation.
                 let invite = want.invite.as_ref().ok_or(Refusal::Stranger)?;
-                let invited = self.ledger.invitation(invite, self.ledger.next());
+                let invited = self.ledger.is_invited(invite);
                 invited.map_err(|_| Refusal::Stranger)?;
                 from
             }

@@ -74,8 +74,26 @@ impl Member {
         (next, phase)
     }
 
+    /// Why a newcomer is not admitted, once it knows the chain as far as the others do.
+    fn outside(&self) -> Option<String> {
+        let invite = self.invite.as_ref().filter(|_| self.desk.me.is_none())?;
+        let next = self.ledger.next();
+        let mut heights = self.pulse.heights.values().peekable();
+        heights.peek()?;
+        if self.ledger.over() || heights.any(|height| *height > next) {
+            return None;
+        }
+        let why = self.ledger.invitation(invite, next).err()?;
+        Some(format!(
+            "waiting to be admitted, but {why}: ask a member for a new invitation"
+        ))
+    }
+
     /// Whom we wait for, if it is somebody else.
     fn reason(&self) -> Option<String> {
+        if let Some(reason) = self.outside() {
+            return Some(reason);
+        }
         let (height, phase) = self.phase?;
         let session = self.sessions.get(&height)?;
         let quorum = session.roster.quorum();

@@ -67,6 +67,15 @@ pub struct Crash {
     pub rollback: bool,
 }
 
+/// What a disk loses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// What was said and signed: outbox, journal, consensus log, and the session secrets. The member knows it.
+    Words,
+    /// Everything but the identity: the folder was made anew.
+    Everything,
+}
+
 /// The faults of a world: those that a test names, and those that the seed deals out by the round.
 ///
 /// Faults of the network and those by the round end at `heal`; then everybody who may come back comes back.
@@ -88,6 +97,8 @@ pub struct Faults {
     pub apart: BTreeSet<(usize, usize)>,
     /// The deaths.
     pub crashes: Vec<Crash>,
+    /// Places whose disk loses something whenever they start again.
+    pub losses: Vec<(usize, Loss)>,
     /// Who leaves in order, and when.
     pub leaves: Vec<(usize, Time)>,
     /// Two sides that cannot reach each other: who is on the one side, from when to when.
@@ -112,6 +123,7 @@ impl Default for Faults {
             slow: Vec::new(),
             apart: BTreeSet::new(),
             crashes: Vec::new(),
+            losses: Vec::new(),
             leaves: Vec::new(),
             splits: Vec::new(),
             churn: never(),

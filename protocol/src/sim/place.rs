@@ -6,6 +6,7 @@ use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::{IdentityKey, PublicKey};
 
 use super::engine::Training;
+use super::faults::Loss;
 use super::{Chance, Terms, Watch};
 use crate::input::{Input, Verdict};
 use crate::letter::Bytes;
@@ -25,6 +26,8 @@ pub(super) struct Place {
     pub(super) disk: Stored,
     /// The disk when the last dealing was acknowledged.
     pub(super) snapshot: Stored,
+    /// Whether the member is told that its disk is whole.
+    pub(super) intact: bool,
     /// Starts so far.
     pub(super) starts: u64,
     /// When the running member was started, on the world's clock.
@@ -62,6 +65,7 @@ impl Place {
             member: None,
             disk: Stored::new(),
             snapshot: Stored::new(),
+            intact: true,
             starts: 0,
             since: Time(0),
             training: None,
@@ -90,7 +94,8 @@ impl Place {
     ) -> Result<(), String> {
         self.starts = self.starts.saturating_add(1);
         self.since = now;
-        let setup = Self::setup(terms, memo, place);
+        let mut setup = Self::setup(terms, memo, place);
+        setup.intact = self.intact;
         let purpose = format!("conclave/sim/start {place} {}", self.starts);
         let seed = Chance::new(terms.seed, &purpose).bytes();
         let opened = Member::open(setup, self.disk.clone(), self.local(now), seed);
@@ -119,6 +124,16 @@ impl Place {
             }
         }
         member.look();
+    }
+
+    /// The disk loses something before the next start.
+    pub(super) fn lose(&mut self, loss: Loss) {
+        let words = [Table::Outbox, Table::Journal, Table::Wal, Table::Secrets];
+        self.disk.retain(|(table, _), _| match loss {
+            Loss::Words => !words.contains(table),
+            Loss::Everything => false,
+        });
+        self.intact = loss == Loss::Everything;
     }
 
     /// What stays: the disk.

@@ -202,7 +202,10 @@ impl World {
     }
 
     fn arrive(&mut self, from: usize, to: usize, bytes: Letter) {
-        let Some(from) = self.key(from).filter(|_| self.linked(from, to)) else {
+        // What its sender said before it died still arrives.
+        let dead = self.starts(from).is_none();
+        let last = dead && !Network::split(&self.faults, self.now, from, to);
+        let Some(from) = self.key(from).filter(|_| last || self.linked(from, to)) else {
             return;
         };
         self.count(to, Load::of(&bytes), Way::Received, bytes.len());
@@ -227,7 +230,13 @@ impl World {
 
     fn open(&mut self, place: usize) -> Result<(), Stuck> {
         let now = self.now;
+        let losses = self.faults.losses.iter();
+        let loss = losses.rev().find(|(who, _)| *who == place);
+        let loss = loss.map(|(_, loss)| *loss);
         if let Some(found) = self.places.get_mut(place) {
+            if let Some(loss) = loss.filter(|_| found.starts > 0) {
+                found.lose(loss);
+            }
             found
                 .open(&self.terms, &self.memo, place, now)
                 .map_err(Stuck)?;

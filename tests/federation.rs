@@ -21,19 +21,19 @@ use std::time::Duration;
 use node::{Node, conclave, conclave_json, text, until};
 use serde_json::Value;
 
-const NODES: usize = 5;
 const ROUNDS: u64 = 5;
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// Folders of five members under one charter, ready to run; node 1 listens at a known address.
-fn found(dir: &Path) -> (Vec<Node>, String) {
+/// Folders of so many members under one charter, ready to run; node 1 listens at a known address. Vectors above the
+/// limit are not gossiped.
+fn found(dir: &Path, count: usize, rounds: u64, inline_limit: u64) -> (Vec<Node>, String) {
     let model = dir.join("model");
     model::write(&model, 7);
-    let (nodes, keys): (Vec<_>, Vec<_>) = (1..=NODES)
+    let (nodes, keys): (Vec<_>, Vec<_>) = (1..=count)
         .map(|number| Node::init(dir.join(format!("node-{number}"))))
         .unzip();
     let charter = dir.join("charter.toml");
-    let (rounds, members) = (ROUNDS.to_string(), keys.iter().enumerate());
+    let (rounds, members) = (rounds.to_string(), keys.iter().enumerate());
     let members: Vec<_> = members
         .map(|(i, key)| format!("member-{}={key}", i + 1))
         .collect();
@@ -47,7 +47,7 @@ fn found(dir: &Path) -> (Vec<Node>, String) {
         "{}",
         String::from_utf8_lossy(&made.stderr)
     );
-    let charter = hurried(&fs::read_to_string(&charter).unwrap());
+    let charter = hurried(&fs::read_to_string(&charter).unwrap(), inline_limit);
     let address = format!("/ip4/127.0.0.1/tcp/{}", free_port());
     for (index, node) in nodes.iter().enumerate() {
         let data = node.dir.join("rows.jsonl");
@@ -72,8 +72,13 @@ fn found(dir: &Path) -> (Vec<Node>, String) {
 }
 
 /// The testnet's timers, shorter still: all members stand on one machine.
-fn hurried(charter: &str) -> String {
-    let quick = [("setup_ms", 6000), ("quiet_ms", 4000), ("linger_ms", 4000)];
+fn hurried(charter: &str, inline_limit: u64) -> String {
+    let quick = [
+        ("setup_ms", 6000),
+        ("quiet_ms", 4000),
+        ("linger_ms", 4000),
+        ("inline_limit", inline_limit),
+    ];
     let lines = charter.lines().map(|line| {
         let key = line.split('=').next().unwrap_or_default().trim();
         quick
@@ -86,7 +91,7 @@ fn hurried(charter: &str) -> String {
 
 fn rows(member: usize) -> String {
     let row = |i: usize| {
-        let (ward, dose) = (b"abcde"[member] as char, (i * 7 + member) % 10);
+        let (ward, dose) = (b"abcdefgh"[member] as char, (i * 7 + member) % 10);
         format!("{{\"prompt\": \"ward {ward} row {i}:\", \"completion\": \" take {dose}\"}}\n")
     };
     (0..48).map(row).collect()
@@ -113,7 +118,7 @@ fn all(nodes: &mut [Node], what: &str, wanted: impl Fn(&Value) -> bool) {
 #[test]
 fn five_nodes_agree_though_the_bootstrap_node_dies_and_another_restarts() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut nodes, _) = found(dir.path());
+    let (mut nodes, _) = found(dir.path(), 5, ROUNDS, 262_144);
     for node in &mut nodes {
         node.start(&[]);
     }
@@ -170,6 +175,30 @@ fn five_nodes_agree_though_the_bootstrap_node_dies_and_another_restarts() {
     verify(&nodes[1..], &reports[0], dir.path());
 }
 
+#[test]
+fn eight_nodes_sum_large_vectors_in_shards() {
+    // R70: no vector of theirs fits the limit, so each of them sums its shards and pulls the others' sums.
+    let dir = tempfile::tempdir().unwrap();
+    let (mut nodes, _) = found(dir.path(), 8, 2, 1024);
+    for node in &mut nodes {
+        node.start(&[]);
+    }
+    let end = |node: &mut Node| {
+        let what = format!("the end of {}", node.dir.display());
+        until(&what, PATIENCE, || {
+            node.status();
+            node.finished()
+        })
+    };
+    let reports: Vec<Value> = nodes.iter_mut().map(end).collect();
+    for report in &reports {
+        eprintln!("{}", summary(report));
+        assert_eq!(report["adapter_digest"], reports[0]["adapter_digest"]);
+        assert_eq!(number(report, "rounds_opened"), 2, "{report}");
+        assert!(number(report, "rounds_contributed") >= 1, "{report}");
+    }
+}
+
 /// Every node's ledger holds, the exported one too, and one that was tampered with does not.
 fn verify(nodes: &[Node], report: &Value, dir: &Path) {
     for node in nodes {
@@ -220,7 +249,7 @@ fn summary(report: &Value) -> String {
 #[test]
 fn what_cannot_run_is_refused_in_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut nodes, address) = found(dir.path());
+    let (mut nodes, address) = found(dir.path(), 5, ROUNDS, 262_144);
     nodes[0].start(&[]);
     let status = until("node 1 to answer", PATIENCE, || nodes[0].status());
     assert_eq!(number(&status, "peers"), 0);

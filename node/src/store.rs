@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/lock      one writer: held for the life of the node
-//! DIR/db        ledger, outbox, journal, wal, inbox, vectors, adapters, facts; addresses; schema and charter
+//! DIR/db        ledger, outbox, journal, wal, inbox, vectors, shards, adapters, facts; addresses; schema and charter
 //! DIR/secrets/  one file a secret, mode 0600, never in the database: unlinking it is its end
 //! ```
 //! [`Store::perform`] keeps the order of its writes: what stands earlier is durable before what stands later.
@@ -115,11 +115,12 @@ impl Store {
 }
 
 impl Blobs {
-    /// The blob of that name, if this node holds it: a masked vector by its Merkle root, or an adapter by its digest.
+    /// The blob of that name, if this node holds it: a masked vector, a shard or a shard's sum by its Merkle root, an
+    /// adapter by its digest.
     /// A read fault counts as not having it: another holder is asked then.
     pub fn read(&self, name: &Digest) -> Option<Vec<u8>> {
         let transaction = self.database.begin_read().ok()?;
-        [Table::Vectors, Table::Adapters]
+        [Table::Vectors, Table::Shards, Table::Adapters]
             .into_iter()
             .find_map(|table| {
                 let table = transaction.open_table(tables::definition(table)?).ok()?;

@@ -66,7 +66,9 @@ impl Claim {
             | Kind::Want
             | Kind::Decided
             | Kind::Leave
-            | Kind::Recall => Said::Hash(Envelope::hash(&envelope.body)),
+            | Kind::Recall
+            | Kind::SumCommit
+            | Kind::Tags => Said::Hash(Envelope::hash(&envelope.body)),
         };
         Self {
             kind: envelope.kind,
@@ -126,9 +128,10 @@ impl Claim {
     /// The spot that it fills; `None` if it is of a kind that may be said more than once, or unreadable.
     pub fn spot(&self) -> Option<Spot> {
         match (self.kind, &self.said) {
-            (Kind::KeyAd | Kind::Deal | Kind::Commit, Said::Hash(_)) if self.seq == 0 => {
-                Some(Spot::Only)
-            }
+            (
+                Kind::KeyAd | Kind::Deal | Kind::Commit | Kind::SumCommit | Kind::Tags,
+                Said::Hash(_),
+            ) if self.seq == 0 => Some(Spot::Only),
             (Kind::Seal, Said::Whole(body)) if self.seq == 0 => {
                 let seal: Seal = message::decode(body).ok()?;
                 Some(Spot::Holder(seal.to))

@@ -148,7 +148,9 @@ impl Desk {
             | Kind::Want
             | Kind::Decided
             | Kind::Leave
-            | Kind::Recall => Topic::Control,
+            | Kind::Recall
+            | Kind::SumCommit
+            | Kind::Tags => Topic::Control,
         };
         self.tray.push_back(Output::Publish { topic, bytes });
     }

@@ -45,6 +45,10 @@ pub enum Kind {
     Leave,
     /// The newest of what the receiver signed itself, for one that may have forgotten it.
     Recall,
+    /// The sums of the shards that the sender was called to, by digest.
+    SumCommit,
+    /// The check tags of the sender's vector, one a shard.
+    Tags,
 }
 
 /// A message with its sender and signature.
@@ -143,6 +147,8 @@ impl Kind {
             Self::Decided => "decided",
             Self::Leave => "leave",
             Self::Recall => "recall",
+            Self::SumCommit => "sumcommit",
+            Self::Tags => "tags",
         }
     }
 }

@@ -121,7 +121,11 @@ mod tests {
             envelope(
                 Kind::Reveal,
                 seq,
-                message::encode(&Reveal { record, shares }),
+                message::encode(&Reveal {
+                    record,
+                    shares,
+                    sums: Vec::new(),
+                }),
             )
         };
         assert_eq!(Evidence::of(&reveal(1, 5, 1), &reveal(2, 5, 2)), None);

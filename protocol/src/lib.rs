@@ -58,6 +58,7 @@ pub mod refusal;
 pub mod roster;
 mod session;
 pub mod setup;
+pub mod shard;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod status;

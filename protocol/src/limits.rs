@@ -23,6 +23,9 @@ pub const EARLY_BYTES: usize = 16 * 1024 * 1024;
 /// Consensus messages kept for each sender in one session, to be handed on.
 pub const TALK: usize = 256;
 
+/// The most shards of a vector: 16 GiB.
+pub const SHARDS: usize = 4096;
+
 /// Envelopes sent in answer to one Want.
 pub const ANSWER: usize = 512;
 
@@ -54,13 +57,15 @@ pub const fn body(kind: Kind) -> usize {
         Kind::Deal => 64 + 2 * (8 + 32 * MEMBERS),
         Kind::Seal => 256,
         Kind::Ack => 8 + MEMBERS * 68,
-        Kind::Commit => INLINE + 256,
-        Kind::Have => 8 + MEMBERS * 32,
+        Kind::Commit => INLINE + 256 + SHARDS * 32,
+        Kind::Have => 16 + MEMBERS * 32 + SHARDS * 4,
         Kind::Proposal | Kind::Decided => 4 * 1024 * 1024,
         Kind::Vote | Kind::Join | Kind::Leave => 1024,
         Kind::Recall => 4096,
         Kind::Liveness | Kind::Want => 256 * 1024,
-        Kind::Reveal => 64 + MEMBERS * 80,
+        Kind::Reveal => 64 + MEMBERS * (80 + 32),
+        Kind::SumCommit => 64 + SHARDS * 36,
+        Kind::Tags => 64 + SHARDS * 8,
         Kind::Heartbeat => 64,
     }
 }

@@ -204,6 +204,7 @@ impl Member {
             Input::Pulled { name, bytes } => self.pulled(name, &bytes),
             Input::PullFailed { name } => {
                 for session in self.sessions.values_mut() {
+                    session.shard_missed(&self.desk, name);
                     session.pull_failed(&self.desk, name);
                 }
                 Verdict::Accepted

@@ -76,6 +76,8 @@ pub struct Commit {
     pub length: u64,
     /// The vector, ring elements u32 little-endian, up to the charter's inline limit.
     pub inline: Option<Vec<u8>>,
+    /// The names of its shards, where vectors are summed in shards.
+    pub shards: Vec<Digest>,
 }
 
 /// The masked vectors that the sender holds.
@@ -83,6 +85,8 @@ pub struct Commit {
 pub struct Have {
     /// Digests of the Commits, ascending.
     pub commits: Vec<Digest>,
+    /// Where vectors are summed in shards: those that it holds of each of these vectors, ascending.
+    pub shards: Vec<u32>,
 }
 
 /// A share made public.
@@ -105,6 +109,26 @@ pub struct Reveal {
     pub record: Digest,
     /// By dealer; the sender's shares.
     pub shares: Vec<Revealed>,
+    /// Digests of the SumCommits that the sender had seen before its first Reveal, ascending.
+    pub sums: Vec<Digest>,
+}
+
+/// The sums that the sender made of the shards that it was called to.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SumCommit {
+    /// The record that names the survivors.
+    pub record: Digest,
+    /// Shard, and Merkle root of its encoded sum; ascending.
+    pub sums: Vec<(u32, Digest)>,
+}
+
+/// The check tags of the sender's vector.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Tags {
+    /// The record that names the survivors.
+    pub record: Digest,
+    /// One a shard.
+    pub tags: Vec<u64>,
 }
 
 /// A sign of life, not stored.
@@ -331,6 +355,8 @@ mod tests {
         total::<Commit>(bytes);
         total::<Have>(bytes);
         total::<Reveal>(bytes);
+        total::<SumCommit>(bytes);
+        total::<Tags>(bytes);
         total::<Heartbeat>(bytes);
         total::<Join>(bytes);
         total::<Want>(bytes);
@@ -363,6 +389,7 @@ mod tests {
             root: head,
             length: 8,
             inline: Some(vec![1; 8]),
+            shards: vec![head],
         };
         let share = [9; 32];
         let shares = vec![Revealed {
@@ -374,6 +401,7 @@ mod tests {
         let reveal = Reveal {
             record: head,
             shares,
+            sums: vec![head],
         };
         let body = encode(&join);
         let envelope = Envelope::sign(&key, Kind::Join, SessId(head), MemberId::NEWCOMER, 0, body);

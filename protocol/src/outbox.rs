@@ -89,5 +89,7 @@ const fn number(kind: Kind) -> u8 {
         Kind::Decided => 13,
         Kind::Leave => 14,
         Kind::Recall => 15,
+        Kind::SumCommit => 16,
+        Kind::Tags => 17,
     }
 }

@@ -32,10 +32,11 @@ pub enum Output {
         /// One encoded envelope.
         bytes: Letter,
     },
-    /// Fetch a blob from any of these peers, in this order; answered by `Input::Pulled` or `Input::PullFailed`.
-    /// Every node serves what stands in its tables [`Table::Vectors`] and [`Table::Adapters`] under the blob's name.
+    /// Fetch a blob: from the own tables, else from any of these peers, in this order; answered by `Input::Pulled` or
+    /// `Input::PullFailed`. Every node serves what stands in its tables [`Table::Vectors`], [`Table::Shards`] and
+    /// [`Table::Adapters`] under the blob's name.
     Pull {
-        /// The name: Merkle root of a masked vector, or digest of an adapter.
+        /// The name: Merkle root of a masked vector, of a shard or of a shard's sum, or digest of an adapter.
         name: Digest,
         /// Its length in bytes, known from a signed message: more is refused.
         length: u64,
@@ -83,6 +84,9 @@ pub enum Table {
     Inbox,
     /// Masked vectors of the open sessions, by Merkle root (32 bytes): served to peers.
     Vectors,
+    /// Shards of masked vectors of the open sessions, and of their sums, by Merkle root (32 bytes): served to peers.
+    /// `Member::open` needs their keys only: the driver may leave the values out.
+    Shards,
     /// Certified adapters (f32 little-endian), by digest (32 bytes): served to peers.
     Adapters,
     /// Small facts: counters, the newest seen, privacy spending.

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crypto::digest::Digest;
 
-use crate::envelope::Kind;
+use crate::envelope::{Envelope, Kind};
 use crate::letter::Letter;
 use crate::limits;
+use crate::message;
 use crate::names::MemberId;
+use crate::refusal::Refusal;
 
 /// Where an envelope belongs: one for each kind and sender, for seals also each holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,6 +159,44 @@ fn prefix(digest: &Digest) -> [u8; 8] {
         .as_bytes()
         .first_chunk()
         .expect("a digest has 32 bytes")
+}
+
+/// The slot of an envelope; slot-unique kinds carry the sequence number 0.
+pub(crate) fn slot_of(envelope: &Envelope) -> Result<Slot, Refusal> {
+    let slot = Slot::of(envelope.kind, envelope.sender);
+    match envelope.kind {
+        Kind::Seal => {
+            let seal: message::Seal =
+                message::decode(&envelope.body).map_err(|_| Refusal::Malformed)?;
+            let holder = seal.to;
+            if envelope.seq == 0 {
+                Ok(Slot { holder, ..slot })
+            } else {
+                Err(Refusal::Rule)
+            }
+        }
+        Kind::Ack | Kind::Have | Kind::Reveal => Ok(slot),
+        Kind::KeyAd
+        | Kind::Deal
+        | Kind::Commit
+        | Kind::Proposal
+        | Kind::Vote
+        | Kind::Liveness
+        | Kind::Heartbeat
+        | Kind::Join
+        | Kind::Want
+        | Kind::Decided
+        | Kind::Leave
+        | Kind::Recall
+        | Kind::SumCommit
+        | Kind::Tags => {
+            if envelope.seq == 0 {
+                Ok(slot)
+            } else {
+                Err(Refusal::Rule)
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,9 +7,14 @@
 pub(crate) mod advertise;
 pub(crate) mod deal;
 pub(crate) mod decide;
+pub(crate) mod gather;
 pub(crate) mod open;
+pub(crate) mod pull;
 pub(crate) mod reveal;
+pub(crate) mod sharding;
+pub(crate) mod shards;
 pub(crate) mod submit;
+pub(crate) mod sums;
 pub(crate) mod train;
 
 use std::sync::Arc;
@@ -23,7 +28,7 @@ use crate::message::{self, Malformed};
 use crate::names::{Height, MemberId, SessId};
 use crate::outbox;
 use crate::output::{Stored, Table};
-use crate::post::{Place, Post, Slot};
+use crate::post::{Place, Post, Slot, slot_of};
 use crate::refusal::Refusal;
 use crate::roster::Roster;
 use crate::time::Time;
@@ -31,6 +36,7 @@ use crate::time::Time;
 use self::advertise::Adverts;
 use self::deal::Dealings;
 use self::open::Opening;
+use self::sharding::Sharding;
 use self::submit::Submissions;
 use self::train::Work;
 
@@ -48,6 +54,8 @@ pub(crate) struct Session {
     /// What is to be trained, once the record before has fixed the sharers.
     pub(crate) work: Option<Work>,
     pub(crate) submissions: Submissions,
+    /// Large vectors: their shards, and who holds and sums which.
+    pub(crate) sharding: Sharding,
     /// The opening of the sum, once the height is decided.
     pub(crate) opening: Opening,
 }
@@ -65,6 +73,7 @@ impl Session {
             dealings: Dealings::default(),
             work: None,
             submissions: Submissions::default(),
+            sharding: Sharding::default(),
             opening: Opening::default(),
         }
     }
@@ -88,6 +97,7 @@ impl Session {
             }
         }
         self.submissions.restore(stored);
+        self.sharding.restore(desk.me, stored);
         self.restore_secrets(desk, stored);
     }
 
@@ -211,6 +221,7 @@ impl Session {
         let roots = self.submissions.roots();
         envelopes
             .chain(roots.map(|root| (Table::Vectors, root.as_bytes().to_vec())))
+            .chain(self.sharding.rows())
             .collect()
     }
 
@@ -248,7 +259,9 @@ impl Session {
             | Kind::Want
             | Kind::Decided
             | Kind::Leave
-            | Kind::Recall => false,
+            | Kind::Recall
+            | Kind::SumCommit
+            | Kind::Tags => false,
         }
     }
 
@@ -297,6 +310,16 @@ impl Session {
                 let body = message::decode(body).map_err(malformed)?;
                 self.take_reveal(sender, body)
             }
+            // R74  The sums of shards are fixed before anything is revealed.
+            Kind::SumCommit => {
+                let body = message::decode(body).map_err(malformed)?;
+                self.sharding.take_sums(sender, digest, body)
+            }
+            // R76  Each survivor publishes the tags of its vector.
+            Kind::Tags => {
+                let body = message::decode(body).map_err(malformed)?;
+                self.sharding.take_tags(sender, body)
+            }
             Kind::Proposal
             | Kind::Vote
             | Kind::Liveness
@@ -313,7 +336,10 @@ impl Session {
     fn forget(&mut self, slot: Slot) {
         match slot.kind {
             Kind::KeyAd | Kind::Deal | Kind::Seal => self.dealings.forget(slot.sender),
-            Kind::Commit => self.submissions.forget(slot.sender),
+            Kind::Commit => {
+                self.submissions.forget(slot.sender);
+                self.sharding.forget(slot.sender);
+            }
             Kind::Ack
             | Kind::Have
             | Kind::Reveal
@@ -325,43 +351,9 @@ impl Session {
             | Kind::Want
             | Kind::Decided
             | Kind::Leave
-            | Kind::Recall => {}
-        }
-    }
-}
-
-/// The slot of an envelope; slot-unique kinds carry the sequence number 0.
-fn slot_of(envelope: &Envelope) -> Result<Slot, Refusal> {
-    let slot = Slot::of(envelope.kind, envelope.sender);
-    match envelope.kind {
-        Kind::Seal => {
-            let seal: message::Seal =
-                message::decode(&envelope.body).map_err(|_| Refusal::Malformed)?;
-            let holder = seal.to;
-            if envelope.seq == 0 {
-                Ok(Slot { holder, ..slot })
-            } else {
-                Err(Refusal::Rule)
-            }
-        }
-        Kind::Ack | Kind::Have | Kind::Reveal => Ok(slot),
-        Kind::KeyAd
-        | Kind::Deal
-        | Kind::Commit
-        | Kind::Proposal
-        | Kind::Vote
-        | Kind::Liveness
-        | Kind::Heartbeat
-        | Kind::Join
-        | Kind::Want
-        | Kind::Decided
-        | Kind::Leave
-        | Kind::Recall => {
-            if envelope.seq == 0 {
-                Ok(slot)
-            } else {
-                Err(Refusal::Rule)
-            }
+            | Kind::Recall
+            | Kind::SumCommit
+            | Kind::Tags => {}
         }
     }
 }

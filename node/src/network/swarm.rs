@@ -27,6 +27,7 @@ use super::listen::{listen, useful};
 use super::names::{peer_of, protocol};
 use super::transfer::{self, Wanted};
 use super::{Command, GossipId, NetworkError, NetworkEvent, NetworkSetup};
+use crate::store::Blobs;
 
 /// The swarm with all that its loop holds.
 pub(super) struct Loop {
@@ -37,6 +38,8 @@ pub(super) struct Loop {
     /// The discovery key of the federation.
     charter: kad::RecordKey,
     blob: StreamProtocol,
+    /// What stands in the own tables.
+    home: Blobs,
     /// To the driver.
     heard: mpsc::Sender<NetworkEvent>,
     /// What the driver has had no room for yet.
@@ -90,6 +93,7 @@ impl Loop {
             topics,
             charter: kad::RecordKey::new(setup.charter.as_bytes()),
             blob,
+            home: setup.blobs.clone(),
             heard,
             pending: VecDeque::new(),
             inward,
@@ -185,8 +189,9 @@ impl Loop {
                 };
                 let control = self.swarm.behaviour().streams.new_control();
                 let (blob, inward) = (self.blob.clone(), self.inward.0.clone());
+                let home = self.home.clone();
                 tokio::spawn(async move {
-                    let event = match transfer::pull(control, blob, wanted).await {
+                    let event = match transfer::pull(control, blob, wanted, home).await {
                         Some(bytes) => NetworkEvent::Pulled { name, bytes },
                         None => NetworkEvent::PullFailed { name },
                     };

@@ -26,13 +26,14 @@ const FILE: Bytes = TableDefinition::new("file");
 pub(super) const ADDRESSES: Bytes = TableDefinition::new("addresses");
 
 /// Every table of the protocol that stands in the database.
-const TABLES: [Table; 8] = [
+const TABLES: [Table; 9] = [
     Table::Ledger,
     Table::Outbox,
     Table::Journal,
     Table::Wal,
     Table::Inbox,
     Table::Vectors,
+    Table::Shards,
     Table::Adapters,
     Table::Facts,
 ];
@@ -46,6 +47,7 @@ pub(super) const fn definition(table: Table) -> Option<Bytes> {
         Table::Wal => "wal",
         Table::Inbox => "inbox",
         Table::Vectors => "vectors",
+        Table::Shards => "shards",
         Table::Adapters => "adapters",
         Table::Facts => "facts",
         Table::Secrets => return None,
@@ -90,11 +92,16 @@ pub(super) fn charter(database: &impl ReadableDatabase, path: &Path) -> Result<D
     Ok(charter)
 }
 
-/// All rows of the protocol's tables.
+/// All rows of the protocol's tables; of shards the names only: they may be larger than the memory.
 pub(super) fn load(database: &Database, path: &Path) -> Result<Rows, StoreError> {
     let mut rows = BTreeMap::new();
     for table in TABLES {
         let definition = definition(table).expect("only secrets stand outside the database");
+        if table == Table::Shards {
+            let names = read_keys(database, path, definition)?;
+            rows.extend(names.into_iter().map(|name| ((table, name), Vec::new())));
+            continue;
+        }
         for (key, value) in read_all(database, path, definition)? {
             rows.insert((table, key), value);
         }
@@ -198,6 +205,26 @@ fn read_all(
     path: &Path,
     definition: Bytes,
 ) -> Result<Vec<Row>, StoreError> {
+    read_each(database, path, definition, |key, value| {
+        (key.to_vec(), value.to_vec())
+    })
+}
+
+/// The keys of one table.
+fn read_keys(
+    database: &impl ReadableDatabase,
+    path: &Path,
+    definition: Bytes,
+) -> Result<Vec<Vec<u8>>, StoreError> {
+    read_each(database, path, definition, |key, _| key.to_vec())
+}
+
+fn read_each<T>(
+    database: &impl ReadableDatabase,
+    path: &Path,
+    definition: Bytes,
+    take: impl Fn(&[u8], &[u8]) -> T,
+) -> Result<Vec<T>, StoreError> {
     let transaction = database.begin_read().map_err(|e| fault(path, e.into()))?;
     let table = match transaction.open_table(definition) {
         Ok(table) => table,
@@ -207,7 +234,7 @@ fn read_all(
     let mut rows = Vec::new();
     for row in table.iter().map_err(|e| fault(path, e.into()))? {
         let (key, value) = row.map_err(|e| fault(path, e.into()))?;
-        rows.push((key.value().to_vec(), value.value().to_vec()));
+        rows.push(take(key.value(), value.value()));
     }
     Ok(rows)
 }

@@ -108,10 +108,12 @@ impl Member {
         }
         session.open_boxes(&mut self.desk);
         session.pull_vectors(&mut self.desk);
+        session.sum_shards(&mut self.desk);
         session.reveal(&mut self.desk, &mut self.journal);
         session.collect(&mut self.desk);
         let before = session.opening.result.is_some();
-        session.open(&self.desk);
+        session.open(&mut self.desk);
+        session.pull_shards(&mut self.desk);
         if before {
             return;
         }
@@ -179,6 +181,8 @@ impl Member {
         session.submit(&mut self.desk);
         session.pull_vectors(&mut self.desk);
         session.announce_held(&mut self.desk);
+        session.collect_shards(&mut self.desk);
+        session.pull_shards(&mut self.desk);
     }
 
     /// What a decided height was trained from: the adapter that its own record, or one before, certifies.

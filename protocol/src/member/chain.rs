@@ -75,6 +75,12 @@ impl Member {
         for key in rows.filter(|key| !wanted(key)).collect::<Vec<_>>() {
             self.desk.erase(Table::Secrets, key);
         }
+        let held = self.sessions.values().map(|session| &session.sharding);
+        for (key, _) in outbox::table(stored, Table::Shards) {
+            if !held.clone().any(|sharding| sharding.holds(key)) {
+                self.desk.erase(Table::Shards, key.to_vec());
+            }
+        }
         let prefix = outbox::height_key(next);
         let rows = outbox::under(stored, Table::Wal, &prefix);
         self.wal = rows.map(|(_, entry)| entry.to_vec()).collect();

@@ -8,8 +8,9 @@ use crate::member::advance::PASSES;
 use crate::names::{Height, MemberId};
 use crate::outbox;
 use crate::output::Table;
-use crate::record::Record;
+use crate::record::{Previous, Record};
 use crate::session::decide::{Bench, Judgement};
+use crate::session::open::Outcome;
 use crate::time::Span;
 
 impl Member {
@@ -153,6 +154,7 @@ impl Member {
             .is_some_and(|decider| decider.polka(&digest));
         if let Ok(record) = Record::from_bytes(bytes) {
             self.cite(height, &record);
+            self.doubt(height, &record);
         }
         let latched = self.latched.contains(&digest);
         let judged = self.with_bench(height, |bench, desk| bench.judge(desk, bytes, polka));
@@ -169,6 +171,24 @@ impl Member {
                 valid,
             };
             decider.handle(self.desk.now, feed, &self.desk.identity);
+        }
+    }
+
+    /// R77. Another result than ours is proposed: sums that we took from others are made again from the vectors.
+    fn doubt(&mut self, height: Height, record: &Record) {
+        let before = Height(height.0.saturating_sub(1));
+        let (Previous::Opened(proposed), Some(session)) =
+            (&record.previous, self.sessions.get_mut(&before))
+        else {
+            return;
+        };
+        let differs = matches!(&session.opening.result, Some(Outcome::Opened { digest, .. }) if digest != proposed);
+        if differs && session.sum_again(&self.desk) {
+            let reason = format!(
+                "another result of height {} is proposed: it is summed again",
+                before.0
+            );
+            self.desk.warn(reason);
         }
     }
 

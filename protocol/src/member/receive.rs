@@ -43,7 +43,9 @@ impl Member {
             | Kind::Reveal
             | Kind::Proposal
             | Kind::Vote
-            | Kind::Liveness => self.receive_session(from, letter, envelope),
+            | Kind::Liveness
+            | Kind::SumCommit
+            | Kind::Tags => self.receive_session(from, letter, envelope),
         };
         match taken {
             Ok(true) => Verdict::Accepted,
@@ -84,7 +86,9 @@ impl Member {
             | Kind::Want
             | Kind::Decided
             | Kind::Leave
-            | Kind::Recall => session.receive(&mut self.desk, letter),
+            | Kind::Recall
+            | Kind::SumCommit
+            | Kind::Tags => session.receive(&mut self.desk, letter),
         }
     }
 
@@ -189,6 +193,11 @@ impl Member {
     /// A blob that was asked for: a masked vector of an open session, or an adapter.
     pub(super) fn pulled(&mut self, name: Digest, bytes: &Bytes) -> Verdict {
         for session in self.sessions.values_mut() {
+            match session.shard_pulled(&mut self.desk, name, bytes) {
+                Some(true) => return Verdict::Accepted,
+                Some(false) => return Verdict::Refused(Refusal::Rule),
+                None => {}
+            }
             match session.pulled(&mut self.desk, name, bytes) {
                 Some(true) => return Verdict::Accepted,
                 Some(false) => return Verdict::Refused(Refusal::Rule),

@@ -56,7 +56,7 @@ impl Bench<'_> {
         if matches!(self.previous(desk), Some(Previous::Spent { .. })) {
             return true;
         }
-        let lacking = |id: &&MemberId| self.current.vector_of(**id).is_none();
+        let lacking = |id: &&MemberId| self.current.counts(**id).is_none();
         let missing: Vec<_> = work.sharers.keys().filter(lacking).copied().collect();
         if missing.is_empty() || desk.due(work.since + self.patience) {
             return true;
@@ -101,7 +101,7 @@ impl Bench<'_> {
             Some(Outcome::Opened { digest, .. }) => Some(Previous::Opened(*digest)),
             Some(Outcome::Guilty(culprits)) => spent(Cause::Dealing, culprits.clone(), Vec::new()),
             Some(Outcome::OutOfRange) => spent(Cause::Range, Vec::new(), Vec::new()),
-            None if desk.due(called.since + desk.timers().reveal) => {
+            None if desk.due(called.since + before.opening_patience(desk)) => {
                 spent(Cause::Withheld, Vec::new(), before.silent())
             }
             None => None,
@@ -183,7 +183,7 @@ impl Bench<'_> {
     fn choose(&self, desk: &Desk, round: u32) -> Option<Survivors> {
         let work = self.current.work.as_ref()?;
         let sid = work.terms.as_ref()?.sid;
-        let held = |id: &MemberId| Some((*id, self.current.vector_of(*id)?.0.digest));
+        let held = |id: &MemberId| Some((*id, self.current.counts(*id)?));
         // R64  No sum with a member that contradicted itself.
         let trusted = work
             .sharers
@@ -318,9 +318,8 @@ impl Bench<'_> {
             return Judgement::Open;
         }
         let held = |(id, digest): &(MemberId, Digest)| {
-            self.current
-                .vector_of(*id)
-                .is_some_and(|(commit, _)| commit.digest == *digest)
+            let counts = self.current.counts(*id) == Some(*digest);
+            counts || polka && self.current.is_claimed(*id, digest)
         };
         if survivors.commits.iter().all(held) {
             Judgement::Valid

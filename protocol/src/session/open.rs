@@ -14,6 +14,7 @@ use crate::desk::Desk;
 use crate::message::Reveal;
 use crate::names::{MemberId, SumId};
 use crate::session::Session;
+use crate::session::gather::Gathering;
 use crate::session::submit::pair_seed;
 use crate::time::Time;
 
@@ -28,6 +29,8 @@ pub(crate) struct Opening {
     pub(crate) reveals: BTreeMap<MemberId, Reveal>,
     /// Shares that fit, by secret and position.
     pub(crate) pieces: BTreeMap<(MemberId, Secret), BTreeMap<u8, [u8; 32]>>,
+    /// Where vectors are summed in shards: the sums that are being gathered.
+    pub(crate) gathering: Option<Gathering>,
     /// What came out.
     pub(crate) result: Option<Outcome>,
 }
@@ -57,43 +60,38 @@ pub(crate) enum Outcome {
 }
 
 /// Seeds by dealer and kind.
-type Seeds = BTreeMap<(MemberId, Secret), Zeroizing<[u8; 32]>>;
+pub(crate) type Seeds = BTreeMap<(MemberId, Secret), Zeroizing<[u8; 32]>>;
 
 impl Session {
     /// R32, R33, R34. Opens the sum when everything for it is here; done once.
-    pub(crate) fn open(&mut self, desk: &Desk) {
-        if self.opening.result.is_some() || !self.can_open() {
+    pub(crate) fn open(&mut self, desk: &mut Desk) {
+        if self.opening.result.is_some() || !self.can_rebuild() {
             return;
         }
-        let Some(seeds) = self.rebuild() else { return };
-        let guilty = self.guilty(&seeds);
-        self.opening.result = if guilty.is_empty() {
-            self.unmask(desk, &seeds)
-        } else {
-            Some(Outcome::Guilty(guilty.into_iter().collect()))
+        if self.is_sharded(desk) {
+            self.open_shards(desk);
+            return;
+        }
+        let (Some(vectors), Some(work)) = (self.survivors_vectors(), &self.work) else {
+            return;
         };
+        let Some(seeds) = self.rebuild() else { return };
+        let zero = || vec![0; work.coordinates];
+        let outcome = self.judge_dealings(&seeds);
+        self.opening.result = outcome.or_else(|| self.unmask(desk, &seeds, &vectors, zero()));
     }
 
-    fn can_open(&self) -> bool {
-        let Some(called) = &self.opening.called else {
-            return false;
-        };
+    fn can_rebuild(&self) -> bool {
         let threshold = self.roster.quorum();
-        let rebuilt = self.targets().iter().all(|target| {
-            self.opening
-                .pieces
-                .get(target)
-                .is_some_and(|pieces| pieces.len() >= threshold)
-        });
-        let held = called.survivors.iter().all(|(member, digest)| {
-            self.vector_of(*member)
-                .is_some_and(|(commit, _)| commit.digest == *digest)
-        });
-        rebuilt && held
+        let enough = |target| {
+            let pieces = self.opening.pieces.get(target);
+            pieces.is_some_and(|pieces| pieces.len() >= threshold)
+        };
+        self.opening.called.is_some() && self.targets().iter().all(enough)
     }
 
     /// R32. Any t shares give the same seed, or the dealing is proved false below.
-    fn rebuild(&self) -> Option<Seeds> {
+    pub(crate) fn rebuild(&self) -> Option<Seeds> {
         let threshold = self.roster.quorum();
         let rebuild = |target: (MemberId, Secret)| {
             let pieces = self.opening.pieces.get(&target)?;
@@ -129,14 +127,34 @@ impl Session {
         guilty.map(|((dealer, _), _)| *dealer).collect()
     }
 
-    /// R34. Adds the vectors, takes the masks off, and applies the sum in one fixed order.
-    fn unmask(&self, desk: &Desk, seeds: &Seeds) -> Option<Outcome> {
+    /// R33. What the rebuilt dealings come to, if one of them is false.
+    pub(crate) fn judge_dealings(&self, seeds: &Seeds) -> Option<Outcome> {
+        let guilty = self.guilty(seeds);
+        (!guilty.is_empty()).then(|| Outcome::Guilty(guilty.into_iter().collect()))
+    }
+
+    /// The vectors of the survivors; none while one is missing.
+    fn survivors_vectors(&self) -> Option<Vec<&[u8]>> {
+        let called = self.opening.called.as_ref()?;
+        let vector = |(member, digest): (&MemberId, &Digest)| {
+            let (commit, vector) = self.vector_of(*member)?;
+            (commit.digest == *digest).then_some(vector.as_slice())
+        };
+        called.survivors.iter().map(vector).collect()
+    }
+
+    /// R34. Adds the vectors to the sum, takes the masks off, and applies it in one fixed order.
+    pub(crate) fn unmask(
+        &self,
+        desk: &Desk,
+        seeds: &Seeds,
+        vectors: &[&[u8]],
+        mut sum: Vec<u32>,
+    ) -> Option<Outcome> {
         let (work, called) = (self.work.as_ref()?, self.opening.called.as_ref()?);
         let terms = work.terms.as_ref()?;
-        let mut vectors = Vec::new();
         let mut weight: u64 = 0;
         for member in called.survivors.keys() {
-            vectors.push(self.vector_of(*member)?.1.as_slice());
             let class = self.adverts.known.get(member)?.body.weight;
             weight = weight.saturating_add(class.into());
         }
@@ -160,9 +178,8 @@ impl Session {
                 }
             }
         }
-        let mut sum = vec![0u32; work.coordinates];
         let prg = desk.charter.aggregation.prg;
-        mask::sum_into(&vectors, &masks, prg, &mut sum);
+        mask::sum_into(vectors, &masks, prg, &mut sum);
         if !desk.scale.is_in_range(&sum, weight) {
             return Some(Outcome::OutOfRange);
         }

@@ -61,7 +61,7 @@ impl Session {
             commit.is_some_and(|commit| commit.digest == *digest && commit.sid == called.sid)
         });
         let shares = self.own_shares();
-        if !proper || shares.len() <= self.opening.revealed {
+        if !proper || !self.sums_are_in(desk) || shares.len() <= self.opening.revealed {
             return;
         }
         let record = called.record;
@@ -75,7 +75,13 @@ impl Session {
         }
         self.opening.revealed = shares.len();
         let seq = self.next_seq(me, Kind::Reveal);
-        let envelope = desk.sign(Kind::Reveal, self.sess, seq, &Reveal { record, shares });
+        let sums = self.sharding.named_by_us(me, &record);
+        let body = Reveal {
+            record,
+            shares,
+            sums,
+        };
+        let envelope = desk.sign(Kind::Reveal, self.sess, seq, &body);
         self.say(desk, &envelope);
     }
 
@@ -122,9 +128,10 @@ impl Session {
     }
 
     pub(crate) fn take_reveal(&mut self, sender: MemberId, body: Reveal) -> Result<(), Refusal> {
-        if body.shares.len() > limits::MEMBERS {
+        if body.shares.len() > limits::MEMBERS || body.sums.len() > limits::MEMBERS {
             return Err(Refusal::Rule);
         }
+        self.sharding.take_names(sender, &body);
         self.opening.reveals.insert(sender, body);
         Ok(())
     }

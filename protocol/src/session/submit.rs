@@ -92,6 +92,10 @@ impl Session {
             .encode(&desk.scale, weight)
             .noise(Noise::None)
             .mask(net);
+        if self.is_sharded(desk) {
+            self.submit_shards(desk, &masked, changed, carried);
+            return;
+        }
         let vector = masked.to_bytes();
         let length = u64::try_from(vector.len()).unwrap_or(u64::MAX);
         let inline = length <= desk.charter.aggregation.inline_limit;
@@ -102,6 +106,7 @@ impl Session {
             root,
             length,
             inline: inline.then(|| vector.clone()),
+            shards: Vec::new(),
         };
         let envelope = desk.sign(Kind::Commit, self.sess, 0, &body);
         // R17  Durable order: the Commit, its vector, then (take_commit) the secrets go, then the Commit is sent. The
@@ -191,6 +196,8 @@ impl Session {
             }
             self.submissions.vectors.insert(root, Arc::new(vector));
         }
+        self.sharding
+            .take_commit(desk.now, sender, digest, &root, body.shards)?;
         // R17  An own Commit is known: the mask is used, whatever brought it.
         if desk.me == Some(sender) && self.adverts.secrets.is_some() {
             self.erase_secrets(desk);
@@ -210,6 +217,7 @@ impl Session {
         if body.commits.len() > self.roster.len() {
             return Err(Refusal::Rule);
         }
+        self.sharding.take_have(sender, &body)?;
         self.submissions
             .haves
             .insert(sender, body.commits.into_iter().collect());
@@ -232,6 +240,9 @@ impl Session {
 
     /// R16. Says which vectors we hold: at once when those are all, else after a short gathering.
     pub(crate) fn announce_held(&mut self, desk: &mut Desk) {
+        if self.is_sharded(desk) {
+            return;
+        }
         let (Some(me), Some(work)) = (self.me(desk), &self.work) else {
             return;
         };
@@ -252,12 +263,16 @@ impl Session {
         self.submissions.have_at = None;
         let seq = self.next_seq(me, Kind::Have);
         let commits = held.into_iter().collect();
-        let envelope = desk.sign(Kind::Have, self.sess, seq, &Have { commits });
+        let shards = Vec::new();
+        let envelope = desk.sign(Kind::Have, self.sess, seq, &Have { commits, shards });
         self.say(desk, &envelope);
     }
 
     /// R16. Pulls announced vectors that are not here yet: from their author, then from whoever holds them.
     pub(crate) fn pull_vectors(&mut self, desk: &mut Desk) {
+        if self.is_sharded(desk) {
+            return;
+        }
         let Some(work) = &self.work else { return };
         let length = u64::try_from(work.coordinates)
             .unwrap_or(u64::MAX)

@@ -64,7 +64,7 @@ impl World {
         }
     }
 
-    /// Looks for the blob at those asked, in their order; what is too long is refused.
+    /// Looks for the blob at home, then at those asked, in their order; what is too long is refused.
     pub(super) fn pull(
         &mut self,
         place: usize,
@@ -72,13 +72,25 @@ impl World {
         length: u64,
         from: &[conclave_crypto::sign::PublicKey],
     ) {
+        let start = self.starts(place).unwrap_or_default();
+        let home = self.places.get(place);
+        let home = home.and_then(|place| place.blob(name.as_bytes()).cloned());
+        if home.is_some() {
+            let event = Event::Pulled {
+                place,
+                start,
+                name,
+                bytes: home,
+            };
+            self.after(1, event);
+            return;
+        }
         let found = from
             .iter()
             .filter_map(|key| self.place(key))
             .filter(|peer| self.linked(place, *peer))
             .filter_map(|peer| Some((peer, self.places.get(peer)?.blob(name.as_bytes()).cloned()?)))
             .find(|(_, blob)| u64::try_from(blob.len()).is_ok_and(|len| len <= length));
-        let start = self.starts(place).unwrap_or_default();
         let source = found.as_ref().map_or(place, |(peer, _)| *peer);
         if let Some((peer, blob)) = &found {
             self.count(*peer, Load::Blob, Way::Sent, blob.len());

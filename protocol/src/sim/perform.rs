@@ -309,7 +309,9 @@ fn phase_of(output: &Output) -> Option<Phase> {
             Table::Wal | Table::Ledger => return Some(Phase::Decide),
             Table::Journal => return Some(Phase::Reveal),
             Table::Adapters => return Some(Phase::Open),
-            Table::Inbox | Table::Vectors | Table::Facts | Table::Secrets => return None,
+            Table::Inbox | Table::Vectors | Table::Shards | Table::Facts | Table::Secrets => {
+                return None;
+            }
         },
         Output::Pull { .. } | Output::Order(_) | Output::Report(_) => return None,
     };
@@ -318,7 +320,8 @@ fn phase_of(output: &Output) -> Option<Phase> {
         Kind::Deal | Kind::Seal | Kind::Ack => Some(Phase::Deal),
         Kind::Commit | Kind::Have => Some(Phase::Submit),
         Kind::Proposal | Kind::Vote | Kind::Liveness => Some(Phase::Decide),
-        Kind::Reveal => Some(Phase::Reveal),
+        Kind::Reveal | Kind::SumCommit => Some(Phase::Reveal),
+        Kind::Tags => Some(Phase::Open),
         Kind::Heartbeat | Kind::Join | Kind::Want | Kind::Decided | Kind::Leave | Kind::Recall => {
             None
         }

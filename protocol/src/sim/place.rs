@@ -173,7 +173,7 @@ impl Place {
 
     /// A blob that this place serves.
     pub(super) fn blob(&self, name: &[u8]) -> Option<&Bytes> {
-        [Table::Vectors, Table::Adapters]
+        [Table::Vectors, Table::Shards, Table::Adapters]
             .into_iter()
             .find_map(|table| self.disk.get(&(table, name.to_vec())))
     }

@@ -152,7 +152,7 @@ impl Watch {
 
     fn slot(&mut self, envelope: &Envelope) {
         let place = match envelope.kind {
-            Kind::KeyAd | Kind::Deal | Kind::Commit => Some((0, 0)),
+            Kind::KeyAd | Kind::Deal | Kind::Commit | Kind::SumCommit | Kind::Tags => Some((0, 0)),
             Kind::Seal => message::decode::<Seal>(&envelope.body)
                 .ok()
                 .map(|seal| (seal.to.0, 0)),

@@ -1,0 +1,333 @@
+//! Gathering: everybody pulls the sums of all shards, checks each against the survivors' tags, and sums again from the
+//! vectors what is missing, disputed or wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave_crypto::digest::Digest;
+
+use crate::desk::Desk;
+use crate::envelope::Kind;
+use crate::message::Tags;
+use crate::names::MemberId;
+use crate::session::Session;
+use crate::session::open::Seeds;
+use crate::session::pull::Wanted;
+use crate::session::sums::FixedSums;
+use crate::shard::tag::{self, Challenge};
+use crate::shard::{Cut, sum};
+use crate::time::Time;
+
+/// After so many failed pulls of a sum it is made from the vectors.
+const FAILURES: u32 = 3;
+
+/// Sums that are made from the vectors at a time.
+const TOGETHER: usize = 4;
+
+/// The sums of all shards, as they come in.
+#[derive(Debug)]
+pub(crate) struct Gathering {
+    challenge: Challenge,
+    since: Time,
+    seeds: Seeds,
+    /// The sum in the ring, written shard by shard.
+    total: Vec<u32>,
+    /// Shards whose sum is known to be right.
+    done: BTreeSet<usize>,
+    /// Sums that are here and wait for tags: name and product with the challenge.
+    claims: BTreeMap<usize, (Digest, u64)>,
+    /// Shards that are summed from the vectors.
+    direct: BTreeSet<usize>,
+    /// Tags that we computed from the vectors.
+    computed: BTreeMap<(MemberId, usize), u64>,
+}
+
+impl Session {
+    /// R75, R76, R77. Everything is revealed: checks the dealings, gathers the sums, opens when they are complete.
+    pub(super) fn open_shards(&mut self, desk: &mut Desk) {
+        self.plan_shards(desk);
+        let Some(cut) = self.cut() else { return };
+        if self.opening.gathering.is_none() {
+            let Some(seeds) = self.rebuild() else { return };
+            self.opening.result = self.judge_dealings(&seeds);
+            if self.opening.result.is_some() {
+                return;
+            }
+            self.begin_gathering(desk, seeds);
+        }
+        self.gather(desk, &cut);
+        while self.opening.gathering.is_some() && self.pull_shards(desk) {
+            self.gather(desk, &cut);
+        }
+    }
+
+    /// One look at what is here; opens when the sums are complete and the own tags are out.
+    fn gather(&mut self, desk: &mut Desk, cut: &Cut) {
+        self.say_tags(desk, cut);
+        self.choose_sums(desk, cut);
+        self.check_claims();
+        let said = self.tags_due(desk).is_none();
+        let complete = |gathering: &Gathering| said && gathering.done.len() == cut.shards();
+        let gathering = &mut self.opening.gathering;
+        if let Some(Gathering { seeds, total, .. }) = gathering.take_if(|known| complete(known)) {
+            self.opening.result = self.unmask(desk, &seeds, &[], total);
+        }
+    }
+
+    /// R76. Our id, if we are a survivor whose tags are not out yet.
+    fn tags_due(&self, desk: &Desk) -> Option<MemberId> {
+        let called = self.opening.called.as_ref()?;
+        let me = self.speaker(desk)?;
+        let due = called.survivors.contains_key(&me) && !self.said(desk, Kind::Tags);
+        due.then_some(me)
+    }
+
+    fn begin_gathering(&mut self, desk: &Desk, seeds: Seeds) {
+        let (Some(work), Some(called)) = (&self.work, &self.opening.called) else {
+            return;
+        };
+        let all = self
+            .cut()
+            .filter(|_| self.sharding.again)
+            .map_or(0, |cut| cut.shards());
+        let direct = (0..all)
+            .filter(|m| !self.sharding.made.contains_key(m))
+            .collect();
+        let opened = seeds
+            .iter()
+            .map(|((id, which), seed)| (*id, *which, &**seed));
+        self.sharding.summing.clear();
+        self.opening.gathering = Some(Gathering {
+            challenge: Challenge::new(&self.sess, &called.record, opened),
+            since: desk.now,
+            total: vec![0; work.coordinates],
+            seeds,
+            done: BTreeSet::new(),
+            claims: BTreeMap::new(),
+            direct,
+            computed: BTreeMap::new(),
+        });
+    }
+
+    /// R76. A survivor publishes the tags of its vector, all at once.
+    fn say_tags(&mut self, desk: &mut Desk, cut: &Cut) {
+        let (Some(me), Some(called)) = (self.tags_due(desk), &self.opening.called) else {
+            return;
+        };
+        let Some(gathering) = &self.opening.gathering else {
+            return;
+        };
+        let tags = (0..cut.shards()).map(|m| gathering.computed.get(&(me, m)).copied());
+        let Some(tags) = tags.collect::<Option<Vec<_>>>() else {
+            return;
+        };
+        let record = called.record;
+        let envelope = desk.sign(Kind::Tags, self.sess, 0, &Tags { record, tags });
+        self.say(desk, &envelope);
+    }
+
+    /// R77. Decides which shards are summed from the vectors: no sum of them is fixed, or several that differ, or the
+    /// one that is cannot be had.
+    fn choose_sums(&mut self, desk: &mut Desk, cut: &Cut) {
+        let Some(gathering) = &self.opening.gathering else {
+            return;
+        };
+        let waited = desk.due(gathering.since + desk.timers().sync);
+        let (fixed, none) = (self.fixed_sums(), BTreeMap::new());
+        let mut direct = Vec::new();
+        for m in 0..cut.shards() {
+            let settled = gathering.done.contains(&m) || gathering.direct.contains(&m);
+            if settled || gathering.claims.contains_key(&m) || self.sharding.made.contains_key(&m) {
+                continue;
+            }
+            let fixed = fixed.get(&m).unwrap_or(&none);
+            let lost = |name| self.sharding.pulls.failures(name) >= FAILURES;
+            if fixed.len() > 1 || fixed.is_empty() && waited || fixed.keys().any(lost) {
+                direct.push(m);
+            }
+        }
+        if let Some(gathering) = &mut self.opening.gathering {
+            gathering.direct.extend(direct);
+        }
+        self.begin_direct_sums();
+    }
+
+    fn begin_direct_sums(&mut self) {
+        let Some(gathering) = &self.opening.gathering else {
+            return;
+        };
+        let open = gathering.direct.difference(&gathering.done).take(TOGETHER);
+        for m in open.copied().collect::<Vec<_>>() {
+            self.begin_sum(m);
+        }
+    }
+
+    /// R76. Checks the sums that are here against the tags that are here; a wrong one is summed from the vectors.
+    fn check_claims(&mut self) {
+        let (Some(called), Some(gathering)) = (&self.opening.called, &self.opening.gathering)
+        else {
+            return;
+        };
+        let (mut right, mut wrong) = (Vec::new(), Vec::new());
+        for (m, (_, product)) in &gathering.claims {
+            let tag = |id: &MemberId| self.tag(*id, *m);
+            let tags = called.survivors.keys().map(tag).collect::<Option<Vec<_>>>();
+            let Some(tags) = tags else { continue };
+            if tags.into_iter().fold(0, tag::add) == *product {
+                right.push(*m);
+            } else {
+                wrong.push(*m);
+            }
+        }
+        let Some(gathering) = &mut self.opening.gathering else {
+            return;
+        };
+        for m in right.iter().chain(&wrong) {
+            gathering.claims.remove(m);
+        }
+        gathering.done.extend(right);
+        gathering.direct.extend(wrong);
+        self.begin_direct_sums();
+    }
+
+    /// R76. The tag of a survivor's shard: computed here from the vector, else as its author published it.
+    fn tag(&self, member: MemberId, m: usize) -> Option<u64> {
+        let gathering = self.opening.gathering.as_ref()?;
+        let computed = gathering.computed.get(&(member, m)).copied();
+        computed.or_else(|| self.published_tag(member, m))
+    }
+
+    /// What gathering still wants: the own vector for its tags, the sums, and the shards of survivors without tags.
+    pub(super) fn wanted_for_gathering(&self, desk: &mut Desk, cut: &Cut) -> Vec<Wanted> {
+        let (Some(gathering), Some(called)) = (&self.opening.gathering, &self.opening.called)
+        else {
+            return Vec::new();
+        };
+        let mut wanted = Vec::new();
+        if let Some(me) = self.tags_due(desk) {
+            let open = (0..cut.shards()).filter(|m| !gathering.computed.contains_key(&(me, *m)));
+            wanted.extend(open.filter_map(|m| self.wanted_shard(me, m, cut)));
+        }
+        let fixed = self.fixed_sums();
+        for m in (0..cut.shards()).filter(|m| !gathering.done.contains(m)) {
+            let length = cut.sum_bytes(m);
+            if gathering.direct.contains(&m) || gathering.claims.contains_key(&m) {
+                continue;
+            }
+            if let Some(name) = self.sharding.made.get(&m).copied() {
+                let from = Vec::new();
+                wanted.push(Wanted { name, length, from });
+            } else if let Some((name, from)) = fixed.get(&m).and_then(BTreeMap::first_key_value) {
+                let (name, mut from) = (*name, from.clone());
+                // The members ask the holders in turn, so that each serves its part.
+                let rank = self.rank(desk, m).checked_rem(from.len()).unwrap_or(0);
+                from.rotate_left(rank);
+                wanted.push(Wanted { name, length, from });
+            }
+        }
+        let late = !gathering.claims.is_empty() && desk.due(gathering.since + desk.timers().have);
+        for m in gathering.claims.keys().filter(|_| late) {
+            let missing = called
+                .survivors
+                .keys()
+                .filter(|id| self.tag(**id, *m).is_none());
+            wanted.extend(missing.filter_map(|id| self.wanted_shard(*id, *m, cut)));
+        }
+        wanted
+    }
+
+    /// Our place in the order in which a shard calls the sharers; 0 if we are none.
+    fn rank(&self, desk: &Desk, m: usize) -> usize {
+        let plan = self.sharding.plan();
+        let rank = plan
+            .zip(desk.me)
+            .and_then(|(plan, me)| plan.seats.rank(m, me));
+        rank.unwrap_or(0)
+    }
+
+    /// R76. Computes the tag of a shard that is here.
+    pub(super) fn tag_shard(&mut self, member: MemberId, m: usize, bytes: &[u8]) {
+        let published = self.published_tag(member, m);
+        let Some(gathering) = &mut self.opening.gathering else {
+            return;
+        };
+        let tag = gathering.challenge.product(m, tag::elements(bytes));
+        gathering.computed.insert((member, m), tag);
+        if published.is_some_and(|published| published != tag) {
+            self.sharding.liars.insert(member);
+        }
+    }
+
+    /// Takes a pulled sum: the own one is right, another's waits for the tags.
+    pub(super) fn take_sum(&mut self, name: &Digest, bytes: &[u8]) {
+        let (Some(cut), Some(gathering)) = (self.cut(), &self.opening.gathering) else {
+            return;
+        };
+        let open = (0..cut.shards())
+            .filter(|m| !gathering.done.contains(m) && !gathering.direct.contains(m));
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let fixed = self.fixed_sums();
+        let is_it = |m: &usize| {
+            let made = self.sharding.made.get(m);
+            let named = made.map_or_else(|| is_fixed(&fixed, *m, name), |made| made == name);
+            named && cut.sum_bytes(*m) == length
+        };
+        for m in open.filter(is_it).collect::<Vec<_>>() {
+            let made = self.sharding.made.contains_key(&m);
+            let Some(gathering) = &mut self.opening.gathering else {
+                return;
+            };
+            gathering.write(&cut, m, bytes);
+            if made {
+                gathering.done.insert(m);
+            } else {
+                let product = gathering.challenge.product(m, sum::elements(bytes));
+                gathering.claims.insert(m, (*name, product));
+            }
+        }
+    }
+
+    /// R77. Takes a sum that we made from the vectors; who committed to another one lied.
+    pub(super) fn take_own_sum(&mut self, desk: &mut Desk, m: usize, name: Digest, bytes: &[u8]) {
+        let fixed = self.fixed_sums().remove(&m).unwrap_or_default();
+        let false_sums = fixed.into_iter().filter(|(other, _)| *other != name);
+        let liars: BTreeSet<_> = false_sums.flat_map(|(_, makers)| makers).collect();
+        let (Some(cut), Some(gathering)) = (self.cut(), &mut self.opening.gathering) else {
+            return;
+        };
+        gathering.write(&cut, m, bytes);
+        gathering.done.insert(m);
+        for liar in liars {
+            self.sharding.liars.insert(liar);
+            let height = self.height.0;
+            desk.warn(format!(
+                "height {height}: member {} committed to a false sum of shard {m}",
+                liar.0
+            ));
+        }
+    }
+
+    /// R77. Another result than ours is proposed: what we took from others is summed again from the vectors, once.
+    pub(crate) fn sum_again(&mut self, desk: &Desk) -> bool {
+        let again =
+            self.is_sharded(desk) && !self.sharding.again && self.opening.gathering.is_none();
+        if again {
+            self.sharding.again = true;
+            self.opening.result = None;
+        }
+        again
+    }
+}
+
+impl Gathering {
+    fn write(&mut self, cut: &Cut, m: usize, bytes: &[u8]) {
+        if let Some(place) = self.total.get_mut(cut.range(m)) {
+            for (total, value) in place.iter_mut().zip(sum::ring_elements(bytes)) {
+                *total = value;
+            }
+        }
+    }
+}
+
+fn is_fixed(fixed: &FixedSums, m: usize, name: &Digest) -> bool {
+    fixed.get(&m).is_some_and(|sums| sums.contains_key(name))
+}

@@ -1,0 +1,222 @@
+//! Pulls of shards and sums: a few at a time, repeated until they are here, looked for at home first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use conclave_crypto::digest::Digest;
+use conclave_crypto::merkle;
+
+use crate::desk::Desk;
+use crate::letter::Bytes;
+use crate::names::MemberId;
+use crate::output::{Output, Table};
+use crate::session::Session;
+use crate::time::{Span, Time};
+
+/// Pulls that may be under way at a time: bounds what is in memory at once.
+const TOGETHER: usize = 16;
+
+/// The pulls of one session.
+#[derive(Debug, Default)]
+pub(crate) struct Pulls(BTreeMap<Digest, Pull>);
+
+/// Bytes that [`Recent`] keeps.
+const RECENT: usize = 64 << 20;
+
+/// Blobs of the own table whose bytes are still in memory, so that small vectors are read back from no disk.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    blobs: BTreeMap<Digest, Bytes>,
+    length: usize,
+}
+
+/// A blob that was asked for.
+#[derive(Debug)]
+struct Pull {
+    /// When it may be asked for again.
+    again: Time,
+    /// How often nobody could hand it over.
+    failures: u32,
+    under_way: bool,
+}
+
+/// A blob that is wanted: a shard of a vector, or of a sum.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) name: Digest,
+    pub(super) length: u64,
+    /// Who may have it; nobody for what stands in the own table.
+    pub(super) from: Vec<MemberId>,
+}
+
+impl Pulls {
+    /// How often nobody could hand a blob over.
+    pub(super) fn failures(&self, name: &Digest) -> u32 {
+        self.0.get(name).map_or(0, |pull| pull.failures)
+    }
+
+    fn fail(&mut self, name: &Digest, again: Time) {
+        if let Some(pull) = self.0.get_mut(name) {
+            pull.failures = pull.failures.saturating_add(1);
+            pull.under_way = false;
+            pull.again = again;
+        }
+    }
+}
+
+impl Recent {
+    /// Keeps the bytes, as long as there is room.
+    pub(super) fn keep(&mut self, name: Digest, bytes: &Bytes) {
+        let length = self.length.saturating_add(bytes.len());
+        if length <= RECENT && self.blobs.insert(name, Arc::clone(bytes)).is_none() {
+            self.length = length;
+        }
+    }
+
+    fn get(&self, name: &Digest) -> Option<&Bytes> {
+        self.blobs.get(name)
+    }
+}
+
+impl Session {
+    /// R72. Asks for what is wanted of shards and sums, [`TOGETHER`] at a time; what is in memory is taken at once.
+    /// Whether there was any of that: then more may be due.
+    pub(crate) fn pull_shards(&mut self, desk: &mut Desk) -> bool {
+        if !self.is_sharded(desk) || self.opening.result.is_some() {
+            return false;
+        }
+        let mut wanted = self.wanted_for_sums(desk);
+        wanted.extend(self.wanted_for_seats(desk));
+        let names: BTreeSet<_> = wanted.iter().map(|wanted| wanted.name).collect();
+        let pulls = &mut self.sharding.pulls.0;
+        pulls.retain(|name, _| names.contains(name));
+        let mut under_way = pulls.values().filter(|pull| pull.under_way).count();
+        let patience = Span(desk.timers().have.0.max(desk.timers().sync.0));
+        let mut here = BTreeMap::new();
+        for Wanted { name, length, from } in wanted {
+            if let Some(bytes) = self.sharding.recent.get(&name) {
+                here.insert(name, Arc::clone(bytes));
+                continue;
+            }
+            let known = pulls.get(&name);
+            if known.is_some_and(|pull| !desk.due(pull.again)) {
+                continue;
+            }
+            let failures = known.map_or(0, |pull| pull.failures);
+            if known.is_none_or(|pull| !pull.under_way) {
+                if under_way >= TOGETHER {
+                    continue;
+                }
+                under_way = under_way.saturating_add(1);
+            }
+            let pull = Pull {
+                again: desk.now + patience,
+                failures,
+                under_way: true,
+            };
+            pulls.insert(name, pull);
+            let keys = from.iter().filter_map(|id| self.roster.key(*id).copied());
+            let from = keys.filter(|key| *key != desk.key).collect();
+            desk.tray.push_back(Output::Pull { name, length, from });
+        }
+        for (name, bytes) in &here {
+            self.take_blob(desk, *name, bytes);
+        }
+        !here.is_empty()
+    }
+
+    /// R73. The shards that we are called to and do not hold yet, of every vector that may still count.
+    fn wanted_for_seats(&self, desk: &Desk) -> Vec<Wanted> {
+        let (Some(work), Some(cut)) = (&self.work, self.cut()) else {
+            return Vec::new();
+        };
+        let called = self.opening.called.as_ref();
+        let counts = |id: &MemberId| called.is_none_or(|called| called.survivors.contains_key(id));
+        let mut wanted = Vec::new();
+        if self.said(desk, crate::envelope::Kind::SumCommit) || self.opening.gathering.is_some() {
+            return wanted;
+        }
+        for member in work.sharers.keys().filter(|id| counts(id)) {
+            if self.fitting(*member).is_none() {
+                continue;
+            }
+            for m in &self.sharding.mine {
+                wanted.extend(
+                    self.wanted_shard(*member, *m, &cut)
+                        .filter(|want| !want.from.is_empty()),
+                );
+            }
+        }
+        wanted
+    }
+
+    /// A shard of a vector: at home, or from its author and from those that say they hold it.
+    pub(super) fn wanted_shard(
+        &self,
+        member: MemberId,
+        shard: usize,
+        cut: &crate::shard::Cut,
+    ) -> Option<Wanted> {
+        let (name, commit) = (self.sharding.name(member, shard)?, self.fitting(member)?);
+        let mut from = Vec::new();
+        if !self.sharding.held.contains(&name) {
+            from.push(member);
+            let plan = self.sharding.plan()?;
+            let holders = plan.seats.order(shard).filter(|id| *id != member);
+            from.extend(holders.filter(|id| self.sharding.covers(*id, &commit, shard)));
+        }
+        let length = cut.bytes(shard);
+        Some(Wanted { name, length, from })
+    }
+
+    /// Takes a blob that was pulled, if it is a shard of a vector or of a sum; its bytes must give its name.
+    /// `None`: nobody asks for it here.
+    pub(crate) fn shard_pulled(
+        &mut self,
+        desk: &mut Desk,
+        name: Digest,
+        bytes: &Bytes,
+    ) -> Option<bool> {
+        if !self.sharding.pulls.0.contains_key(&name) {
+            return None;
+        }
+        if merkle::root(bytes) != name {
+            self.shard_missed(desk, name);
+            return Some(false);
+        }
+        let taken = self.take_blob(desk, name, bytes);
+        if taken {
+            self.sharding.pulls.0.remove(&name);
+        } else {
+            self.shard_missed(desk, name);
+        }
+        Some(taken)
+    }
+
+    /// Takes a blob of this name wherever it is wanted; false if it is nowhere of the right length.
+    fn take_blob(&mut self, desk: &mut Desk, name: Digest, bytes: &Bytes) -> bool {
+        let mut places = self.sharding.places(&name);
+        if places.is_empty() {
+            self.take_sum(&name, bytes);
+            return true;
+        }
+        let (cut, length) = (self.cut(), u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        places.retain(|(_, m)| cut.is_some_and(|cut| cut.bytes(*m) == length));
+        let mine = |(_, m): &(MemberId, usize)| self.sharding.mine.contains(m);
+        if places.iter().any(mine) && self.sharding.held.insert(name) {
+            desk.store(Table::Shards, name.as_bytes().to_vec(), Arc::clone(bytes));
+            self.sharding.recent.keep(name, bytes);
+        }
+        for (member, m) in &places {
+            self.add_to_sum(desk, *member, *m, bytes);
+            self.tag_shard(*member, *m, bytes);
+        }
+        !places.is_empty()
+    }
+
+    /// A pull of ours failed: ask again soon.
+    pub(crate) fn shard_missed(&mut self, desk: &Desk, name: Digest) {
+        let again = desk.now + desk.timers().sync;
+        self.sharding.pulls.fail(&name, again);
+    }
+}

@@ -1,0 +1,189 @@
+//! What a session knows of the shards of its vectors: their names, who holds them, what stands in the own table.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conclave_crypto::digest::Digest;
+
+use crate::limits;
+use crate::message::Have;
+use crate::names::{MemberId, SumId};
+use crate::output::{Stored, Table};
+use crate::refusal::Refusal;
+use crate::session::pull::{Pulls, Recent};
+use crate::session::sums::{SumBook, Summing};
+use crate::shard::{self, Cut, seats::Seats};
+use crate::time::Time;
+
+/// What a session knows of the shards of its vectors.
+#[derive(Debug, Default)]
+pub(crate) struct Sharding {
+    pub(super) plan: Option<Plan>,
+    /// The shards that we sum.
+    pub(super) mine: BTreeSet<usize>,
+    /// Members that were late when our seats were last counted.
+    pub(super) late: Option<BTreeSet<MemberId>>,
+    /// The names of the shards of each announced vector, and when it was announced here.
+    pub(super) lists: BTreeMap<MemberId, Listed>,
+    /// Whose shard has this name, and which: one that copies another's Commit has the same names.
+    index: BTreeMap<Digest, BTreeSet<(MemberId, usize)>>,
+    /// Names of the shards and sums that stand in the own table.
+    pub(super) held: BTreeSet<Digest>,
+    /// What each member says it holds.
+    pub(super) covers: BTreeMap<MemberId, Cover>,
+    /// R73. Commits whose vectors count as held: once counted, always.
+    pub(super) counted: BTreeSet<Digest>,
+    pub(super) have_at: Option<Time>,
+    pub(super) pulls: Pulls,
+    pub(super) recent: Recent,
+    /// Sums that we make.
+    pub(super) summing: BTreeMap<usize, Summing>,
+    /// Sums that we made, by name.
+    pub(super) made: BTreeMap<usize, Digest>,
+    pub(super) book: SumBook,
+    /// Members whose sum or tag is not what the vectors give.
+    pub(super) liars: BTreeSet<MemberId>,
+    /// R77. The sums were made a second time, from the vectors alone.
+    pub(super) again: bool,
+}
+
+/// The cut and the seats of a height.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) sid: SumId,
+    pub(super) cut: Cut,
+    pub(super) seats: Seats,
+    pub(super) replicas: usize,
+}
+
+/// The shards of an announced vector.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) commit: Digest,
+    pub(super) names: Vec<Digest>,
+    pub(super) since: Time,
+}
+
+/// What a member says it holds: each of these shards of each of these vectors.
+#[derive(Debug, Default)]
+pub(super) struct Cover {
+    pub(super) commits: BTreeSet<Digest>,
+    pub(super) shards: BTreeSet<usize>,
+}
+
+impl Sharding {
+    /// R72. Takes up the names of an announced vector's shards: they give its root.
+    pub(crate) fn take_commit(
+        &mut self,
+        now: Time,
+        sender: MemberId,
+        commit: Digest,
+        root: &Digest,
+        names: Vec<Digest>,
+    ) -> Result<(), Refusal> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        if names.len() > limits::SHARDS || shard::root(&names) != *root {
+            return Err(Refusal::Rule);
+        }
+        for (m, name) in names.iter().enumerate() {
+            self.index.entry(*name).or_default().insert((sender, m));
+        }
+        let since = now;
+        self.lists.insert(
+            sender,
+            Listed {
+                commit,
+                names,
+                since,
+            },
+        );
+        Ok(())
+    }
+
+    /// Takes what a member says it holds.
+    pub(crate) fn take_have(&mut self, sender: MemberId, body: &Have) -> Result<(), Refusal> {
+        if body.shards.len() > limits::SHARDS {
+            return Err(Refusal::Rule);
+        }
+        let shards = body.shards.iter().filter_map(|m| usize::try_from(*m).ok());
+        let commits = body.commits.iter().copied().collect();
+        let shards = shards.collect();
+        self.covers.insert(sender, Cover { commits, shards });
+        Ok(())
+    }
+
+    /// A record names another Commit of this member.
+    pub(crate) fn forget(&mut self, member: MemberId) {
+        if let Some(list) = self.lists.remove(&member) {
+            for (m, name) in list.names.iter().enumerate() {
+                if let Some(places) = self.index.get_mut(name) {
+                    places.remove(&(member, m));
+                }
+            }
+        }
+    }
+
+    /// Takes up the names that an earlier run stored the bytes of.
+    pub(crate) fn restore(&mut self, me: Option<MemberId>, stored: &Stored) {
+        let made = me.map(|me| self.book.sums_of(me)).unwrap_or_default();
+        let here = |name: &Digest| stored.contains_key(&(Table::Shards, name.as_bytes().to_vec()));
+        let listed = self.index.keys().filter(|name| here(name));
+        self.held.extend(listed);
+        for (m, name) in made.into_iter().filter(|(_, name)| here(name)) {
+            self.held.insert(name);
+            self.made.insert(m, name);
+        }
+    }
+
+    /// Whether a row of the table is one of ours.
+    pub(crate) fn holds(&self, key: &[u8]) -> bool {
+        let name = key.try_into().map(Digest);
+        name.is_ok_and(|name| self.held.contains(&name))
+    }
+
+    /// The durable rows.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (Table, Vec<u8>)> + '_ {
+        self.held
+            .iter()
+            .map(|name| (Table::Shards, name.as_bytes().to_vec()))
+    }
+
+    pub(super) fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
+    /// The name of a shard of an announced vector.
+    pub(super) fn name(&self, member: MemberId, shard: usize) -> Option<Digest> {
+        self.lists.get(&member)?.names.get(shard).copied()
+    }
+
+    /// Whose shard has this name, and which.
+    pub(super) fn places(&self, name: &Digest) -> Vec<(MemberId, usize)> {
+        let places = self.index.get(name);
+        places
+            .map(|places| places.iter().copied().collect())
+            .unwrap_or_default()
+    }
+
+    /// Whether a member says that it holds this shard of this vector.
+    pub(super) fn covers(&self, member: MemberId, commit: &Digest, shard: usize) -> bool {
+        let cover = self.covers.get(&member);
+        cover.is_some_and(|cover| cover.commits.contains(commit) && cover.shards.contains(&shard))
+    }
+
+    /// How many members say that they hold their shards of this vector.
+    pub(super) fn holders(&self, commit: &Digest) -> usize {
+        let covers = self.covers.values();
+        covers
+            .filter(|cover| cover.commits.contains(commit))
+            .count()
+    }
+
+    /// Whether a member says that it holds its shards of this vector.
+    pub(super) fn said(&self, member: MemberId, commit: &Digest) -> bool {
+        self.covers
+            .get(&member)
+            .is_some_and(|cover| cover.commits.contains(commit))
+    }
+}

@@ -1,0 +1,290 @@
+//! Shards: large vectors are collected by the holders of their seats, and count as held when these say so. R70 to R73
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use conclave_crypto::digest::Digest;
+use conclave_crypto::ladder::Masked;
+use conclave_crypto::merkle;
+
+use crate::desk::Desk;
+use crate::envelope::Kind;
+use crate::message::{Commit, Have};
+use crate::names::{MemberId, Round};
+use crate::output::{Report, Table};
+use crate::params;
+use crate::session::Session;
+use crate::session::deal::GATHER;
+use crate::session::sharding::{Cover, Plan};
+use crate::shard::{self, Cut, seats::Seats};
+use crate::time::Span;
+
+impl Session {
+    /// R70. Whether this height's vectors are moved and summed in shards.
+    pub(crate) fn is_sharded(&self, desk: &Desk) -> bool {
+        let Some(work) = &self.work else { return false };
+        let bytes = u64::try_from(work.coordinates)
+            .unwrap_or(u64::MAX)
+            .saturating_mul(4);
+        shard::applies(
+            self.roster.len(),
+            bytes,
+            desk.charter.aggregation.inline_limit,
+        )
+    }
+
+    /// R17, R72. Announces a masked vector by the names of its shards; each is stored before the Commit is sent.
+    pub(crate) fn submit_shards(
+        &mut self,
+        desk: &mut Desk,
+        masked: &Masked,
+        changed: u64,
+        carried: Option<Round>,
+    ) {
+        self.plan_shards(desk);
+        let (Some(work), Some(cut)) = (&self.work, self.cut()) else {
+            return;
+        };
+        let Some(terms) = &work.terms else { return };
+        let elements = masked.elements();
+        let shard = |shard: usize| {
+            let part = elements.get(cut.range(shard)).unwrap_or_default();
+            let bytes = part.iter().flat_map(|value| value.to_le_bytes());
+            Arc::new(bytes.collect::<Vec<u8>>())
+        };
+        let blobs: Vec<_> = (0..cut.shards()).map(shard).collect();
+        let shards: Vec<_> = blobs.iter().map(|blob| merkle::root(blob)).collect();
+        let coordinates = u64::try_from(elements.len()).unwrap_or(u64::MAX);
+        let length = coordinates.saturating_mul(4);
+        let body = Commit {
+            sid: terms.sid,
+            root: shard::root(&shards),
+            length,
+            inline: None,
+            shards: shards.clone(),
+        };
+        let envelope = desk.sign(Kind::Commit, self.sess, 0, &body);
+        self.sharding.held.extend(&shards);
+        self.say_with(desk, &envelope, |desk| {
+            for (name, blob) in shards.iter().zip(&blobs) {
+                desk.store(Table::Shards, name.as_bytes().to_vec(), Arc::clone(blob));
+            }
+        });
+        for (name, blob) in shards.iter().zip(&blobs) {
+            self.sharding.recent.keep(*name, blob);
+        }
+        desk.report(Report::Submitted {
+            height: self.height,
+            coordinates,
+            clipped: changed,
+            bytes: length,
+            carried,
+        });
+    }
+
+    /// R16, R20, R73. The Commit of a member whose vector counts as held here.
+    pub(crate) fn counts(&self, member: MemberId) -> Option<Digest> {
+        if let Some((commit, _)) = self.vector_of(member) {
+            return Some(commit.digest);
+        }
+        let digest = self.fitting(member)?;
+        self.sharding.counted.contains(&digest).then_some(digest)
+    }
+
+    /// R73. Whether at least one member says of each shard that it holds it.
+    pub(crate) fn is_claimed(&self, member: MemberId, commit: &Digest) -> bool {
+        let Some(plan) = &self.sharding.plan else {
+            return false;
+        };
+        let said = |m| {
+            plan.seats
+                .order(m)
+                .any(|id| self.sharding.covers(id, commit, m))
+        };
+        self.fitting(member) == Some(*commit) && (0..plan.cut.shards()).all(said)
+    }
+
+    /// What is due while the vectors come in: seats are taken, Haves sent, vectors counted.
+    pub(crate) fn collect_shards(&mut self, desk: &mut Desk) {
+        if !self.is_sharded(desk) {
+            return;
+        }
+        self.plan_shards(desk);
+        self.take_seats(desk);
+        self.count_shards(desk);
+        self.announce_shards(desk);
+    }
+
+    /// R70, R71. Cuts the vectors and draws the seats, once the masking context is known.
+    pub(super) fn plan_shards(&mut self, desk: &Desk) {
+        let Some(work) = &self.work else { return };
+        let Some(terms) = &work.terms else { return };
+        if self
+            .sharding
+            .plan
+            .as_ref()
+            .is_some_and(|plan| plan.sid == terms.sid)
+        {
+            return;
+        }
+        let sharers: Vec<_> = work.sharers.keys().copied().collect();
+        let cut = Cut::new(work.coordinates, sharers.len());
+        self.sharding.plan = Some(Plan {
+            sid: terms.sid,
+            seats: Seats::draw(&terms.sid, &sharers, cut.shards()),
+            cut,
+            replicas: desk.charter.aggregation.replicas.try_into().unwrap_or(1),
+        });
+        self.sharding.mine.clear();
+        self.sharding.late = None;
+    }
+
+    /// R71. We sum the shards that call us among the first `replicas`, leaving out members that T_have after a Commit
+    /// do not say that they hold its vector, while more than f others do.
+    pub(super) fn take_seats(&mut self, desk: &mut Desk) {
+        let (Some(me), have) = (self.me(desk), desk.timers().have) else {
+            return;
+        };
+        let fitting: Vec<_> = self.announced().collect();
+        let Some(plan) = &self.sharding.plan else {
+            return;
+        };
+        let mut late = BTreeSet::new();
+        let faults = params::faults(self.roster.len());
+        for (member, commit) in &fitting {
+            let since = self
+                .sharding
+                .lists
+                .get(member)
+                .map_or(desk.now, |list| list.since);
+            if desk.due(since + have) && self.sharding.holders(commit) > faults {
+                let missing = |id: &MemberId| *id != me && !self.sharding.said(*id, commit);
+                late.extend(plan.seats.order(0).filter(missing));
+            }
+        }
+        if self.sharding.late.as_ref() == Some(&late) {
+            return;
+        }
+        for m in 0..plan.cut.shards() {
+            let mut called = plan.seats.order(m).filter(|id| !late.contains(id));
+            if called.by_ref().take(plan.replicas).any(|id| id == me) {
+                self.sharding.mine.insert(m);
+            }
+        }
+        self.sharding.late = Some(late);
+    }
+
+    /// R73. A vector counts as held when the first `replicas` of every shard say that they hold it, or at T_have when
+    /// somebody does.
+    fn count_shards(&mut self, desk: &mut Desk) {
+        let fitting: Vec<_> = self.announced().collect();
+        let Some(plan) = &self.sharding.plan else {
+            return;
+        };
+        let mut counted = Vec::new();
+        for (member, commit) in fitting {
+            if self.sharding.counted.contains(&commit) {
+                continue;
+            }
+            let first = |m| {
+                let mut seats = plan.seats.order(m).take(plan.replicas);
+                seats.all(|id| self.sharding.covers(id, &commit, m))
+            };
+            let since = self
+                .sharding
+                .lists
+                .get(&member)
+                .map_or(desk.now, |list| list.since);
+            let over = desk.due(since + desk.timers().have);
+            if (0..plan.cut.shards()).all(first) || over && self.is_claimed(member, &commit) {
+                counted.push(commit);
+            }
+        }
+        self.sharding.counted.extend(counted);
+    }
+
+    /// R73. Says which shards we hold of which vectors, when that is more than we said before.
+    fn announce_shards(&mut self, desk: &mut Desk) {
+        let Some(me) = self.me(desk) else { return };
+        let complete = |shards: &BTreeSet<usize>| {
+            let whole = |(member, commit): (MemberId, Digest)| {
+                let held = |m: &usize| {
+                    let name = self.sharding.name(member, *m);
+                    name.is_some_and(|name| self.sharding.held.contains(&name))
+                };
+                shards.iter().all(held).then_some(commit)
+            };
+            self.announced().filter_map(whole).collect::<BTreeSet<_>>()
+        };
+        let none = Cover::default();
+        let said = self.sharding.covers.get(&me).unwrap_or(&none);
+        let (mine, before) = (&self.sharding.mine, &said.shards);
+        let commits = complete(mine);
+        let (commits, shards) = if said.commits.is_subset(&commits) {
+            (commits, mine.clone())
+        } else {
+            (complete(before), before.clone())
+        };
+        let more = commits.len() > said.commits.len() || shards.len() > before.len();
+        if commits.is_empty() || shards.is_empty() || !more {
+            return;
+        }
+        let all = self
+            .work
+            .as_ref()
+            .is_some_and(|work| work.sharers.len() == commits.len());
+        let at = *self.sharding.have_at.get_or_insert(desk.now + GATHER);
+        if !all && !desk.due(at) {
+            return;
+        }
+        self.sharding.have_at = None;
+        let seq = self.next_seq(me, Kind::Have);
+        let shards = shards
+            .iter()
+            .filter_map(|m| u32::try_from(*m).ok())
+            .collect();
+        let commits = commits.into_iter().collect();
+        let envelope = desk.sign(Kind::Have, self.sess, seq, &Have { commits, shards });
+        self.say(desk, &envelope);
+    }
+
+    /// The sharers whose Commits fit this height, with the Commits' digests.
+    fn announced(&self) -> impl Iterator<Item = (MemberId, Digest)> + '_ {
+        let sharers = self.work.iter().flat_map(|work| work.sharers.keys());
+        sharers.filter_map(|member| Some((*member, self.fitting(*member)?)))
+    }
+
+    /// The Commit of a sharer, if it announces a vector in shards under this height's terms.
+    pub(super) fn fitting(&self, member: MemberId) -> Option<Digest> {
+        let (plan, work) = (self.sharding.plan.as_ref()?, self.work.as_ref()?);
+        let commit = self.submissions.commits.get(&member)?;
+        let list = self.sharding.lists.get(&member)?;
+        let length = u64::try_from(work.coordinates).ok()?.checked_mul(4)?;
+        let fits = commit.sid == plan.sid
+            && commit.length == length
+            && list.commit == commit.digest
+            && list.names.len() == plan.cut.shards();
+        fits.then_some(commit.digest)
+    }
+
+    pub(super) fn cut(&self) -> Option<Cut> {
+        Some(self.sharding.plan.as_ref()?.cut)
+    }
+
+    /// R42, R78. How long the opening of the sum may take before it counts as failed: what has to be moved before and
+    /// after the Reveals is allowed T_have and a second for each MiB of the vector.
+    pub(crate) fn opening_patience(&self, desk: &Desk) -> Span {
+        let timers = desk.timers();
+        if !self.is_sharded(desk) {
+            return timers.reveal;
+        }
+        let coordinates = self.work.as_ref().map_or(0, |work| work.coordinates);
+        let mebibytes = u64::try_from(coordinates >> 18).unwrap_or(u64::MAX);
+        let moving = mebibytes.saturating_mul(1000);
+        let fixed = timers
+            .reveal
+            .0
+            .saturating_add(timers.have.0.saturating_mul(2));
+        Span(fixed.saturating_add(moving))
+    }
+}

@@ -1,0 +1,151 @@
+//! Federations of eight and more whose vectors are too large for gossip: they are moved and summed in shards.
+//!
+//! A failing seed prints itself; `CONCLAVE_SEED=<seed> cargo test --release -p conclave-protocol --test shards faults`
+//! runs it alone.
+
+#[path = "shards/moved.rs"]
+mod moved;
+
+use std::collections::BTreeSet;
+
+use conclave_protocol::envelope::Kind;
+use conclave_protocol::names::Height;
+use conclave_protocol::sim::{Crash, Faults, Point, Strike, Terms, World, check};
+use conclave_protocol::time::Time;
+
+type Outcome<T = ()> = Result<T, String>;
+
+/// The latest end of a run, in virtual time.
+const LIMIT: Time = Time(900_000);
+
+/// A federation that sums in shards.
+fn terms(seed: u64, founders: usize) -> Terms {
+    Terms {
+        inline_limit: 1,
+        ..Terms::new(seed, founders)
+    }
+}
+
+/// Runs a world to its end and lets all checkers judge it.
+fn sound(terms: Terms, faults: Faults) -> Outcome<World> {
+    let label = format!("{terms:?} {faults:?}");
+    let mut world = World::new(terms, faults);
+    let end = world.finish(LIMIT);
+    check::all(&world).map_err(|violation| format!("{violation}\n{label}"))?;
+    end.map_err(|stuck| format!("{stuck}\n{label}"))?;
+    if let Some((place, reason)) = world.watch().halted.iter().next() {
+        return Err(format!("place {place} halted: {reason}\n{label}"));
+    }
+    Ok(world)
+}
+
+/// How many messages of a kind were said, a slot counted once.
+fn said(world: &World, kind: Kind) -> usize {
+    let slots = world.watch().slots.keys();
+    slots.filter(|(_, said, _, _)| *said == kind).count()
+}
+
+/// The heights whose result everybody adopted.
+fn opened(world: &World) -> BTreeSet<Height> {
+    let adopted = world.watch().adopted.keys();
+    adopted
+        .map(|(height, _)| *height)
+        .filter(|height| height.0 > 1)
+        .collect()
+}
+
+#[test]
+fn sums_in_shards_are_exact_from_eight_members_on() -> Outcome {
+    // R70, R71, R74, R76: the checkers compare every result with the plain sum.
+    for founders in [8, 10, 13] {
+        let world = sound(terms(1, founders), Faults::default())?;
+        assert_eq!(opened(&world).len(), 2, "both rounds of {founders}");
+        let seats = founders.min(12);
+        assert!(
+            said(&world, Kind::SumCommit) >= 2 * seats,
+            "sums of {founders}"
+        );
+        assert_eq!(said(&world, Kind::Tags), 2 * founders, "tags of {founders}");
+        let (refused, warnings) = (&world.watch().refused, &world.watch().warnings);
+        assert!(
+            refused.is_empty(),
+            "honest messages were refused: {refused:?}"
+        );
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn fewer_members_or_small_vectors_use_no_shards() -> Outcome {
+    // R70
+    let seven = sound(terms(2, 7), Faults::default())?;
+    let inline = sound(Terms::new(2, 8), Faults::default())?;
+    for world in [seven, inline] {
+        assert_eq!(said(&world, Kind::SumCommit) + said(&world, Kind::Tags), 0);
+        assert_eq!(opened(&world).len(), 2);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_member_moves_does_not_grow_with_the_federation() -> Outcome {
+    // R71: two replicas and the sums, each way; whole vectors would be n - 1 of them.
+    let coordinates = 1 << 17;
+    let vector = 4 * coordinates as u64;
+    for founders in [8, 12, 16] {
+        let moved = moved::moved(founders, coordinates)?;
+        for (member, moved) in moved.iter().enumerate() {
+            let most = moved.sent.max(moved.received);
+            assert!(
+                10 * most <= 33 * vector,
+                "member {member} of {founders} moved {moved:?} for vectors of {vector} bytes"
+            );
+            assert!(moved.longest * founders as u64 <= 5 * vector / 4 + 64 * founders as u64);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn dead_holders_are_replaced() -> Outcome {
+    // R71, R73, R77, R78: at most a third may be gone; whoever they were, their shards are summed.
+    for (seed, dead) in [(3, vec![1]), (4, vec![2, 5]), (5, vec![0, 7])] {
+        let strike = |place| Crash {
+            place,
+            strike: Strike::AfterSubmitted { height: 2 },
+            point: Point::AfterSend,
+            back_after: None,
+            rollback: false,
+        };
+        let crashes = dead.iter().map(|place| strike(*place)).collect();
+        let faults = Faults {
+            crashes,
+            ..Faults::default()
+        };
+        let world = sound(terms(seed, 9), faults)?;
+        assert!(
+            !opened(&world).is_empty(),
+            "seed {seed}: nothing was opened"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn shards_survive_faults_over_seeds() -> Outcome {
+    // R72, R75
+    for seed in asked_for().map_or(0..12, |seed| seed..seed + 1) {
+        let founders = [8, 9, 11][usize::try_from(seed % 3).expect("below three")];
+        let world = sound(terms(seed, founders), Faults::mixed(seed, founders));
+        world
+            .map(drop)
+            .map_err(|why| format!("seed {seed}: {why}"))?;
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test may be told its seed")]
+fn asked_for() -> Option<u64> {
+    std::env::var("CONCLAVE_SEED").ok()?.parse().ok()
+}

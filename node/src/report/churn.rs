@@ -50,7 +50,7 @@ const WIDTH: f64 = 900.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 884.0;
 /// Top and bottom of the upper and the lower plot.
-const UPPER: (f64, f64) = (96.0, 316.0);
+const UPPER: (f64, f64) = (112.0, 316.0);
 const LOWER: (f64, f64) = (372.0, 472.0);
 const HEIGHT: f64 = 512.0;
 
@@ -103,7 +103,7 @@ fn legend(churn: &Churn) -> String {
             .filter(|(at, _)| occurs(*at))
             .map(|(_, reason)| *reason),
     );
-    let mut x = LEFT;
+    let mut x = 16.0;
     let mut parts = Vec::new();
     for (word, class) in words {
         parts.push(format!(
@@ -114,6 +114,12 @@ fn legend(churn: &Churn) -> String {
         ));
         x += 34.0 + 6.4 * float(word.len());
     }
+    parts.push(format!(
+        "<path class=\"need\" d=\"M{} 71.5h22\"/><text class=\"small\" x=\"{}\" y=\"76\">{} decide</text>\n",
+        px(x),
+        px(x + 28.0),
+        churn.quorum
+    ));
     parts.concat()
 }
 

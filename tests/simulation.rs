@@ -392,7 +392,7 @@ fn every_checker_catches_a_planted_fault() -> Outcome {
             records.insert(conclave_crypto::digest::Digest([1; 32]));
         }
     })?;
-    assert!(check::opening::check(&world).is_err(), "a second opening");
+    assert!(check::reveal::check(&world).is_err(), "a second opening");
 
     let world = planted(&|world| {
         use conclave_crypto::dealing::Secret;
@@ -430,7 +430,7 @@ fn every_checker_catches_a_planted_fault() -> Outcome {
         world.watch_mut().shown.insert(shown);
     })?;
     assert!(
-        check::opening::check(&world).is_err(),
+        check::null::check(&world).is_err(),
         "a share that no record calls for"
     );
 

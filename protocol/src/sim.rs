@@ -15,6 +15,7 @@
 )]
 
 mod agenda;
+pub mod byzantine;
 pub mod check;
 pub mod diary;
 mod engine;
@@ -28,6 +29,7 @@ mod report;
 mod schedule;
 mod serve;
 mod shelf;
+mod speak;
 pub mod tally;
 mod terms;
 pub mod timeline;
@@ -35,6 +37,7 @@ mod view;
 pub mod watch;
 mod world;
 
+pub use self::byzantine::Script;
 pub use self::diary::Diary;
 pub use self::faults::{Crash, Faults, Loss, Point, Strike};
 pub use self::latency::{CITIES, Latency};

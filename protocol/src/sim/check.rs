@@ -1,10 +1,17 @@
 //! The checkers: each judges one promise over everything that the watch saw, and knows nothing of the members' code.
 
 pub mod agreement;
+pub mod canon;
 pub mod exactness;
+pub mod fraud;
+pub mod liveness;
 pub mod mask;
+pub mod null;
 pub mod opening;
+pub mod privacy;
+pub mod reveal;
 pub mod slots;
+pub mod validity;
 
 use super::World;
 
@@ -31,7 +38,14 @@ impl Violation {
 pub fn all(world: &World) -> Result<(), Violation> {
     agreement::check(world)?;
     exactness::check(world)?;
+    reveal::check(world)?;
     opening::check(world)?;
+    null::check(world)?;
+    privacy::check(world)?;
     mask::check(world)?;
-    slots::check(world)
+    slots::check(world)?;
+    validity::check(world)?;
+    fraud::check(world)?;
+    canon::check(world)?;
+    liveness::check(world)
 }

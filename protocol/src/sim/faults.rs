@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use conclave_crypto::fraction::Fraction;
 
+use super::byzantine::Script;
 use super::{Chance, Latency};
 use crate::output::Phase;
 use crate::time::Time;
@@ -109,6 +110,10 @@ pub struct Faults {
     pub partition: Fraction,
     /// When the network is sound again; `None`: when the last round is decided.
     pub heal: Option<Time>,
+    /// Members that are hostile, all the time, and their scripts.
+    pub hostile: Vec<(usize, Script)>,
+    /// Members that break a rule by a script and are judged like honest ones: negative controls of the checkers.
+    pub controls: Vec<(usize, Script)>,
 }
 
 impl Default for Faults {
@@ -129,6 +134,8 @@ impl Default for Faults {
             churn: never(),
             partition: never(),
             heal: Some(Time(0)),
+            hostile: Vec::new(),
+            controls: Vec::new(),
         }
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use conclave_crypto::digest::Digest;
 
 use super::engine::Training;
-use super::tally::{Load, Way};
 use super::world::{Event, World};
 use super::{Crash, Point, Strike};
 use crate::envelope::Kind;
@@ -142,6 +141,7 @@ impl World {
 
     /// Binds masked vectors to the deltas behind them, and sees to it that none leaves before its seeds are gone.
     fn note(&mut self, place: usize, output: &Output) {
+        let honest = !self.is_hostile(place);
         let (places, watch) = self.parts();
         let Some(found) = places.get_mut(place) else {
             return;
@@ -155,7 +155,7 @@ impl World {
                 // Nobody has announced this vector: it is the own one, stored before its Commit.
                 let root = write.key.as_slice().try_into().map(Digest);
                 if let (Ok(root), true) = (root, write.value.is_some())
-                    && !watch.roots.values().any(|roots| roots.contains(&root))
+                    && !watch.announced.contains(&root)
                 {
                     found.bind(place, root, watch);
                 }
@@ -172,6 +172,9 @@ impl World {
         if envelope.kind == Kind::Commit
             && let Ok(commit) = message::decode::<Commit>(&envelope.body)
         {
+            if honest && let Some(member) = &found.member {
+                watch.masked(envelope, &commit, member.ledger());
+            }
             if stored {
                 found.bind(place, commit.root, watch);
             } else {
@@ -184,31 +187,35 @@ impl World {
         self.note(place, &output);
         match output {
             Output::Store(write) => {
+                let (honest, now) = (!self.is_hostile(place), self.now);
                 let (places, watch) = self.parts();
                 watch.trace(&write.key);
                 if write.table == Table::Ledger {
                     watch.diary.recorded(&write);
                 }
                 if write.table == Table::Outbox
+                    && honest
                     && let Some(bytes) = &write.value
                 {
                     watch.envelope(bytes);
+                }
+                if let (Some(stored), Some(value)) = (&mut watch.stored, &write.value) {
+                    stored.push((place, write.table, Arc::clone(value)));
+                }
+                if write.table == Table::Ledger
+                    && honest
+                    && let Some(row) = &write.value
+                {
+                    watch.decided(now, row);
                 }
                 if let Some(found) = places.get_mut(place) {
                     found.store(write);
                 }
             }
-            Output::Publish { bytes, .. } => {
-                self.said(place, &bytes);
-                for to in 0..self.places.len() {
-                    self.send(place, to, &bytes);
-                    self.relay(place, to, &bytes);
-                }
-            }
+            Output::Publish { bytes, .. } => self.say(place, None, &bytes),
             Output::Send { to, bytes } => {
-                self.said(place, &bytes);
                 if let Some(to) = self.place(&to) {
-                    self.send(place, to, &bytes);
+                    self.say(place, Some(to), &bytes);
                 }
             }
             Output::Pull {
@@ -216,26 +223,6 @@ impl World {
             } => self.pull(place, name, length, &from),
             Output::Order(order) => self.order(place, order),
             Output::Report(report) => self.report(place, report),
-        }
-    }
-
-    /// Notes what a member says.
-    fn said(&mut self, place: usize, bytes: &Letter) {
-        self.count(place, Load::of(bytes), Way::Sent, bytes.len());
-        self.watch.envelope(bytes);
-        self.watch.trace(bytes);
-    }
-
-    fn send(&mut self, from: usize, to: usize, bytes: &Letter) {
-        if let Some(found) = self.places.get_mut(from) {
-            found.opened = false;
-        }
-        if !self.linked(from, to) {
-            return;
-        }
-        for delay in self.network.ways(&self.faults, self.now, from, to) {
-            let bytes = bytes.clone();
-            self.after(delay, Event::Arrive { from, to, bytes });
         }
     }
 

@@ -8,11 +8,12 @@ use conclave_crypto::sign::{IdentityKey, PublicKey};
 use super::engine::Training;
 use super::faults::Loss;
 use super::{Chance, Terms, Watch};
+use crate::envelope::{Envelope, Kind};
 use crate::input::{Input, Verdict};
 use crate::letter::Bytes;
 use crate::member::Member;
 use crate::memo::Remembered;
-use crate::message::Invite;
+use crate::message::{self, Commit, Invite, Reveal};
 use crate::names::{Height, MemberId, Round};
 use crate::output::{Phase, Stored, Table, Write};
 use crate::setup::Setup;
@@ -176,6 +177,30 @@ impl Place {
         [Table::Vectors, Table::Shards, Table::Adapters]
             .into_iter()
             .find_map(|table| self.disk.get(&(table, name.to_vec())))
+    }
+
+    /// Whether the disk holds this Commit of a member and its vector.
+    pub(super) fn holds_vector(&self, height: Height, member: MemberId, commit: &Digest) -> bool {
+        let key = crate::outbox::slot_key(height, Kind::Commit, member);
+        let rows = [Table::Inbox, Table::Outbox].map(|table| (table, key.clone()));
+        let rows = rows.iter().filter_map(|row| self.disk.get(row));
+        let mut named = rows.filter(|row| Envelope::digest_of(row) == *commit);
+        let found = named.next();
+        let envelope = found.and_then(|row| Envelope::from_bytes(row).ok());
+        let commit = envelope.and_then(|envelope| message::decode::<Commit>(&envelope.body).ok());
+        commit.is_some_and(|commit| {
+            // R73  Where vectors are summed in shards, f + 1 others hold each of them for it.
+            let sharded = !commit.shards.is_empty();
+            sharded || commit.inline.is_some() || self.blob(commit.root.as_bytes()).is_some()
+        })
+    }
+
+    /// Whether the disk holds the journal's row for this own Reveal.
+    pub(super) fn has_journalled(&self, envelope: &Envelope) -> bool {
+        let key = (Table::Journal, envelope.sess.0.as_bytes().to_vec());
+        let row = self.disk.get(&key).map(|row| row.as_slice());
+        let reveal = message::decode::<Reveal>(&envelope.body);
+        reveal.is_ok_and(|reveal| row == Some(reveal.record.as_bytes().as_slice()))
     }
 
     /// Binds a masked vector to the delta that was handed over last.

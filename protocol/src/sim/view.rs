@@ -2,8 +2,10 @@
 
 use conclave_crypto::sign::PublicKey;
 
+use super::diary::FOREVER;
 use super::place::Place;
 use super::{Crash, Faults, Stuck, Tally, Terms, Watch, World};
+use crate::ledger::Ledger;
 use crate::names::Height;
 use crate::time::Time;
 
@@ -21,6 +23,12 @@ impl World {
     /// The messages and bytes of each place so far.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// Keeps everything that is said and stored from now on in the watch.
+    pub fn keep_log(&mut self) {
+        self.watch.said = Some(Vec::new());
+        self.watch.stored = Some(Vec::new());
     }
 
     /// The terms.
@@ -54,7 +62,7 @@ impl World {
         places.filter(|place| place.member.is_some()).count()
     }
 
-    /// Whether everybody who is to finish has finished.
+    /// Whether every honest place that is to finish has finished.
     pub fn finished(&self) -> bool {
         let gone = |place: usize| {
             let crash = |crash: &Crash| crash.place == place && crash.back_after.is_none();
@@ -62,7 +70,35 @@ impl World {
             let halted = self.watch.halted.contains_key(&place);
             left || halted || self.faults.crashes.iter().any(crash)
         };
-        (0..self.places.len()).all(|place| gone(place) || self.watch.finished.contains_key(&place))
+        (0..self.places.len())
+            .filter(|place| !self.is_hostile(*place))
+            .all(|place| gone(place) || self.watch.finished.contains_key(&place))
+    }
+
+    /// How many places there are.
+    #[expect(clippy::len_without_is_empty, reason = "no world is empty")]
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The longest chain that an honest running member holds.
+    pub fn longest(&self) -> Option<&Ledger> {
+        let honest = self.places.iter().enumerate();
+        let honest = honest.filter(|(place, _)| !self.is_hostile(*place));
+        let chains = honest.filter_map(|(_, place)| Some(place.member.as_ref()?.ledger()));
+        chains.max_by_key(|chain| chain.head())
+    }
+
+    /// Since when the member of a place runs; `None` while it is dead.
+    pub fn up_since(&self, place: usize) -> Option<Time> {
+        let place = self.places.get(place)?;
+        place.member.as_ref().map(|_| place.since)
+    }
+
+    /// Since when the network is sound.
+    pub fn sound_since(&self) -> Time {
+        let ends = self.faults.splits.iter().map(|(_, _, end)| *end);
+        ends.fold(self.faults.heal.unwrap_or(FOREVER), Time::max)
     }
 
     /// Words for a run that does not end: the seed, and where everybody stands.

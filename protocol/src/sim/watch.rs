@@ -9,13 +9,18 @@ use conclave_crypto::dealing::Secret;
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::PublicKey;
 
+use super::byzantine::Motion;
+use super::check::privacy::solver::Vector;
 use super::{Diary, Point};
 use crate::decide::slot_of;
 use crate::envelope::{Envelope, Kind};
-use crate::message::{self, Commit, Reveal, Seal};
-use crate::names::{Factor, Height, MemberId, SessId};
-use crate::output::Phase;
-use crate::record::Cause;
+use crate::ledger::Ledger;
+use crate::letter::{Bytes, Letter};
+use crate::message::{self, Ack, Acked, Commit, Reveal, Seal};
+use crate::names::{Factor, Height, MemberId, SessId, SumId};
+use crate::output::{Phase, Table};
+use crate::record::{Cause, Record};
+use crate::time::Time;
 
 /// A decided record as one member reported it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +69,17 @@ pub struct Shown {
     pub holder: MemberId,
 }
 
+/// A session in which an honest member masked a vector.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scene {
+    /// Its height.
+    pub height: Height,
+    /// Its members: every one holds shares.
+    pub roster: Vec<MemberId>,
+    /// The vectors that honest members masked in it, stored or sent.
+    pub vectors: BTreeSet<Vector>,
+}
+
 /// An adapter with its digest.
 pub type Adopted = (Digest, Arc<Vec<f32>>);
 
@@ -107,6 +123,31 @@ pub struct Watch {
     pub struck: BTreeSet<(Phase, Point, bool)>,
     /// Messages refused by somebody: who, and why.
     pub refused: Vec<(usize, String)>,
+    /// The sessions in which honest members masked vectors.
+    pub scenes: BTreeMap<SessId, Scene>,
+    /// The roots of all vectors that anybody announced.
+    pub announced: BTreeSet<Digest>,
+    /// The Commits that anybody said, by their digest: whose, under which masking context.
+    pub commits: BTreeMap<Digest, (MemberId, SumId)>,
+    /// The acknowledgements that anybody said, by session and holder.
+    pub acks: BTreeMap<(SessId, MemberId), BTreeSet<Acked>>,
+    acks_said: BTreeSet<Digest>,
+    /// The survivors of the records that anybody proposed, by the record's digest.
+    pub proposed: BTreeMap<Digest, Vec<(MemberId, Digest)>>,
+    /// Precommits of honest places for records with a vector that they did not hold: place, height, whose vector.
+    pub unheld: Vec<(usize, Height, MemberId)>,
+    /// Reveals of honest places that left before their journal was durable.
+    pub early_reveals: Vec<(usize, SessId)>,
+    /// Everything that was said, in its order, where the world keeps a log.
+    pub said: Option<Vec<Letter>>,
+    /// Everything that was stored, in its order, where the world keeps a log.
+    pub stored: Option<Vec<(usize, Table, Bytes)>>,
+    /// Messages of honest places that are no canonical encoding.
+    pub uncanonical: Vec<(usize, Kind)>,
+    /// When an honest place last decided a height that nobody had decided before.
+    pub last_decided: Time,
+    /// The decided records, by digest.
+    pub records: BTreeMap<Digest, Record>,
     /// Running digest of all outputs: equal for equal runs.
     pub trace: Digest,
     /// Outputs so far.
@@ -133,6 +174,77 @@ impl Watch {
             _ => {}
         }
         self.slot(&envelope);
+    }
+
+    /// Notes what anybody says that decisions rest on.
+    pub fn testimony(&mut self, letter: &Letter) {
+        let Ok(envelope) = letter.envelope() else {
+            return;
+        };
+        match envelope.kind {
+            Kind::Commit => {
+                if let Ok(commit) = message::decode::<Commit>(&envelope.body) {
+                    let said = (envelope.sender, commit.sid);
+                    self.commits.insert(letter.digest(), said);
+                    self.announced.insert(commit.root);
+                }
+            }
+            Kind::Ack if self.acks_said.insert(letter.digest()) => {
+                if let Ok(ack) = message::decode::<Ack>(&envelope.body) {
+                    let by = self.acks.entry((envelope.sess, envelope.sender));
+                    by.or_default().extend(ack.dealings);
+                }
+            }
+            Kind::Proposal => {
+                if let Some(motion) = Motion::of(envelope)
+                    && let Ok(record) = Record::from_bytes(&motion.record)
+                {
+                    let commits = record.survivors.map(|survivors| survivors.commits);
+                    let digest = Record::digest_of(&motion.record);
+                    self.proposed.insert(digest, commits.unwrap_or_default());
+                }
+            }
+            _ => {}
+        }
+        if let Some(said) = &mut self.said {
+            said.push(letter.clone());
+        }
+    }
+
+    /// Notes a decided record as it is made durable: an encoded `Decided`.
+    pub fn decided(&mut self, now: Time, row: &[u8]) {
+        // The record's length, then its bytes: whether they are known is seen without parsing them.
+        let length = row.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        let length = length.and_then(|length| usize::try_from(length).ok());
+        let bytes = length.and_then(|length| row.get(8..length.saturating_add(8)));
+        let Some(bytes) = bytes else { return };
+        let digest = Record::digest_of(bytes);
+        if !self.records.contains_key(&digest)
+            && let Ok(record) = Record::from_bytes(bytes)
+        {
+            self.records.insert(digest, record);
+            self.last_decided = now;
+        }
+    }
+
+    /// Notes an honest member's masked vector, as its own chain has the session.
+    pub fn masked(&mut self, envelope: &Envelope, commit: &Commit, ledger: &Ledger) {
+        let Some(height) = ledger.session_height(&envelope.sess) else {
+            return;
+        };
+        let scene = self.scenes.entry(envelope.sess).or_default();
+        if scene.roster.is_empty()
+            && let Some(roster) = ledger.roster(height)
+        {
+            scene.height = height;
+            scene.roster = roster.ids().collect();
+        }
+        scene.vectors.insert(Vector {
+            member: envelope.sender,
+            sid: commit.sid,
+            sharers: ledger.sharer_ids(height).into_iter().collect(),
+            root: commit.root,
+        });
     }
 
     fn reveal(&mut self, envelope: &Envelope) {

@@ -1,11 +1,12 @@
 //! The run of a world: one event after another, in the order of the virtual clock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use conclave_crypto::digest::Digest;
 
 use super::agenda::Agenda;
+use super::byzantine::Hostile;
 use super::links::{Links, link};
 use super::network::Network;
 use super::place::Place;
@@ -80,6 +81,8 @@ pub struct World {
     pub(super) tally: Tally,
     /// What the members need not work out twice.
     memo: Remembered,
+    /// The hostile places.
+    pub(super) hostile: BTreeMap<usize, Hostile>,
 }
 
 /// An alarm that goes off so often without time passing is a defect.
@@ -96,6 +99,7 @@ impl World {
             .iter()
             .map(|crash| (*crash, crash.strike.skip()));
         let mut world = Self {
+            hostile: Hostile::all(&terms, &faults),
             places: places.collect(),
             network: Network::new(seed),
             now: Time(0),
@@ -147,7 +151,7 @@ impl World {
         Ok(self.now)
     }
 
-    /// Runs until everybody who is to finish has finished.
+    /// Runs until every honest place that is to finish has finished.
     pub fn finish(&mut self, limit: Time) -> Result<Time, Stuck> {
         self.run(limit, Self::finished)
     }
@@ -163,7 +167,10 @@ impl World {
 
     fn happen(&mut self, event: Event) -> Result<(), Stuck> {
         match event {
-            Event::Arrive { from, to, bytes } => self.arrive(from, to, bytes),
+            Event::Arrive { from, to, bytes } => {
+                self.overhear(to, &bytes);
+                self.arrive(from, to, bytes);
+            }
             Event::Wake { place, at } => self.wake(place, at)?,
             Event::Pulled {
                 place,

@@ -1,4 +1,4 @@
-//! Agreement: one record a height and one result a height, whoever reports it and however often.
+//! I-AGREE: one record a height and one result a height, whichever honest member reports it and however often.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,8 @@ const PROMISE: &str = "agreement";
 pub fn check(world: &World) -> Result<(), Violation> {
     let watch = world.watch();
     let mut heads = BTreeMap::new();
-    for ((height, place), decisions) in &watch.decisions {
+    let honest = |place: &usize| !world.is_hostile(*place);
+    for ((height, place), decisions) in watch.decisions.iter().filter(|((_, at), _)| honest(at)) {
         for decision in decisions {
             let first = heads.entry(*height).or_insert(decision);
             if *first != decision {
@@ -28,7 +29,7 @@ pub fn check(world: &World) -> Result<(), Violation> {
         }
     }
     let mut results = BTreeMap::new();
-    for ((height, place), adopted) in &watch.adopted {
+    for ((height, place), adopted) in watch.adopted.iter().filter(|((_, at), _)| honest(at)) {
         for (digest, adapter) in adopted {
             let first = results.entry(*height).or_insert((digest, adapter));
             if first.0 != digest || bits(first.1) != bits(adapter) {
@@ -44,7 +45,8 @@ pub fn check(world: &World) -> Result<(), Violation> {
             }
         }
     }
-    let mut finished = watch.finished.values();
+    let finished = watch.finished.iter().filter(|(place, _)| honest(place));
+    let mut finished = finished.map(|(_, end)| end);
     if let Some(first) = finished.next()
         && let Some(other) = finished.find(|other| *other != first)
     {

@@ -1,4 +1,4 @@
-//! Exactness: the opened sum is the plain integer sum of the survivors' encodings, bit for bit.
+//! I-SUM: the opened sum is the plain integer sum of the survivors' encodings, bit for bit.
 //!
 //! Computed here from the deltas that the engines gave, with 64-bit integers and without the ring, the ladder or
 //! any mask: only the formulas of the protocol's section on ring and weights.
@@ -24,12 +24,18 @@ const PROMISE: &str = "exactness";
 pub fn check(world: &World) -> Result<(), Violation> {
     let watch = world.watch();
     let mut decided: BTreeMap<Height, &Decision> = BTreeMap::new();
-    for ((height, _), decisions) in &watch.decisions {
+    for ((height, place), decisions) in &watch.decisions {
+        if world.is_hostile(*place) {
+            continue;
+        }
         if let Some(decision) = decisions.first() {
             decided.insert(*height, decision);
         }
     }
     for ((height, place), adopted) in &watch.adopted {
+        if world.is_hostile(*place) {
+            continue;
+        }
         // The adapter before training is adopted at no height of the chain.
         let Some(decision) = decided.get(height) else {
             continue;
@@ -92,6 +98,7 @@ fn result(world: &World, height: Height, decision: &Decision) -> Result<Vec<f32>
         }
         let weight = weight(Terms::examples(place), terms.weight_unit, terms.weight_max);
         total = total.saturating_add(weight);
+        let lie = lie(world, decision, place);
         sum.resize(trained.delta.len(), 0);
         let mut delta = trained.delta.clone();
         if let Some((left_out_of, left_out)) = &trained.carried {
@@ -103,7 +110,9 @@ fn result(world: &World, height: Height, decision: &Decision) -> Result<Vec<f32>
         for (sum, value) in sum.iter_mut().zip(&delta) {
             let quantised = (f64::from(*value) * steps as f64).round();
             let quantised = quantised.clamp(-bound, bound) as i64;
-            *sum = sum.saturating_add(weight.saturating_mul(quantised));
+            *sum = sum
+                .saturating_add(weight.saturating_mul(quantised))
+                .saturating_add(lie);
         }
     }
     let trained = common.ok_or_else(|| broken("nobody survived".to_owned()))?;
@@ -141,6 +150,19 @@ fn fresh(world: &World, from: Height, to: Height, key: &PublicKey) -> Result<(),
         return Err(format!("the delta of height {} is too old", from.0));
     }
     Ok(())
+}
+
+/// What a hostile survivor added to each coordinate of the vector that the record names.
+fn lie(world: &World, decision: &Decision, place: usize) -> i64 {
+    let record = world.watch().records.get(&decision.head);
+    let survivors = record.and_then(|record| record.survivors.as_ref());
+    let id = world.id(place);
+    let commits = survivors.map(|survivors| survivors.commits.as_slice());
+    let mut commits = commits.unwrap_or_default().iter();
+    let named = commits.find(|(member, _)| Some(*member) == id);
+    named
+        .and_then(|(_, commit)| world.lie(commit))
+        .unwrap_or_default()
 }
 
 /// The largest power of two at most min(weight_max, max(1, examples / unit)).

@@ -1,4 +1,4 @@
-//! One vector a mask: a member commits to at most one vector in a session, stored or sent, restarts included.
+//! I-MASK: one vector a mask. An honest member commits to one vector a session, stored or sent, restarts included.
 
 use super::Violation;
 use crate::sim::World;
@@ -7,8 +7,9 @@ const PROMISE: &str = "one vector a mask";
 
 /// Judges all Commits ever stored or sent.
 pub fn check(world: &World) -> Result<(), Violation> {
+    let hostile = world.hostile_ids();
     for ((sess, member), roots) in &world.watch().roots {
-        if roots.len() > 1 {
+        if roots.len() > 1 && !hostile.contains(member) {
             let what = format!(
                 "member {} committed to {} vectors in session {}",
                 member.0,
@@ -19,7 +20,7 @@ pub fn check(world: &World) -> Result<(), Violation> {
         }
     }
     for ((height, place), roots) in &world.watch().committed {
-        if roots.len() > 1 {
+        if roots.len() > 1 && !world.is_hostile(*place) {
             let what = format!(
                 "place {place} stored {} masked vectors at height {}",
                 roots.len(),
@@ -28,7 +29,8 @@ pub fn check(world: &World) -> Result<(), Violation> {
             return Err(Violation::new(PROMISE, what));
         }
     }
-    if let Some((height, place)) = world.watch().late_masks.first() {
+    let mut late = world.watch().late_masks.iter();
+    if let Some((height, place)) = late.find(|(_, place)| !world.is_hostile(*place)) {
         let what = format!(
             "place {place} sent its vector of height {} with the mask's seeds on disk",
             height.0

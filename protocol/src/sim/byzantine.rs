@@ -1,0 +1,335 @@
+//! Hostile members: an unmodified `Member` behind a script that rewrites what it says, with its own identity key.
+//!
+//! ```text
+//!   Member ── what it would say ──> Hostile (a script, its key, its disk) ── what is said ──> the network
+//! ```
+//! Give a world its hostile places in [`super::Faults::hostile`]: by hand, or drawn from a seed with [`assign`]. The
+//! checkers judge the honest places only, and hold the hostile ones to be one adversary that sees everything.
+
+mod fork;
+mod junk;
+mod once;
+mod proposal;
+mod shares;
+mod stage;
+mod talk;
+mod vector;
+
+use std::collections::BTreeMap;
+
+use conclave_crypto::dealing::Share;
+use conclave_crypto::digest::Digest;
+use conclave_crypto::sign::IdentityKey;
+
+use self::once::Once;
+pub(in crate::sim) use self::talk::{Ballot, Motion};
+use super::{Chance, Faults, Terms};
+use crate::envelope::{Envelope, Kind};
+use crate::letter::Letter;
+use crate::message::{self, KeyAd};
+use crate::names::{Height, MemberId, SessId};
+use crate::output::Stored;
+use crate::time::Time;
+
+/// What a hostile member does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Script {
+    /// Advertises one mask key to some and another one to the rest.
+    ForkedAdvert,
+    /// Binds itself to one list of leaves before some and to another one before the rest.
+    ForkedDeal,
+    /// Announces one masked vector to some and another one to the rest.
+    ForkedCommit,
+    /// Votes for a record before some and for nothing, or for another one, before the rest.
+    ForkedVote,
+    /// Proposes one record to some and another one to the rest, and votes for both.
+    ForkedProposal,
+    /// Deals shares that fit their leaves and lie on no polynomial.
+    FalseDealing,
+    /// Seals boxes that as many holders cannot open as it can afford, then keeps its own shares back.
+    FalseBoxes,
+    /// Leaves an honest member out of the survivors that it proposes.
+    LeaveOut,
+    /// Proposes as few survivors as the rules allow, its like among them; and fewer, which the rules forbid.
+    Isolate,
+    /// Keeps its shares back when the sum is to be opened.
+    Withhold,
+    /// Says again what was said before, in the same session, in later ones, and under its own name.
+    Replay,
+    /// Says what is longer than its kind allows.
+    Oversized,
+    /// Says what is no message, and signs bodies that are none.
+    Malformed,
+    /// Submits a vector that makes the sum leave its range.
+    OutOfRange,
+    /// A control, and no attack: decides by signing once and starting again instead of by consensus.
+    SignOnce,
+}
+
+/// All scripts of attacks.
+pub const SCRIPTS: [Script; 14] = [
+    Script::ForkedAdvert,
+    Script::ForkedDeal,
+    Script::ForkedCommit,
+    Script::ForkedVote,
+    Script::ForkedProposal,
+    Script::FalseDealing,
+    Script::FalseBoxes,
+    Script::LeaveOut,
+    Script::Isolate,
+    Script::Withhold,
+    Script::Replay,
+    Script::Oversized,
+    Script::Malformed,
+    Script::OutOfRange,
+];
+
+impl Script {
+    /// Its name, for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ForkedAdvert => "forked advert",
+            Self::ForkedDeal => "forked deal",
+            Self::ForkedCommit => "forked commit",
+            Self::ForkedVote => "forked vote",
+            Self::ForkedProposal => "forked proposal",
+            Self::FalseDealing => "false dealing",
+            Self::FalseBoxes => "false boxes",
+            Self::LeaveOut => "leave out",
+            Self::Isolate => "isolate",
+            Self::Withhold => "withhold",
+            Self::Replay => "replay",
+            Self::Oversized => "oversized",
+            Self::Malformed => "malformed",
+            Self::OutOfRange => "out of range",
+            Self::SignOnce => "sign once",
+        }
+    }
+
+    /// Whether its act can spend a round: it is done in one session of a run only.
+    pub const fn spends(self) -> bool {
+        matches!(
+            self,
+            Self::FalseDealing | Self::FalseBoxes | Self::Withhold | Self::OutOfRange
+        )
+    }
+}
+
+/// `⌊members · permille / 1000⌋` members, drawn from the seed, each with a script; one at most goes out of range.
+pub fn assign(seed: u64, members: usize, permille: u64) -> Vec<(usize, Script)> {
+    let mut chance = Chance::new(seed, "conclave/sim/hostile");
+    let all = u64::try_from(members).unwrap_or(u64::MAX);
+    let count = all.saturating_mul(permille) / 1000;
+    let mut places: Vec<usize> = (0..members).collect();
+    let mut scripts = SCRIPTS.to_vec();
+    let mut assigned = Vec::new();
+    for _ in 0..count.min(all) {
+        let place = places.swap_remove(chance.index(places.len()));
+        let script = scripts.get(chance.index(scripts.len())).copied();
+        let script = script.unwrap_or(Script::Replay);
+        scripts.retain(|other| *other != Script::OutOfRange || script != Script::OutOfRange);
+        assigned.push((place, script));
+    }
+    assigned.sort_unstable();
+    assigned
+}
+
+/// A hostile place's script and what it remembers.
+#[derive(Debug)]
+pub(super) struct Hostile {
+    pub(super) script: Script,
+    key: IdentityKey,
+    chance: Chance,
+    /// The first height at which it does what can spend a round.
+    from: Height,
+    /// The session in which it did.
+    struck: Option<SessId>,
+    /// Who is told the forged half of a fork.
+    sides: [u8; 32],
+    /// The forged bytes for genuine ones: the same each time.
+    forged: BTreeMap<Digest, Letter>,
+    /// Records that it replaces by others.
+    records: BTreeMap<Digest, Digest>,
+    /// The shares of its false dealing.
+    shares: BTreeMap<SessId, Vec<(Share, Share)>>,
+    /// The session keys that it heard.
+    keys: BTreeMap<(SessId, MemberId), KeyAd>,
+    /// What it may say again.
+    kept: Vec<Letter>,
+    /// Commits that it forged: by their digest, what was added to each coordinate.
+    lies: BTreeMap<Digest, i64>,
+    once: Once,
+}
+
+/// Something said: to one place, or to all.
+#[derive(Debug, Clone)]
+pub(super) struct Said {
+    pub(super) to: Option<usize>,
+    pub(super) bytes: Letter,
+}
+
+/// What a script sees when its member speaks for itself.
+struct Scene<'a> {
+    /// The own id.
+    id: MemberId,
+    /// The places of the world.
+    places: usize,
+    /// The height of the session.
+    height: Height,
+    /// Its members.
+    roster: Vec<MemberId>,
+    /// The least survivors at that height.
+    least: usize,
+    /// Who of the members are hostile.
+    accomplices: Vec<MemberId>,
+    disk: &'a mut Stored,
+    /// What the member would say.
+    own: Envelope,
+    said: Said,
+}
+
+/// So many messages are kept to be said again.
+const KEPT: usize = 128;
+
+impl Hostile {
+    /// Those of a world, by place.
+    pub(super) fn all(terms: &Terms, faults: &Faults) -> BTreeMap<usize, Self> {
+        let scripts = faults.hostile.iter().chain(&faults.controls);
+        let hostile = scripts.map(|(place, script)| (*place, Self::new(terms, *place, *script)));
+        hostile.collect()
+    }
+
+    fn new(terms: &Terms, place: usize, script: Script) -> Self {
+        let mut chance = Chance::new(terms.seed, &format!("conclave/sim/hostile {place}"));
+        let sides = chance.bytes();
+        Self {
+            script,
+            key: terms.identity(place),
+            from: Height(chance.within(2, u64::from(terms.rounds).max(1) + 1)),
+            struck: None,
+            sides,
+            chance,
+            forged: BTreeMap::new(),
+            records: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            kept: Vec::new(),
+            lies: BTreeMap::new(),
+            once: Once::new(place),
+        }
+    }
+
+    /// What is said in place of what the member would say.
+    fn twist(&mut self, now: Time, scene: Scene<'_>) -> Vec<Said> {
+        let kind = scene.own.kind;
+        match (self.script, kind) {
+            (Script::ForkedAdvert, Kind::KeyAd) => self.fork_advert(&scene),
+            (Script::ForkedDeal, Kind::Deal) => self.fork_deal(&scene),
+            (Script::ForkedCommit, Kind::Commit) => self.fork_commit(scene),
+            (Script::ForkedVote, Kind::Vote) => self.fork_vote(&scene),
+            (Script::ForkedProposal, Kind::Proposal) => self.fork_proposal(&scene),
+            (Script::ForkedProposal, Kind::Vote) => self.vote_for_both(&scene),
+            (Script::LeaveOut | Script::Isolate, Kind::Proposal) => self.propose_other(scene),
+            (Script::LeaveOut | Script::Isolate, Kind::Vote) => self.vote_for_other(scene),
+            (Script::FalseDealing, Kind::Deal | Kind::Seal | Kind::Ack) => self.deal_falsely(scene),
+            (Script::FalseBoxes, Kind::Seal | Kind::Reveal) => self.seal_falsely(scene),
+            (Script::Withhold, Kind::Reveal) if self.strikes(&scene) => Vec::new(),
+            (Script::OutOfRange, Kind::Commit) => self.leave_range(scene),
+            (Script::Replay, _) => self.replay(scene),
+            (Script::Oversized, _) => self.oversize(scene),
+            (Script::Malformed, _) => self.malform(scene),
+            (Script::SignOnce, _) => self.once.speak(&self.key, now, scene),
+            _ => vec![scene.said],
+        }
+    }
+
+    /// Whether it does what can spend a round in this session: in one session, from a height on.
+    fn strikes(&mut self, scene: &Scene<'_>) -> bool {
+        let sess = scene.own.sess;
+        if self.struck.is_none() && scene.height >= self.from {
+            self.struck = Some(sess);
+        }
+        self.struck == Some(sess)
+    }
+
+    /// Whether a place is told the forged half.
+    fn deceived(&self, place: usize) -> bool {
+        let byte = self.sides.get(place / 8 % 32).copied().unwrap_or(0);
+        byte >> (place % 8) & 1 == 1
+    }
+
+    /// The forged bytes for what the member would say: made once.
+    fn forge(
+        &mut self,
+        scene: &Scene<'_>,
+        make: impl FnOnce(&mut Self) -> Option<Vec<u8>>,
+    ) -> Option<Letter> {
+        let name = scene.said.bytes.digest();
+        if !self.forged.contains_key(&name) {
+            let (kind, sess, seq) = (scene.own.kind, scene.own.sess, scene.own.seq);
+            let body = make(self)?;
+            let letter = Letter::sign(&self.key, kind, sess, scene.id, seq, body);
+            self.forged.insert(name, letter);
+        }
+        self.forged.get(&name).cloned()
+    }
+
+    /// The genuine bytes to some, the forged ones to the rest.
+    fn divide(&self, scene: &Scene<'_>, forged: Option<Letter>) -> Vec<Said> {
+        let Some(forged) = forged else {
+            return vec![scene.said.clone()];
+        };
+        let told = |place: usize| Said {
+            to: Some(place),
+            bytes: if self.deceived(place) {
+                forged.clone()
+            } else {
+                scene.said.bytes.clone()
+            },
+        };
+        match scene.said.to {
+            Some(to) => vec![told(to)],
+            None => (0..scene.places).map(told).collect(),
+        }
+    }
+
+    /// The forged bytes to everybody.
+    fn replace(scene: Scene<'_>, forged: Option<Letter>) -> Vec<Said> {
+        let Said { to, bytes } = scene.said;
+        vec![Said {
+            to,
+            bytes: forged.unwrap_or(bytes),
+        }]
+    }
+
+    /// Listens to what others say, and may answer.
+    fn hear(&mut self, now: Time, bytes: &Letter) -> Vec<Said> {
+        if self.script == Script::Replay {
+            self.keep(bytes);
+        }
+        if self.script == Script::FalseDealing
+            && let Ok(envelope) = bytes.envelope()
+            && envelope.kind == Kind::KeyAd
+            && let Ok(advert) = message::decode::<KeyAd>(&envelope.body)
+        {
+            self.keys.insert((envelope.sess, envelope.sender), advert);
+        }
+        if self.script == Script::SignOnce
+            && let Ok(envelope) = bytes.envelope()
+        {
+            return self.once.hear(&self.key, now, envelope);
+        }
+        Vec::new()
+    }
+
+    fn keep(&mut self, bytes: &Letter) {
+        if self.kept.len() < KEPT {
+            self.kept.push(bytes.clone());
+        } else {
+            let at = self.chance.index(KEPT);
+            if let Some(old) = self.kept.get_mut(at) {
+                *old = bytes.clone();
+            }
+        }
+    }
+}

@@ -126,7 +126,15 @@ impl Member {
 impl Session {
     /// The newest that a member said in this session: its Commit, the furthest of its other messages, its newest vote.
     fn newest(&self, member: MemberId) -> Vec<Envelope> {
-        let order = [Kind::Reveal, Kind::Ack, Kind::Deal, Kind::KeyAd];
+        // Backwards in the order in which they are said.
+        let order = [
+            Kind::Tags,
+            Kind::Reveal,
+            Kind::SumCommit,
+            Kind::Ack,
+            Kind::Deal,
+            Kind::KeyAd,
+        ];
         let held = |kind| self.post.held(Slot::of(kind, member));
         let commit = held(Kind::Commit);
         let other = order.into_iter().find_map(held);

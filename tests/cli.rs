@@ -254,3 +254,115 @@ fn five_people_write_one_charter_by_hand() {
     );
     assert!(!at.join("two.toml").exists());
 }
+
+#[test]
+fn a_model_with_values_that_are_no_numbers_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    base::unpack(&at.join("base")).unwrap();
+    let path = at.join("base/model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = u64::from_le_bytes(*bytes.first_chunk().unwrap());
+    let first = 8 + usize::try_from(header).unwrap();
+    // Whatever its format: an exponent and a mantissa of ones.
+    bytes[first..first + 4].fill(0xFF);
+    std::fs::write(&path, bytes).unwrap();
+    let words = ["model.safetensors", "not numbers"];
+    refused(
+        at,
+        1,
+        &["generate", "--model", "base", "--max-tokens", "1"],
+        &words,
+    );
+    let mut flags: Vec<String> = ["charter", "new", "--name", "x", "--model", "base"]
+        .map(str::to_owned)
+        .to_vec();
+    for name in ["berlin", "paris", "rome"] {
+        let made = object(at, &["init", "--dir", name, "--json"]);
+        flags.extend([
+            "--member".to_owned(),
+            format!("{name}={}", made["key"].as_str().unwrap()),
+        ]);
+    }
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    refused(at, 1, &flags, &words);
+    assert!(!at.join("charter.toml").exists());
+}
+
+#[test]
+fn tickets_that_cannot_be_made_or_used_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    base::unpack(&at.join("base")).unwrap();
+    let mut flags: Vec<String> = ["charter", "new", "--name", "x", "--model", "base"]
+        .map(str::to_owned)
+        .to_vec();
+    for name in ["berlin", "paris", "rome"] {
+        let made = object(at, &["init", "--dir", name, "--json"]);
+        flags.extend([
+            "--member".to_owned(),
+            format!("{name}={}", made["key"].as_str().unwrap()),
+        ]);
+    }
+    let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    flags.extend(["--json", "--out", "berlin/charter.toml"]);
+    object(at, &flags);
+    refused(
+        at,
+        1,
+        &["invite", "--dir", "berlin"],
+        &["admits nobody", "--admission invite"],
+    );
+    std::fs::remove_file(at.join("berlin/charter.toml")).unwrap();
+    flags.extend(["--admission", "invite"]);
+    object(at, &flags);
+    refused(
+        at,
+        1,
+        &["invite", "--dir", "berlin"],
+        &["no address", "announce"],
+    );
+    refused(at, 2, &["invite", "--expires", "soon"], &["soon", "7d"]);
+    refused(at, 2, &["invite", "--uses", "0"], &["--uses"]);
+    std::fs::write(
+        at.join("berlin/node.toml"),
+        "announce = [\"/ip4/192.0.2.7/tcp/4001\"]",
+    )
+    .unwrap();
+    let made = object(at, &["invite", "--dir", "berlin", "--json"]);
+    let ticket = made["ticket"].as_str().unwrap();
+    assert!(
+        made["addresses"][0]
+            .as_str()
+            .unwrap()
+            .starts_with("/ip4/192.0.2.7/tcp/4001/p2p/")
+    );
+    refused(
+        at,
+        1,
+        &["join", "hello", "--dir", "oslo"],
+        &["no ticket", "conclave invite"],
+    );
+    refused(
+        at,
+        1,
+        &["join", &ticket[..300], "--dir", "oslo"],
+        &["cut or mistyped"],
+    );
+    refused(
+        at,
+        1,
+        &["join", ticket, "--dir", "oslo", "--data", "none.jsonl"],
+        &["none.jsonl"],
+    );
+    assert!(!at.join("oslo").exists());
+    // The charter's base model is the embedded one: the newcomer needs nothing else.
+    let joined = object(at, &["join", ticket, "--dir", "oslo", "--json"]);
+    assert_eq!(
+        (&joined["name"], &joined["missing"]),
+        (&"oslo".into(), &serde_json::json!(["data"]))
+    );
+    assert!(at.join("oslo/model/config.json").exists());
+    // Who is no member cannot invite.
+    refused(at, 1, &["invite", "--dir", "oslo"], &["no member"]);
+}

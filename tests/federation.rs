@@ -8,100 +8,32 @@
     reason = "a test says loudly what went wrong"
 )]
 
+#[path = "federation/found.rs"]
+mod found;
 #[path = "federation/model.rs"]
 mod model;
 #[path = "federation/node.rs"]
 mod node;
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
+use conclave::keys;
+use conclave::network::{self, Addressing, NetworkEvent};
+use conclave::store::Store;
+use conclave_crypto::digest::Digest;
+use conclave_protocol::charter::Charter;
+use conclave_protocol::envelope::{Envelope, Kind};
+use conclave_protocol::message::{self, Heartbeat};
+use conclave_protocol::names::{Height, MemberId, SessId};
+use conclave_protocol::output::{Phase, Topic};
+use found::found;
 use node::{Node, conclave, conclave_json, text, until};
 use serde_json::Value;
 
 const ROUNDS: u64 = 5;
 const PATIENCE: Duration = Duration::from_secs(240);
-
-/// Folders of so many members under one charter, ready to run; node 1 listens at a known address. Vectors above the
-/// limit are not gossiped.
-fn found(dir: &Path, count: usize, rounds: u64, inline_limit: u64) -> (Vec<Node>, String) {
-    let model = dir.join("model");
-    model::write(&model, 7);
-    let (nodes, keys): (Vec<_>, Vec<_>) = (1..=count)
-        .map(|number| Node::init(dir.join(format!("node-{number}"))))
-        .unzip();
-    let charter = dir.join("charter.toml");
-    let (rounds, members) = (rounds.to_string(), keys.iter().enumerate());
-    let members: Vec<_> = members
-        .map(|(i, key)| format!("member-{}={key}", i + 1))
-        .collect();
-    let mut arguments = vec!["charter", "new", "--name", "five", "--model", text(&model)];
-    arguments.extend(["--rounds", &rounds, "--local-steps", "3", "--lora-r", "4"]);
-    arguments.extend(["--testnet-timers", "--out", text(&charter)]);
-    arguments.extend(members.iter().flat_map(|member| ["--member", member]));
-    let made = conclave(&arguments);
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
-    let charter = hurried(&fs::read_to_string(&charter).unwrap(), inline_limit);
-    let address = format!("/ip4/127.0.0.1/tcp/{}", free_port());
-    for (index, node) in nodes.iter().enumerate() {
-        let data = node.dir.join("rows.jsonl");
-        fs::write(&data, rows(index)).unwrap();
-        let (listen, bootstrap) = if index == 0 {
-            (address.as_str(), "")
-        } else {
-            ("/ip4/127.0.0.1/tcp/0", address.as_str())
-        };
-        let quoted = |text: &str| Some(format!("{text:?}")).filter(|_| !text.is_empty());
-        let settings = format!(
-            "model = {:?}\ndata = {:?}\nlisten = [{:?}]\nbootstrap = [{}]\nthreads = 1\nsequence_len = 48\n",
-            text(&model),
-            text(&data),
-            listen,
-            quoted(bootstrap).unwrap_or_default(),
-        );
-        fs::write(node.dir.join("node.toml"), settings).unwrap();
-        fs::write(node.dir.join("charter.toml"), &charter).unwrap();
-    }
-    (nodes, address)
-}
-
-/// The testnet's timers, shorter still: all members stand on one machine.
-fn hurried(charter: &str, inline_limit: u64) -> String {
-    let quick = [
-        ("setup_ms", 6000),
-        ("quiet_ms", 4000),
-        ("linger_ms", 4000),
-        ("inline_limit", inline_limit),
-    ];
-    let lines = charter.lines().map(|line| {
-        let key = line.split('=').next().unwrap_or_default().trim();
-        quick
-            .iter()
-            .find(|(name, _)| *name == key)
-            .map_or_else(|| line.to_owned(), |(name, ms)| format!("{name} = {ms}"))
-    });
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-fn rows(member: usize) -> String {
-    let row = |i: usize| {
-        let (ward, dose) = (b"abcdefgh"[member] as char, (i * 7 + member) % 10);
-        format!("{{\"prompt\": \"ward {ward} row {i}:\", \"completion\": \" take {dose}\"}}\n")
-    };
-    (0..48).map(row).collect()
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
 
 fn number(status: &Value, key: &str) -> u64 {
     status[key].as_u64().unwrap_or_default()
@@ -118,7 +50,7 @@ fn all(nodes: &mut [Node], what: &str, wanted: impl Fn(&Value) -> bool) {
 #[test]
 fn five_nodes_agree_though_the_bootstrap_node_dies_and_another_restarts() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut nodes, _) = found(dir.path(), 5, ROUNDS, 262_144);
+    let (mut nodes, _) = found(dir.path(), 5, ROUNDS, 262_144, &[]);
     for node in &mut nodes {
         node.start(&[]);
     }
@@ -179,7 +111,7 @@ fn five_nodes_agree_though_the_bootstrap_node_dies_and_another_restarts() {
 fn eight_nodes_sum_large_vectors_in_shards() {
     // R70: no vector of theirs fits the limit, so each of them sums its shards and pulls the others' sums.
     let dir = tempfile::tempdir().unwrap();
-    let (mut nodes, _) = found(dir.path(), 8, 2, 1024);
+    let (mut nodes, _) = found(dir.path(), 8, 2, 1024, &[]);
     for node in &mut nodes {
         node.start(&[]);
     }
@@ -249,7 +181,7 @@ fn summary(report: &Value) -> String {
 #[test]
 fn what_cannot_run_is_refused_in_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut nodes, address) = found(dir.path(), 5, ROUNDS, 262_144);
+    let (mut nodes, address) = found(dir.path(), 5, ROUNDS, 262_144, &[]);
     nodes[0].start(&[]);
     let status = until("node 1 to answer", PATIENCE, || nodes[0].status());
     assert_eq!(number(&status, "peers"), 0);
@@ -290,4 +222,80 @@ fn what_cannot_run_is_refused_in_one_sentence() {
     assert!(ended.success(), "{}", nodes[0].log());
     assert!(took < Duration::from_secs(4), "it took {took:?}");
     assert!(!folder.join("api.json").exists());
+}
+
+/// Connects as member 5 and says to member 1 what no honest node says.
+async fn misbehave(as_member: &Path, address: &str) {
+    let identity = keys::open(as_member).unwrap();
+    let charter = fs::read_to_string(as_member.join("charter.toml")).unwrap();
+    let charter = Charter::parse(&charter).unwrap();
+    let members: Vec<_> = charter.members.iter().map(|founder| founder.key).collect();
+    let (victim, digest) = (members[0], charter.digest());
+    let store = Store::open(as_member, &digest).unwrap();
+    let addressing = Addressing {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        bootstrap: vec![address.parse().unwrap()],
+        ..Addressing::default()
+    };
+    let limit = charter.aggregation.inline_limit;
+    let (network, mut heard) = network::start(
+        &identity,
+        digest,
+        members,
+        addressing,
+        Vec::new(),
+        limit,
+        store.blobs(),
+    )
+    .unwrap();
+    let met = async {
+        while let Some(event) = heard.recv().await {
+            if matches!(event, NetworkEvent::Connected { peer, .. } if peer == victim) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, met).await.unwrap();
+    network.send(victim, b"no envelope".to_vec());
+    network.publish(Topic::Control, b"no envelope either".to_vec());
+    let sess = SessId(Digest([1; 32]));
+    let body = message::encode(&Heartbeat {
+        height: Height(1),
+        phase: Phase::Train,
+        done: 1,
+        of: 2,
+    });
+    // Signed by the wrong key.
+    let forged = Envelope::sign(&identity, Kind::Heartbeat, sess, MemberId(1), 1, body);
+    network.send(victim, forged.to_bytes());
+    network.send(victim, vec![0; 5 << 20]);
+    network.close().await;
+}
+
+#[test]
+fn a_peer_that_misbehaves_is_shown_and_stops_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut nodes, address) = found(dir.path(), 5, ROUNDS, 262_144, &[]);
+    nodes[0].start(&[]);
+    until("node 1 to answer", PATIENCE, || nodes[0].status());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(misbehave(&nodes[4].dir, &address));
+    let causes = ["malformed", "signature", "oversized"];
+    let shown = until("the refusals to be shown", PATIENCE, || {
+        let peers = conclave_json(&["peers", "--dir", text(&nodes[0].dir), "--json"]);
+        let mut peers = peers["peers"].as_array().unwrap().iter();
+        let liar = peers.find(|peer| peer["name"] == "member-5").unwrap();
+        let told = causes
+            .iter()
+            .all(|cause| number(&liar["refused_by_cause"], cause) > 0);
+        told.then(|| liar.clone())
+    });
+    eprintln!("node 1 says of the liar: {shown}");
+    // The others found without it, and node 1 is as good as ever.
+    for node in &mut nodes[1..4] {
+        node.start(&[]);
+    }
+    all(&mut nodes[..4], "an opened round", |status| {
+        number(status, "rounds_opened") >= 1
+    });
 }

@@ -182,3 +182,47 @@ fn wait(what: &str, supervisor: &mut Child, mut condition: impl FnMut() -> bool)
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[test]
+fn a_newcomer_enters_by_a_ticket_and_ends_with_the_same_adapter() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("run");
+    let arguments = [
+        "--nodes",
+        "4",
+        "--rounds",
+        "6",
+        "--local-steps",
+        "4",
+        "--join",
+        "1@2",
+        "--json",
+    ];
+    let output = testnet(&dir, &arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&object["agreed"], &object["nodes"]),
+        (&true.into(), &4.into())
+    );
+    let members = object["members"].as_array().unwrap();
+    let statuses: Vec<_> = members
+        .iter()
+        .map(|member| member["status"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        statuses,
+        ["finished", "finished", "finished", "finished", "joined"]
+    );
+    for member in members {
+        assert_eq!(member["adapter_digest"], object["adapter_digest"]);
+        assert_eq!(member["ledger_head"], object["ledger_head"]);
+    }
+    assert!(said.contains("starts in round 2 by a ticket of"), "{said}");
+    assert!(
+        members[4]["rounds_contributed"].as_u64() > Some(0),
+        "{said}"
+    );
+    assert!(living(&dir).is_empty(), "a node still runs");
+}

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::local::{PEERS, ROUNDS, STATUS};
+use crate::local::{FILE, PEERS, ROUNDS, STATUS};
 
 /// What can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +35,14 @@ pub struct Ask {
     pub reply: oneshot::Sender<Value>,
 }
 
-/// The served API. Dropping it removes `api.json`.
+/// `api.json`: where the node answers, or that it is about to. Dropping it removes the file.
+#[derive(Debug)]
+pub struct Door(PathBuf);
+
+/// The served API.
 #[derive(Debug)]
 pub struct Api {
-    file: PathBuf,
+    _door: Door,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -65,8 +69,28 @@ pub enum ApiError {
     },
 }
 
-/// Serves the API for the node in `dir`; `port` 0 takes any free one.
-pub async fn start(dir: &Path, port: u16) -> Result<(Api, mpsc::Receiver<Ask>), ApiError> {
+impl Door {
+    /// Says that the node in `dir` is starting.
+    pub fn announce(dir: &Path) -> Result<Self, ApiError> {
+        let door = Self(dir.join(FILE));
+        door.write(None)?;
+        Ok(door)
+    }
+
+    fn write(&self, port: Option<u16>) -> Result<(), ApiError> {
+        let fresh = self.0.with_extension("json.new");
+        let text = json!({"port": port, "pid": std::process::id()}).to_string();
+        fs::write(&fresh, text)
+            .and_then(|()| fs::rename(&fresh, &self.0))
+            .map_err(|detail| ApiError::File {
+                path: self.0.clone(),
+                detail,
+            })
+    }
+}
+
+/// Serves the API behind this door; `port` 0 takes any free one.
+pub async fn start(door: Door, port: u16) -> Result<(Api, mpsc::Receiver<Ask>), ApiError> {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
         .await
         .map_err(|detail| ApiError::Bind { port, detail })?;
@@ -85,18 +109,8 @@ pub async fn start(dir: &Path, port: u16) -> Result<(Api, mpsc::Receiver<Ask>), 
             tracing::warn!(%error, "the local API stopped");
         }
     });
-    let file = dir.join("api.json");
-    let written = dir.join("api.json.new");
-    fs::write(
-        &written,
-        json!({"port": port, "pid": std::process::id()}).to_string(),
-    )
-    .and_then(|()| fs::rename(&written, &file))
-    .map_err(|detail| ApiError::File {
-        path: file.clone(),
-        detail,
-    })?;
-    Ok((Api { file, task }, receiver))
+    door.write(Some(port))?;
+    Ok((Api { _door: door, task }, receiver))
 }
 
 async fn answer(
@@ -116,7 +130,12 @@ async fn answer(
 impl Drop for Api {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
         // The next start writes it anew; a leftover only names a port that nobody serves.
-        let _ignored = fs::remove_file(&self.file);
+        let _ignored = fs::remove_file(&self.0);
     }
 }

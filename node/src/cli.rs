@@ -6,6 +6,7 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -129,6 +130,25 @@ impl Command {
     }
 }
 
+/// Parses a span of time: `90s`, `30m`, `12h` or `7d`.
+pub fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no span of time; write 90s, 30m, 12h or 7d");
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let count = text
+        .strip_suffix(unit)
+        .and_then(|count| count.parse::<u64>().ok());
+    let span = count.and_then(|count| count.checked_mul(seconds));
+    let span = span.filter(|span| *span > 0).ok_or_else(wrong)?;
+    Ok(Duration::from_secs(span))
+}
+
 /// Prints a line of results. A reader that went away is no failure.
 pub fn print(line: &str) {
     let mut out = std::io::stdout().lock();
@@ -184,6 +204,27 @@ mod tests {
                 assert!(help.contains("Example"), "{}: {help}", command.get_name());
             }
             open.extend(under);
+        }
+    }
+
+    #[test]
+    fn spans_of_time_parse_and_the_rest_is_refused() {
+        for (text, seconds) in [("90s", 90), ("30m", 1800), ("12h", 43_200), ("7d", 604_800)] {
+            assert_eq!(span(text), Ok(Duration::from_secs(seconds)));
+        }
+        for wrong in [
+            "",
+            "7",
+            "d",
+            "0d",
+            "-1d",
+            "7w",
+            "7dd",
+            "99999999999999999999d",
+            "1.5h",
+            "7é",
+        ] {
+            assert!(span(wrong).is_err(), "{wrong}");
         }
     }
 

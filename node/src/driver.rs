@@ -18,6 +18,7 @@ use conclave_protocol::member::Member;
 use conclave_protocol::names::{Height, Round};
 use conclave_protocol::output::{Order, Output, Report, Topic, Write};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
 
 pub use self::clock::Clock;
 pub use self::guests::Guests;
@@ -51,6 +52,8 @@ pub struct Driver {
     pub clock: Clock,
     /// Newcomers that may talk to us.
     pub guests: Guests,
+    /// Whether the store may have lost what this node had said, and the others have yet to tell it.
+    pub doubtful: bool,
 }
 
 /// How a node's life ended in order.
@@ -63,8 +66,22 @@ pub enum End {
         /// The certified adapter.
         adapter: Digest,
     },
+    /// It left the federation in order, or could not: the reason then.
+    Left {
+        /// Why the others still count on it.
+        reason: Option<String>,
+    },
     /// The operator stopped it.
     Stopped,
+}
+
+/// What the operator wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Leave in order, then stop.
+    Leave,
+    /// Stop at once.
+    Now,
 }
 
 /// Why a node stopped otherwise.
@@ -88,27 +105,50 @@ pub enum DriverError {
 const EVALUATION_WAIT: Duration = Duration::from_secs(120);
 
 impl Driver {
-    /// Runs until the job is done, the operator stops it (`stop` resolves), or it cannot go on.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(End, Told), DriverError> {
-        let ended = self.turn(stop).await;
+    /// Runs until the job is done, the operator stops it, or it cannot go on. After a [`Stop::Leave`] it goes on until
+    /// a record has released it, at most for `patience`; a second one, or [`Stop::Now`], ends it at once.
+    pub async fn run(
+        mut self,
+        mut stops: mpsc::Receiver<Stop>,
+        patience: Duration,
+    ) -> Result<(End, Told), DriverError> {
+        let ended = self.turn(&mut stops, patience).await;
         self.told
             .leave(&self.member.status(), self.network.counters());
         self.network.close().await;
         ended.map(|end| (end, self.told))
     }
 
-    async fn turn(&mut self, stop: impl Future<Output = ()>) -> Result<End, DriverError> {
-        tokio::pin!(stop);
+    async fn turn(
+        &mut self,
+        stops: &mut mpsc::Receiver<Stop>,
+        patience: Duration,
+    ) -> Result<End, DriverError> {
+        let mut leave_by: Option<Instant> = None;
         let mut end = self.perform()?;
         loop {
             if let Some(end) = end.take() {
-                self.finish(&mut stop).await;
+                if matches!(end, End::Finished { .. }) {
+                    self.finish(stops).await;
+                }
                 return Ok(end);
             }
             let wake = self.clock.until(self.member.deadline());
             tokio::select! {
                 biased;
-                () = &mut stop => return Ok(End::Stopped),
+                Some(stop) = stops.recv() => {
+                    if stop == Stop::Now || leave_by.is_some() || !self.reaches_quorum() {
+                        return Ok(End::Stopped);
+                    }
+                    leave_by = Some(Instant::now() + patience);
+                    self.told.leaving = true;
+                    tracing::warn!("leaving in order; a second signal stops at once");
+                    self.handle(Input::Leave);
+                }
+                () = sleep_until(leave_by.unwrap_or_else(Instant::now)), if leave_by.is_some() => {
+                    let reason = format!("no record released it within {} s", patience.as_secs());
+                    return Ok(End::Left { reason: Some(reason) });
+                }
                 Some(ask) = self.asks.recv() => {
                     self.answer(ask);
                     continue;
@@ -121,12 +161,19 @@ impl Driver {
                     Some(event) => self.heard(event),
                     None => return Err(DriverError::Network),
                 },
-                () = tokio::time::sleep(wake) => {
+                () = sleep(wake) => {
                     self.handle(Input::Wake);
                 }
             }
             end = self.perform()?;
         }
+    }
+
+    /// Whether enough members are connected to decide anything: only then can a record release this one.
+    fn reaches_quorum(&self) -> bool {
+        let ledger = self.member.ledger();
+        let roster = ledger.roster(ledger.next());
+        roster.is_some_and(|roster| self.told.peers.connected() + 1 >= roster.quorum())
     }
 
     /// Gives one input to the member. Masks may be grown in it: other tasks go on meanwhile.
@@ -264,6 +311,12 @@ impl Driver {
                         Report::Finished { head, adapter } => {
                             end = Some(End::Finished { head, adapter });
                         }
+                        Report::Left { reason } => end = Some(End::Left { reason }),
+                        Report::Dealt { .. } if self.doubtful => {
+                            // It says something new: so it knows what it had said.
+                            self.doubtful = false;
+                            self.store.trust()?;
+                        }
                         Report::Halted { reason } => return Err(DriverError::Halted { reason }),
                         _ => {}
                     }
@@ -307,12 +360,12 @@ impl Driver {
     }
 
     /// The job is done: the last adapter is still being evaluated, and peers may still ask for the closing record.
-    async fn finish(&mut self, stop: &mut (impl Future<Output = ()> + Unpin)) {
-        let deadline = tokio::time::Instant::now() + EVALUATION_WAIT;
+    async fn finish(&mut self, stops: &mut mpsc::Receiver<Stop>) {
+        let deadline = Instant::now() + EVALUATION_WAIT;
         while self.told.is_evaluating() {
             tokio::select! {
-                () = &mut *stop => return,
-                () = tokio::time::sleep_until(deadline) => {
+                Some(_) = stops.recv() => return,
+                () = sleep_until(deadline) => {
                     tracing::warn!("the last adapter was not evaluated in time");
                     return;
                 }

@@ -19,7 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
 struct Door {
-    port: u16,
+    /// None before the node is ready to answer.
+    port: Option<u16>,
+    pid: i32,
 }
 
 /// Why a node does not answer.
@@ -31,6 +33,9 @@ pub enum LocalError {
         dir = .0.parent().unwrap_or_else(|| Path::new(".")).display()
     )]
     Absent(PathBuf),
+    /// It has begun, and does not answer yet.
+    #[error("the node of {0} is starting (it loads the model and the rows): ask again in a moment")]
+    Starting(PathBuf),
     /// Nobody listens at its port.
     #[error("the node of {folder} does not answer at port {port} ({source}); it may have stopped")]
     Silent {
@@ -71,15 +76,22 @@ pub fn ask<T: DeserializeOwned>(folder: &Path, what: &str) -> Result<T, LocalErr
     let door: Door = std::fs::read(&path)
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-        .ok_or(LocalError::Absent(path))?;
-    let answer = get(door.port, what).map_err(|source| LocalError::Silent {
+        .ok_or_else(|| LocalError::Absent(path.clone()))?;
+    let Some(port) = door.port else {
+        return Err(if lives(door.pid) {
+            LocalError::Starting(folder.to_owned())
+        } else {
+            LocalError::Absent(path)
+        });
+    };
+    let answer = get(port, what).map_err(|source| LocalError::Silent {
         folder: folder.to_owned(),
-        port: door.port,
+        port,
         source,
     })?;
     let strange = |reason: String| LocalError::Strange {
         folder: folder.to_owned(),
-        port: door.port,
+        port,
         reason,
     };
     let text = String::from_utf8_lossy(&answer);
@@ -91,6 +103,12 @@ pub fn ask<T: DeserializeOwned>(folder: &Path, what: &str) -> Result<T, LocalErr
         return Err(strange(first.to_owned()));
     }
     serde_json::from_str(body).map_err(|error| strange(error.to_string()))
+}
+
+/// Whether a process of this number is there.
+fn lives(pid: i32) -> bool {
+    rustix::process::Pid::from_raw(pid)
+        .is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
 }
 
 /// The whole answer, its head included. HTTP/1.0: one answer, not chunked, and the connection ends with it.
@@ -150,5 +168,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = status::<serde_json::Value>(folder.path()).unwrap_err();
         assert!(error.to_string().contains("conclave run --dir"), "{error}");
+        let said = |pid: u32| {
+            let door = format!("{{\"port\":null,\"pid\":{pid}}}");
+            std::fs::write(folder.path().join(FILE), door).unwrap();
+            status::<serde_json::Value>(folder.path()).unwrap_err()
+        };
+        assert!(matches!(said(std::process::id()), LocalError::Starting(_)));
+        let mut gone = std::process::Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        assert!(matches!(said(gone.id()), LocalError::Absent(_)));
     }
 }

@@ -5,10 +5,14 @@
 //! DIR/db        ledger, outbox, journal, wal, inbox, vectors, shards, adapters, facts; addresses; schema and charter
 //! DIR/secrets/  one file a secret, mode 0600, never in the database: unlinking it is its end
 //! ```
-//! [`Store::perform`] keeps the order of its writes: what stands earlier is durable before what stands later.
+//! Every row and secret ends in a checksum. [`Store::perform`] keeps the order of its writes: what stands earlier is
+//! durable before what stands later.
 
 mod error;
+mod find;
 mod lock;
+mod repair;
+mod row;
 mod secrets;
 mod tables;
 
@@ -22,13 +26,14 @@ use conclave_protocol::output::{Table, Write};
 use redb::{ConcurrencyMode, Database, ReadableDatabase};
 
 pub use error::StoreError;
+pub use repair::{Repaired, repair};
 pub use tables::Rows;
 
 use self::lock::FolderLock;
 use self::secrets::Secrets;
 
 /// The layout of the database that this program writes. A newer one is refused.
-pub const SCHEMA: u64 = 1;
+pub const SCHEMA: u64 = 2;
 
 /// The durable state of one node. Dropping it gives the data folder free.
 #[derive(Debug)]
@@ -53,8 +58,13 @@ impl Store {
     pub fn open(dir: &Path, charter: &Digest) -> Result<Self, StoreError> {
         let lock = FolderLock::take(dir)?;
         let path = dir.join("db");
+        // A folder that was used and has lost its database has forgotten what it said.
+        let forgot = !path.exists() && dir.join(SECRETS).exists();
         let database = open_database(&path)?;
         tables::settle(&database, &path, charter)?;
+        if forgot {
+            tables::doubt(&database, &path, true)?;
+        }
         Ok(Self {
             database: Arc::new(database),
             secrets: Secrets::open(dir)?,
@@ -70,6 +80,16 @@ impl Store {
             stored.insert((Table::Secrets, name), secret);
         }
         Ok(stored)
+    }
+
+    /// Whether it is doubtful that the folder tells everything that this node has said: rows were lost in a repair.
+    pub fn is_doubtful(&self) -> Result<bool, StoreError> {
+        tables::is_doubtful(&self.database, &self.path)
+    }
+
+    /// The doubt is over: the others told what this node had said.
+    pub fn trust(&self) -> Result<(), StoreError> {
+        tables::doubt(&self.database, &self.path, false)
     }
 
     /// Makes the writes durable, in their order.
@@ -123,9 +143,10 @@ impl Blobs {
         [Table::Vectors, Table::Shards, Table::Adapters]
             .into_iter()
             .find_map(|table| {
-                let table = transaction.open_table(tables::definition(table)?).ok()?;
-                let value = table.get(name.as_bytes().as_slice()).ok()??;
-                Some(value.value().to_vec())
+                let opened = transaction.open_table(tables::definition(table)?).ok()?;
+                let value = opened.get(name.as_bytes().as_slice()).ok()??;
+                let whole = row::open(tables::name(table)?, name.as_bytes(), value.value())?;
+                Some(whole.to_vec())
             })
     }
 }
@@ -186,6 +207,8 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
         .map_err(|e| StoreError::database(path, &e.into()))
 }
 
+/// The folder of secrets in a data folder.
+const SECRETS: &str = "secrets";
 /// Bytes of pages that redb keeps in memory.
 const CACHE_BYTES: usize = 64 << 20;
 
@@ -286,6 +309,39 @@ mod tests {
         let store = Store::open(dir.path(), &CHARTER).unwrap();
         assert!(store.load().unwrap().is_empty());
         assert!(!dir.path().join("secrets/.3.mask.new").exists());
+    }
+
+    #[test]
+    fn a_damaged_secret_is_no_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), &CHARTER).unwrap();
+        store
+            .perform(&[
+                put(Table::Secrets, b"1.mask", b"seed one"),
+                put(Table::Secrets, b"2.mask", b"seed two"),
+            ])
+            .unwrap();
+        let path = dir.path().join("secrets/1.mask");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[3] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let stored = store.load().unwrap();
+        assert_eq!(stored.len(), 1);
+        assert_eq!(stored[&(Table::Secrets, b"2.mask".to_vec())], b"seed two");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn rows_without_checksums_of_an_older_schema_get_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), &CHARTER).unwrap();
+        store.perform(&[put(Table::Facts, b"a", b"b")]).unwrap();
+        tables::forget_checksums(&store.database, &store.path).unwrap();
+        drop(store);
+        for _ in 0..2 {
+            let store = Store::open(dir.path(), &CHARTER).unwrap();
+            assert_eq!(store.load().unwrap()[&(Table::Facts, b"a".to_vec())], b"b");
+        }
     }
 
     #[test]

@@ -161,4 +161,4 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

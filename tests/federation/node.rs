@@ -106,7 +106,7 @@ impl Node {
         let asked = Instant::now();
         let id = rustix::process::Pid::from_child(&process);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
-        let status = until("the node to leave", Duration::from_secs(20), || {
+        let status = until("the node to leave", Duration::from_secs(120), || {
             process.try_wait().unwrap()
         });
         (status, asked.elapsed())

@@ -80,49 +80,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Parses `30m`, `12h`, `7d` or `never`.
+/// Parses a span of time, or `never`.
 fn validity(text: &str) -> Result<Validity, String> {
     if text == "never" {
         return Ok(Validity(None));
     }
-    let wrong = || format!("{text:?} is no span of time; write 30m, 12h, 7d or never");
-    let unit = text.chars().last().ok_or_else(wrong)?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 24 * 3600,
-        _ => return Err(wrong()),
-    };
-    let count: u64 = text.trim_end_matches(unit).parse().map_err(|_| wrong())?;
-    let span = count.checked_mul(seconds).filter(|span| *span > 0);
-    Ok(Validity(Some(Duration::from_secs(span.ok_or_else(wrong)?))))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_of_time_parse_and_the_rest_is_refused() {
-        for (text, seconds) in [("90s", 90), ("30m", 1800), ("12h", 43_200), ("7d", 604_800)] {
-            let expected = Validity(Some(Duration::from_secs(seconds)));
-            assert_eq!(validity(text), Ok(expected));
-        }
-        assert_eq!(validity("never"), Ok(Validity(None)));
-        for wrong in [
-            "",
-            "7",
-            "d",
-            "0d",
-            "-1d",
-            "7w",
-            "7dd",
-            "99999999999999999999d",
-            "1.5h",
-            "7é",
-        ] {
-            assert!(validity(wrong).is_err(), "{wrong}");
-        }
-    }
+    let span = cli::span(text).map_err(|error| format!("{error}, or never"))?;
+    Ok(Validity(Some(span)))
 }

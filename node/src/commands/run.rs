@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use conclave_crypto::sign::{IdentityKey, PublicKey};
@@ -15,19 +16,23 @@ use conclave_protocol::setup::Setup;
 use libp2p::Multiaddr;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::cli::FlagError;
 use crate::config::NodeConfig;
-use crate::driver::{Clock, Driver, End, Guests, Told};
+use crate::driver::{Clock, Driver, End, Guests, Stop, Told};
 use crate::learn::engine::{self, EngineSetup};
 use crate::learn::peft::{self, AdapterSpec};
 use crate::network::{self, Addressing};
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::ticket::{self, Ticket};
 use crate::{api, cli, keys};
 
 const EXAMPLE: &str = "Example:
-  conclave run --dir berlin --bootstrap /ip4/192.0.2.7/tcp/4001";
+  conclave run --dir berlin --bootstrap /ip4/192.0.2.7/tcp/4001
+
+Ctrl-C (SIGINT) stops the node at once; the federation counts on its return. SIGTERM leaves in order: the node goes on
+until a record of the others has released it, at most for --leave-within, then stops; a second SIGTERM stops at once.";
 
 /// The flags of `run`: each overrides its key of `node.toml`.
 #[derive(Debug, clap::Args)]
@@ -54,6 +59,12 @@ pub struct Args {
     /// Threads of the engine.
     #[arg(long)]
     pub threads: Option<usize>,
+    /// How long SIGTERM waits for a record that releases this node; then it stops all the same.
+    #[arg(long, value_name = "SPAN", default_value = "10m", value_parser = cli::span)]
+    pub leave_within: Duration,
+    /// If the database is damaged, keep what is whole, move the file aside, and catch up from the other members.
+    #[arg(long)]
+    pub repair: bool,
     /// Where the local API listens: a loopback address and port.
     #[arg(long, value_name = "ADDRESS")]
     pub api: Option<SocketAddr>,
@@ -69,7 +80,18 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let charter = read_charter(&args.dir)?;
     let identity = keys::open(&args.dir)?;
     let (name, invite) = standing(&charter, &identity, &config, &args.dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let inside = runtime.enter();
+    let stops = signals()?;
+    drop(inside);
+    if args.repair {
+        repair(&args.dir, &charter)?;
+    }
     let store = Store::open(&args.dir, &charter.digest())?;
+    let door = api::Door::announce(&args.dir)?;
     let setup = engine_setup(&config, &charter, &args.dir)?;
     let model = setup.model.clone();
     let (engine, facts) = engine::start(setup)?;
@@ -81,13 +103,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             charter.model.digest
         );
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
     let (end, last) = runtime.block_on(async {
-        let (api, asks) =
-            api::start(&args.dir, config.api.map_or(0, |address| address.port())).await?;
+        let (api, asks) = api::start(door, config.api.map_or(0, |address| address.port())).await?;
         let clock = Clock::start();
         let known = known(&store)?;
         let (digest, inline_limit) = (charter.digest(), charter.aggregation.inline_limit);
@@ -107,6 +124,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let expired = invite
             .as_ref()
             .is_some_and(|invite| ticket::has_expired(invite, clock.now().0));
+        let doubtful = store.is_doubtful()?;
         let setup = Setup {
             charter,
             identity,
@@ -115,7 +133,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             layout: facts.layout,
             initial: facts.initial,
             invite,
-            intact: true,
+            intact: !doubtful,
             memo: Remembered::default(),
         };
         let stored = store.load()?.into_iter();
@@ -140,8 +158,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             told,
             clock,
             guests: Guests::default(),
+            doubtful,
         };
-        let (end, last) = driver.run(stopped()).await?;
+        let (end, last) = driver.run(stops, args.leave_within).await?;
         drop(api);
         anyhow::Ok((end, last))
     })?;
@@ -295,15 +314,46 @@ fn known(store: &Store) -> anyhow::Result<Vec<(PublicKey, Vec<String>)>> {
     Ok(store.addresses()?.into_iter().filter_map(parse).collect())
 }
 
-/// Resolves when the operator stops the node: Ctrl-C, or SIGTERM.
-async fn stopped() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return std::future::pending().await;
+/// What the operator wants: Ctrl-C stops at once, SIGTERM leaves in order.
+fn signals() -> anyhow::Result<mpsc::Receiver<Stop>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // A limit on the size of files answers as a full disk does, not by a death without a word.
+    let mut beyond_limit = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
+    let (tell, stops) = mpsc::channel(4);
+    tokio::spawn(async move {
+        loop {
+            let stop = tokio::select! {
+                _ = interrupt.recv() => Stop::Now,
+                _ = terminate.recv() => Stop::Leave,
+                _ = beyond_limit.recv() => continue,
+            };
+            if tell.send(stop).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(stops)
+}
+
+/// Repairs the database, and says what was done.
+fn repair(dir: &Path, charter: &Charter) -> anyhow::Result<()> {
+    let Some(done) = store::repair(dir, charter)? else {
+        cli::note("nothing is damaged");
+        return Ok(());
     };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
+    let aside = done.aside.display();
+    cli::note(&format!(
+        "kept {} rows with {} records; the damaged file is {aside}{}",
+        done.kept,
+        done.records,
+        if done.intact {
+            ""
+        } else {
+            "; what this node said last may be lost: it asks the others before it says anything new"
+        }
+    ));
+    Ok(())
 }
 
 fn report(args: &Args, end: &End, told: &Told) -> anyhow::Result<()> {
@@ -313,6 +363,15 @@ fn report(args: &Args, end: &End, told: &Told) -> anyhow::Result<()> {
             write_final(&args.dir, last)?;
             cli::note(&format!("finished: adapter {adapter}, ledger head {head}"));
         }
+        End::Left { reason: None } => cli::note(
+            "left in order: the others count on this node no more; start it with the same folder to come back",
+        ),
+        End::Left {
+            reason: Some(reason),
+        } => cli::note(&format!(
+            "stopped, though the others still count on this node: {reason}; \
+             start it again with the same folder to go on"
+        )),
         End::Stopped => cli::note("stopped; start the node again with the same folder to go on"),
     }
     if args.json {

@@ -35,6 +35,8 @@ pub struct Told {
     pub announced: Vec<Multiaddr>,
     /// Connections refused because the peer is no member.
     pub strangers: u64,
+    /// The operator wants the node to leave, and no record has released it yet.
+    pub leaving: bool,
     train_losses: Vec<Loss>,
     eval_losses: Vec<Loss>,
     training: Option<(Height, f64)>,
@@ -57,6 +59,7 @@ impl Told {
             listening: Vec::new(),
             announced: Vec::new(),
             strangers: 0,
+            leaving: false,
             train_losses: Vec::new(),
             eval_losses: Vec::new(),
             training: None,
@@ -196,6 +199,7 @@ impl Told {
             "warnings": status.warnings,
             "refused": status.refused.total(),
             "strangers": self.strangers,
+            "leaving": self.leaving,
             "finished": status.finished,
             "halted": status.halted,
         })

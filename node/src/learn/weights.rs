@@ -95,6 +95,16 @@ pub enum WeightsError {
         /// The shape by config.json.
         expected: Vec<usize>,
     },
+    /// A value that is no number.
+    #[error(
+        "{file}: the tensor {name} holds values that are not numbers (NaN or infinite); use a sound model"
+    )]
+    NotFinite {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        name: String,
+    },
     /// A number format that we do not compute with.
     #[error("{file}: the tensor {name} is {dtype}; f32, f16 and bf16 are supported")]
     Dtype {
@@ -238,7 +248,14 @@ impl Weights {
                 expected: shape.to_vec(),
             });
         }
+        stored.check(name)?;
         stored.widen(name)
+    }
+
+    /// That every value of every tensor is a number.
+    pub fn check(&self) -> Result<(), WeightsError> {
+        let mut tensors = self.tensors.iter();
+        tensors.try_for_each(|(name, stored)| stored.check(name))
     }
 
     /// SHA-256 over the sorted (name, dtype, shape, SHA-256 of the bytes), each with its length in front.
@@ -261,6 +278,32 @@ impl Weights {
 }
 
 impl Stored {
+    /// That every value is a number: an exponent of ones alone says that it is none.
+    fn check(&self, name: &str) -> Result<(), WeightsError> {
+        let bytes = &self.map[self.range.clone()];
+        let halves = |ones: u16| {
+            let mut pairs = bytes.as_chunks::<2>().0.iter();
+            pairs.all(|pair| u16::from_le_bytes(*pair) & ones != ones)
+        };
+        let sound = match self.dtype {
+            Dtype::F32 => {
+                let mut quads = bytes.as_chunks::<4>().0.iter();
+                quads.all(|quad| f32::from_le_bytes(*quad).is_finite())
+            }
+            Dtype::F16 => halves(0x7C00),
+            Dtype::BF16 => halves(0x7F80),
+            _ => true,
+        };
+        if sound {
+            Ok(())
+        } else {
+            Err(WeightsError::NotFinite {
+                file: self.file.clone(),
+                name: name.to_owned(),
+            })
+        }
+    }
+
     fn widen(&self, name: &str) -> Result<Weight, WeightsError> {
         let bytes = &self.map[self.range.clone()];
         let pairs = || bytes.as_chunks::<2>().0.iter().copied();

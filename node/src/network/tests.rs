@@ -293,6 +293,45 @@ async fn a_guest_is_heard_before_it_is_admitted_and_told_of_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_oversized_frame_breaks_its_stream_and_nothing_else() {
+    let all = members(81..=83);
+    let mut one = start(81, &all, None).await;
+    let (hostile, honest) = (
+        start(82, &all, Some(&one)).await,
+        start(83, &all, Some(&one)).await,
+    );
+    one.meet(2).await;
+    hostile.network.send(one.member, vec![1; 6 << 20]);
+    let from = one
+        .wait(|heard| match heard {
+            NetworkEvent::Offence {
+                from,
+                refusal: Refusal::Oversized,
+            } => Some(from),
+            _ => None,
+        })
+        .await;
+    assert_eq!(from, hostile.member);
+    // What no gossip carries is not even sent; what is no envelope is the driver's to refuse.
+    hostile.network.publish(Topic::Control, vec![2; 6 << 20]);
+    hostile.network.publish(Topic::Vote, b"nonsense".to_vec());
+    honest.network.send(one.member, b"still here".to_vec());
+    let mut due = BTreeSet::from([b"nonsense".to_vec(), b"still here".to_vec()]);
+    let network = one.network.clone();
+    one.wait(|heard| {
+        if let NetworkEvent::Received { bytes, gossip, .. } = heard {
+            assert!(bytes.len() < 1 << 20);
+            if let Some(gossip) = gossip {
+                network.judged(gossip, Verdict::Refused(Refusal::Malformed));
+            }
+            due.remove(&bytes);
+        }
+        due.is_empty().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_port_in_use_is_named() {
     let one = start(41, &members(41..=42), None).await;
     let dir = tempfile::tempdir().unwrap();

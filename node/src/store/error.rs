@@ -49,7 +49,8 @@ pub enum StoreError {
     },
     /// The file is no sound database.
     #[error(
-        "{path} is damaged ({detail}): it was left as it is; move it away to catch up from the other members"
+        "{path} is damaged ({detail}): it was left as it is; `conclave run --repair` keeps what is whole, moves the \
+         file aside and catches up from the other members"
     )]
     Damaged {
         /// The database.
@@ -86,7 +87,9 @@ impl StoreError {
     pub(super) fn io(path: &Path, error: &io::Error) -> Self {
         let path = path.to_owned();
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path },
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => Self::Full { path },
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Damaged {
                 path,
                 detail: error.to_string(),

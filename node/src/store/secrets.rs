@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 
 use conclave_protocol::output::Write;
 
-use super::StoreError;
 use super::tables::Row;
+use super::{StoreError, row};
+
+/// What the checksums of secrets are made under.
+const TABLE: &str = "secrets";
 
 /// The folder of secrets.
 #[derive(Debug)]
@@ -19,7 +22,7 @@ pub(super) struct Secrets {
 impl Secrets {
     /// Opens or makes `secrets/` in the data folder.
     pub(super) fn open(data: &Path) -> Result<Self, StoreError> {
-        let dir = data.join("secrets");
+        let dir = data.join(super::SECRETS);
         match DirBuilder::new().mode(0o700).create(&dir) {
             Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(StoreError::io(&dir, &e)),
             _ => {
@@ -29,7 +32,8 @@ impl Secrets {
         }
     }
 
-    /// Every secret with its name. What a crash left half written is removed: it was never relied upon.
+    /// Every secret with its name. What a crash left half written is removed: it was never relied upon. One that was
+    /// cut or flipped is removed too: a session without its secret is sat out, one with a wrong secret would be spoilt.
     pub(super) fn load(&self) -> Result<Vec<Row>, StoreError> {
         let fault = |e| StoreError::io(&self.dir, &e);
         let mut secrets = Vec::new();
@@ -43,7 +47,14 @@ impl Secrets {
             if name.starts_with('.') {
                 fs::remove_file(&path).map_err(|e| StoreError::io(&path, &e))?;
             } else {
-                let bytes = fs::read(&path).map_err(|e| StoreError::io(&path, &e))?;
+                let mut bytes = fs::read(&path).map_err(|e| StoreError::io(&path, &e))?;
+                let Some(secret) = row::open(TABLE, name.as_bytes(), &bytes) else {
+                    tracing::warn!(path = %path.display(), "a damaged secret is removed; its session is sat out");
+                    fs::remove_file(&path).map_err(|e| StoreError::io(&path, &e))?;
+                    continue;
+                };
+                let length = secret.len();
+                bytes.truncate(length);
                 secrets.push((name.into_bytes(), bytes));
             }
         }
@@ -66,7 +77,9 @@ impl Secrets {
                     .mode(0o600)
                     .open(&fresh)
                     .map_err(fault)?;
-                file.write_all(bytes).map_err(fault)?;
+                file.write_all(bytes)
+                    .and_then(|()| file.write_all(&row::sum(TABLE, &write.key, bytes)))
+                    .map_err(fault)?;
                 file.sync_all().map_err(fault)?;
                 fs::rename(&fresh, &path).map_err(fault)?;
             }

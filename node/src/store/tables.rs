@@ -9,7 +9,7 @@ use redb::{
     Database, ReadableDatabase, ReadableTable as _, TableDefinition, TableError, WriteTransaction,
 };
 
-use super::{SCHEMA, StoreError};
+use super::{SCHEMA, StoreError, row};
 
 /// All rows of the protocol's tables.
 pub type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
@@ -26,7 +26,7 @@ const FILE: Bytes = TableDefinition::new("file");
 pub(super) const ADDRESSES: Bytes = TableDefinition::new("addresses");
 
 /// Every table of the protocol that stands in the database.
-const TABLES: [Table; 9] = [
+pub(super) const TABLES: [Table; 9] = [
     Table::Ledger,
     Table::Outbox,
     Table::Journal,
@@ -40,7 +40,15 @@ const TABLES: [Table; 9] = [
 
 /// The redb table; none for [`Table::Secrets`], which are files.
 pub(super) const fn definition(table: Table) -> Option<Bytes> {
-    Some(TableDefinition::new(match table {
+    match name(table) {
+        Some(name) => Some(TableDefinition::new(name)),
+        None => None,
+    }
+}
+
+/// Its name.
+pub(super) const fn name(table: Table) -> Option<&'static str> {
+    Some(match table {
         Table::Ledger => "ledger",
         Table::Outbox => "outbox",
         Table::Journal => "journal",
@@ -51,7 +59,7 @@ pub(super) const fn definition(table: Table) -> Option<Bytes> {
         Table::Adapters => "adapters",
         Table::Facts => "facts",
         Table::Secrets => return None,
-    }))
+    })
 }
 
 /// Checks what the file is, and marks a new one.
@@ -78,7 +86,38 @@ pub(super) fn settle(database: &Database, path: &Path, charter: &Digest) -> Resu
             expected: *charter,
         });
     }
+    if schema < SCHEMA {
+        upgrade(database, path)?;
+    }
     Ok(())
+}
+
+/// Schema 1 had no checksums: they are added, in one transaction.
+fn upgrade(database: &Database, path: &Path) -> Result<(), StoreError> {
+    let transaction = begin(database, path)?;
+    for table in TABLES {
+        let definition = definition(table).expect("only secrets stand outside the database");
+        for (key, value) in read_all(database, path, definition)? {
+            insert_sealed(&transaction, path, table, &key, &value)?;
+        }
+    }
+    insert(&transaction, path, FILE, b"schema", &SCHEMA.to_le_bytes())?;
+    transaction.commit().map_err(|e| fault(path, e.into()))
+}
+
+/// Notes whether it is doubtful that the tables tell everything that this node has said.
+pub(super) fn doubt(database: &Database, path: &Path, doubtful: bool) -> Result<(), StoreError> {
+    let transaction = begin(database, path)?;
+    insert(&transaction, path, FILE, b"doubtful", &[u8::from(doubtful)])?;
+    transaction.commit().map_err(|e| fault(path, e.into()))
+}
+
+/// Whether that is doubtful.
+pub(super) fn is_doubtful(database: &Database, path: &Path) -> Result<bool, StoreError> {
+    let rows = read_all(database, path, FILE)?;
+    Ok(rows
+        .iter()
+        .any(|(key, value)| key == b"doubtful" && *value != [0]))
 }
 
 /// The charter that the file was made for.
@@ -92,7 +131,8 @@ pub(super) fn charter(database: &impl ReadableDatabase, path: &Path) -> Result<D
     Ok(charter)
 }
 
-/// All rows of the protocol's tables; of shards the names only: they may be larger than the memory.
+/// All rows of the protocol's tables, refused if any is damaged; of shards the names only: they may be larger than the
+/// memory.
 pub(super) fn load(database: &Database, path: &Path) -> Result<Rows, StoreError> {
     let mut rows = BTreeMap::new();
     for table in TABLES {
@@ -102,24 +142,49 @@ pub(super) fn load(database: &Database, path: &Path) -> Result<Rows, StoreError>
             rows.extend(names.into_iter().map(|name| ((table, name), Vec::new())));
             continue;
         }
-        for (key, value) in read_all(database, path, definition)? {
+        for (key, value) in sound_rows(database, path, table)? {
             rows.insert((table, key), value);
         }
     }
     Ok(rows)
 }
 
-/// The values of one table, in the order of their keys.
+/// The values of one table, in the order of their keys; refused if any is damaged.
 pub(super) fn rows(
     database: &impl ReadableDatabase,
     path: &Path,
     table: Table,
 ) -> Result<Vec<Vec<u8>>, StoreError> {
-    let Some(definition) = definition(table) else {
+    let rows = sound_rows(database, path, table)?;
+    Ok(rows.into_iter().map(|(_, value)| value).collect())
+}
+
+fn sound_rows(
+    database: &impl ReadableDatabase,
+    path: &Path,
+    table: Table,
+) -> Result<Vec<Row>, StoreError> {
+    let (Some(definition), Some(name)) = (definition(table), name(table)) else {
         return Ok(Vec::new());
     };
     let rows = read_all(database, path, definition)?;
-    Ok(rows.into_iter().map(|(_, value)| value).collect())
+    let count = rows.len();
+    let sound = rows.into_iter().filter_map(|row| opened(name, row));
+    let sound: Vec<_> = sound.collect();
+    match count - sound.len() {
+        0 => Ok(sound),
+        torn => Err(StoreError::Damaged {
+            path: path.to_owned(),
+            detail: format!("{torn} of {count} rows of its {name} do not fit their checksums"),
+        }),
+    }
+}
+
+/// A row without its checksum, if it fits.
+fn opened(name: &str, (key, mut value): Row) -> Option<Row> {
+    let length = row::open(name, &key, &value)?.len();
+    value.truncate(length);
+    Some((key, value))
 }
 
 /// All remembered addresses.
@@ -142,7 +207,7 @@ pub(super) fn commit(database: &Database, path: &Path, writes: &[Write]) -> Resu
     for write in writes {
         let definition = definition(write.table).expect("the caller has taken the secrets out");
         match &write.value {
-            Some(value) => insert(&transaction, path, definition, &write.key, value)?,
+            Some(value) => insert_sealed(&transaction, path, write.table, &write.key, value)?,
             None => {
                 transaction
                     .open_table(definition)
@@ -167,6 +232,19 @@ pub(super) fn write_schema(
     transaction.commit().map_err(|e| fault(path, e.into()))
 }
 
+/// Makes the file what schema 1 was.
+#[cfg(test)]
+pub(super) fn forget_checksums(database: &Database, path: &Path) -> Result<(), StoreError> {
+    let rows = load(database, path)?;
+    let transaction = begin(database, path)?;
+    for ((table, key), value) in rows {
+        let definition = definition(table).expect("only secrets stand outside the database");
+        insert(&transaction, path, definition, &key, &value)?;
+    }
+    insert(&transaction, path, FILE, b"schema", &1_u64.to_le_bytes())?;
+    transaction.commit().map_err(|e| fault(path, e.into()))
+}
+
 fn check_schema(path: &Path, schema: u64) -> Result<(), StoreError> {
     if schema > SCHEMA {
         return Err(StoreError::Newer {
@@ -179,7 +257,7 @@ fn check_schema(path: &Path, schema: u64) -> Result<(), StoreError> {
 }
 
 /// Schema and charter; none in a file that was never marked.
-fn read_file_row(
+pub(super) fn read_file_row(
     database: &impl ReadableDatabase,
     path: &Path,
 ) -> Result<Option<(u64, Digest)>, StoreError> {
@@ -243,6 +321,29 @@ fn begin(database: &Database, path: &Path) -> Result<WriteTransaction, StoreErro
     database.begin_write().map_err(|e| fault(path, e.into()))
 }
 
+/// Writes a value with its checksum after it.
+fn insert_sealed(
+    transaction: &WriteTransaction,
+    path: &Path,
+    table: Table,
+    key: &[u8],
+    value: &[u8],
+) -> Result<(), StoreError> {
+    let (Some(definition), Some(name)) = (definition(table), name(table)) else {
+        return Ok(());
+    };
+    let mut table = transaction
+        .open_table(definition)
+        .map_err(|e| fault(path, e.into()))?;
+    let mut place = table
+        .insert_reserve(key, value.len() + row::SUM)
+        .map_err(|e| fault(path, e.into()))?;
+    let (whole, sum) = place.as_mut().split_at_mut(value.len());
+    whole.copy_from_slice(value);
+    sum.copy_from_slice(&row::sum(name, key, value));
+    Ok(())
+}
+
 fn insert(
     transaction: &WriteTransaction,
     path: &Path,
@@ -262,6 +363,6 @@ fn insert(
     clippy::needless_pass_by_value,
     reason = "the callers make the error by `into` and have no other use for it"
 )]
-fn fault(path: &Path, error: redb::Error) -> StoreError {
+pub(super) fn fault(path: &Path, error: redb::Error) -> StoreError {
     StoreError::database(path, &error)
 }

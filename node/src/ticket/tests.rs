@@ -16,7 +16,8 @@ fn founder(seed: u8) -> IdentityKey {
     IdentityKey::from_bytes(&[seed; 32])
 }
 
-fn charter(nonce: u8) -> Charter {
+/// A charter that is good but for having no model.
+pub(crate) fn charter(nonce: u8) -> Charter {
     let members = (1..=3).map(|seed| Founder {
         name: format!("member {seed}"),
         key: founder(seed).public(),

@@ -14,6 +14,7 @@ use rand::RngExt as _;
 
 use crate::learn::model::config::Config;
 use crate::learn::model::digest;
+use crate::learn::weights::Weights;
 
 const EXAMPLE: &str = "Example:
   conclave init --dir berlin     # prints a public key; likewise paris, rome
@@ -127,6 +128,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// What a charter says of a model folder.
 pub fn model(folder: &Path) -> anyhow::Result<Model> {
     Config::read(folder)?;
+    Weights::open(folder)?.check()?;
     Ok(Model {
         digest: digest(folder)?,
         architecture: "llama".to_owned(),

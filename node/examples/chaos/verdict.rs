@@ -1,0 +1,174 @@
+//! What must hold at the end.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use conclave::store::read_ledger;
+use conclave_protocol::charter::Charter;
+use conclave_protocol::ledger::{self, Ledger};
+use conclave_protocol::message::{self, Decided};
+use conclave_protocol::names::Height;
+use conclave_protocol::record::Previous;
+
+use crate::faults::{Faults, quorum};
+use crate::fleet::{Fleet, Node};
+
+/// Says what holds and what does not; gives the number of checks that failed.
+pub(crate) fn judge(fleet: &mut Fleet, faults: &Faults) -> Result<u32> {
+    let mut failures = 0;
+    let mut check = |fleet: &mut Fleet, holds: bool, what: &str| {
+        failures += u32::from(!holds);
+        fleet.log.say(&format!(
+            "{}: {what}",
+            if holds { "PASSED" } else { "FAILED" }
+        ));
+    };
+    let chains = chains(fleet)?;
+    let longest = chains
+        .iter()
+        .max_by_key(|chain| chain.len())
+        .cloned()
+        .unwrap_or_default();
+    let equal = chains.iter().all(|chain| longest.starts_with(chain));
+    let shortest = chains.iter().map(Vec::len).min().unwrap_or(0);
+    check(
+        fleet,
+        equal && shortest > 0,
+        &format!(
+            "{} ledgers verify and are one chain of {} records",
+            chains.len(),
+            longest.len()
+        ),
+    );
+    let outcomes = outcomes(fleet)?;
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for outcome in outcomes.values() {
+        *counts.entry(outcome).or_default() += 1;
+    }
+    let lost: Vec<String> = fleet
+        .decided
+        .iter()
+        .filter(|round| matches!(outcomes.get(&round.round), Some(&("null" | "spent"))))
+        .filter(|round| round.well >= quorum(round.members))
+        .map(|round| {
+            format!(
+                "{} ({} of {} were well)",
+                round.round, round.well, round.members
+            )
+        })
+        .collect();
+    check(
+        fleet,
+        lost.is_empty(),
+        &format!("no round was lost that had enough members{}", listed(&lost)),
+    );
+    let growth: Vec<String> = fleet.nodes.iter().enumerate().filter_map(grown).collect();
+    check(
+        fleet,
+        growth.is_empty(),
+        &format!("memory is flat{}", listed(&growth)),
+    );
+    let rounds = fleet.decided.len();
+    check(
+        fleet,
+        rounds > 0,
+        &format!("{rounds} rounds were seen decided; of all: {counts:?}"),
+    );
+    fleet.log.say(&format!(
+        "faults: {} kills, {} pauses, {} partitions",
+        faults.kills, faults.pauses, faults.partitions
+    ));
+    Ok(failures)
+}
+
+/// The records of every node, verified from the charter on.
+fn chains(fleet: &Fleet) -> Result<Vec<Vec<Vec<u8>>>> {
+    let mut chains = Vec::new();
+    for node in &fleet.nodes {
+        let charter = Charter::parse(&std::fs::read_to_string(node.dir.join("charter.toml"))?)?;
+        let rows = read_ledger(&node.dir)?.rows;
+        ledger::verify_chain(&charter, None, rows.iter().map(Vec::as_slice))?;
+        let record = |row: &Vec<u8>| message::decode::<Decided>(row).map(|decided| decided.record);
+        chains.push(rows.iter().map(record).collect::<Result<_, _>>()?);
+    }
+    Ok(chains)
+}
+
+/// How each round ended, by the longest ledger.
+fn outcomes(fleet: &Fleet) -> Result<BTreeMap<u32, &'static str>> {
+    let mut longest = BTreeMap::new();
+    for node in &fleet.nodes {
+        let charter = Charter::parse(&std::fs::read_to_string(node.dir.join("charter.toml"))?)?;
+        let mut chain = Ledger::new(charter, None);
+        for row in read_ledger(&node.dir)?.rows {
+            let entry = chain.parse(&row)?;
+            chain.append(entry)?;
+        }
+        let heights = (1..=chain.head().0).map(Height);
+        let outcome = |height| {
+            let called = chain.entry(height)?.record.survivors.is_some();
+            let word = match (called, chain.outcome(height)) {
+                (false, _) => "null",
+                (true, Some(Previous::Spent { .. })) => "spent",
+                (true, Some(Previous::Opened(_))) => "opened",
+                (true, Some(Previous::None) | None) => "decided",
+            };
+            Some((chain.round(height)?.0, word))
+        };
+        let found: BTreeMap<u32, &'static str> = heights.filter_map(outcome).collect();
+        if found.len() > longest.len() {
+            longest = found;
+        }
+    }
+    Ok(longest)
+}
+
+/// What a node's memory grew by, if that is too much: the middle of the first third of its process's life against the
+/// middle of the last one, both after a warm-up.
+fn grown((index, node): (usize, &Node)) -> Option<String> {
+    let (first, last) = (node.memory.first()?.0, node.memory.last()?.0);
+    if (last - first).as_secs() < LIFE {
+        return None;
+    }
+    let settled: Vec<u64> = node
+        .memory
+        .iter()
+        .filter(|(at, _)| (*at - first).as_secs() >= WARM_UP)
+        .map(|(_, bytes)| *bytes)
+        .collect();
+    let third = settled.len() / 3;
+    let (early, late) = (
+        middle(&settled[..third])?,
+        middle(&settled[settled.len() - third..])?,
+    );
+    let most = early + early / 4 + SLACK;
+    (late > most).then(|| {
+        format!(
+            "node {} from {} to {} MiB",
+            index + 1,
+            early >> 20,
+            late >> 20
+        )
+    })
+}
+
+fn middle(values: &[u64]) -> Option<u64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied()
+}
+
+fn listed(words: &[String]) -> String {
+    if words.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", words.join(", "))
+    }
+}
+
+/// Seconds that a process must have lived to be judged.
+const LIFE: u64 = 90;
+/// Seconds that are not counted after its start.
+const WARM_UP: u64 = 30;
+/// Bytes that count as nothing.
+const SLACK: u64 = 24 << 20;

@@ -1,0 +1,229 @@
+//! A newcomer enters by a ticket, a member leaves in order, and a damaged database is repaired: real processes.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test says loudly what went wrong"
+)]
+
+#[path = "federation/found.rs"]
+mod found;
+#[path = "federation/model.rs"]
+mod model;
+#[path = "federation/node.rs"]
+mod node;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use found::{found, rows};
+use node::{Node, conclave, conclave_json, text, until};
+use serde_json::Value;
+
+const ROUNDS: u64 = 10;
+const INLINE: u64 = 262_144;
+const PATIENCE: Duration = Duration::from_secs(300);
+
+fn number(status: &Value, key: &str) -> u64 {
+    status[key].as_u64().unwrap_or_default()
+}
+
+/// Makes a folder from a ticket of this member; the newcomer's rows are the sixth member's.
+fn join(dir: &Path, sponsor: &Path) -> Node {
+    let (node, key) = Node::init(dir.join("oslo"));
+    let sponsor = text(sponsor);
+    let made = conclave_json(&[
+        "invite",
+        "--dir",
+        sponsor,
+        "--expires",
+        "1h",
+        "--for",
+        &key,
+        "--json",
+    ]);
+    let ticket = made["ticket"].as_str().unwrap();
+    assert!(!made["addresses"].as_array().unwrap().is_empty(), "{made}");
+    let (folder, data) = (node.dir.clone(), dir.join("oslo.jsonl"));
+    fs::write(&data, rows(5)).unwrap();
+    let model = dir.join("model");
+    let refused = conclave(&["join", &ticket[..ticket.len() - 4], "--dir", text(&folder)]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("cut or mistyped"),
+        "{said}"
+    );
+    assert!(!folder.join("charter.toml").exists());
+    let joined = conclave_json(&[
+        "join",
+        ticket,
+        "--dir",
+        text(&folder),
+        "--data",
+        text(&data),
+        "--model",
+        text(&model),
+        "--json",
+    ]);
+    assert_eq!(joined["name"], "oslo");
+    assert_eq!(
+        joined["missing"].as_array().map(Vec::len),
+        Some(0),
+        "{joined}"
+    );
+    let settings = fs::read_to_string(folder.join("node.toml")).unwrap();
+    let more = "listen = [\"/ip4/127.0.0.1/tcp/0\"]\nthreads = 1\nsequence_len = 48\n";
+    fs::write(folder.join("node.toml"), format!("{more}{settings}")).unwrap();
+    node
+}
+
+#[test]
+fn a_newcomer_enters_a_member_leaves_and_what_is_damaged_is_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut nodes, _) = found(dir.path(), 5, ROUNDS, INLINE, &["--admission", "invite"]);
+    for node in &mut nodes {
+        node.start(&[]);
+    }
+    until("the first round", PATIENCE, || {
+        nodes[1]
+            .status()
+            .filter(|status| number(status, "round") >= 1)
+    });
+    // Any member invites, not the one that the others began with.
+    let mut newcomer = join(dir.path(), &nodes[1].dir);
+    newcomer.start(&[]);
+    let status = until("a contribution of the newcomer", PATIENCE, || {
+        newcomer
+            .status()
+            .filter(|status| number(status, "rounds_contributed") >= 1)
+    });
+    eprintln!("the newcomer contributed by round {}", status["round"]);
+
+    let peers = conclave_json(&["peers", "--dir", text(&nodes[0].dir), "--json"]);
+    let peers = peers["peers"].as_array().unwrap();
+    let oslo = peers.iter().find(|peer| peer["name"] == "oslo").unwrap();
+    assert_eq!(
+        (peers.len(), &oslo["standing"], &oslo["connected"]),
+        (5, &"member".into(), &true.into())
+    );
+    assert!(
+        peers.iter().all(|peer| peer["refused"] == 0),
+        "honest nodes refuse nothing of each other: {peers:?}"
+    );
+    assert!(number(oslo, "bytes_received") > 0 && oslo["last_heard_seconds"].is_number());
+    let rounds = conclave_json(&["rounds", "--dir", text(&newcomer.dir), "--json"]);
+    let rounds = rounds["rounds"].as_array().unwrap();
+    let within = |round: &Value, key: &str| {
+        round[key]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|member| member["name"] == "oslo")
+    };
+    assert!(rounds.iter().any(|round| within(round, "in")), "{rounds:?}");
+    assert_eq!(rounds[0]["members"], 5);
+
+    // SIGTERM: it goes on until a record has released it.
+    let (ended, took) = nodes[4].terminate();
+    let said = nodes[4].log();
+    assert!(ended.success() && said.contains("left in order"), "{said}");
+    eprintln!("the leaver was released after {took:?}");
+
+    let mut remaining: Vec<&mut Node> = nodes[..4].iter_mut().chain([&mut newcomer]).collect();
+    let reports: Vec<Value> = remaining
+        .iter_mut()
+        .map(|node| {
+            let what = format!("the end of {}", node.dir.display());
+            until(&what, PATIENCE, || {
+                node.status();
+                node.finished()
+            })
+        })
+        .collect();
+    for report in &reports {
+        assert_eq!(report["adapter_digest"], reports[0]["adapter_digest"]);
+        assert_eq!(report["ledger_head"], reports[0]["ledger_head"]);
+        assert_eq!(
+            number(report, "rounds_opened") + number(report, "rounds_null"),
+            ROUNDS
+        );
+        assert_eq!(number(report, "rounds_null"), 0, "{report}");
+    }
+    let verified = conclave_json(&["ledger", "verify", text(&newcomer.dir), "--json"]);
+    assert_eq!(
+        verified["members"].as_array().map(Vec::len),
+        Some(5),
+        "{verified}"
+    );
+    repair(&mut nodes[0], &reports[0]);
+}
+
+/// A flipped byte is found at the start, in one sentence; the way out that it names keeps what is whole.
+fn repair(node: &mut Node, report: &Value) {
+    let path = node.dir.join("db");
+    let whole = fs::read(&path).unwrap();
+    let mut bytes = whole.clone();
+    let places: Vec<usize> = find(&whole, b"oslo");
+    assert!(
+        !places.is_empty(),
+        "the newcomer's Join stands in the ledger"
+    );
+    for place in places {
+        bytes[place] ^= 1;
+    }
+    fs::write(&path, &bytes).unwrap();
+    let refused = conclave(&["run", "--dir", text(&node.dir)]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("--repair"),
+        "{said}"
+    );
+    assert_eq!(said.matches("error: ").count(), 1, "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    assert_eq!(fs::read(&path).unwrap(), bytes, "it is left as it is");
+    let told = conclave(&["ledger", "verify", text(&node.dir)]);
+    assert!(!told.status.success());
+
+    node.start(&["--repair"]);
+    let status = until("the repaired node to answer", PATIENCE, || node.status());
+    let head = number(&status, "height");
+    assert!(node.log().contains("kept "), "{}", node.log());
+    assert_eq!(fs::read(node.dir.join("db.damaged-1")).unwrap(), bytes);
+    eprintln!(
+        "after the repair it works at height {head} of {}",
+        report["height"]
+    );
+    node.kill();
+    let verified = conclave_json(&["ledger", "verify", text(&node.dir), "--json"]);
+    assert_eq!(verified["valid"], true);
+    assert!(number(&verified, "height") < number(report, "height"));
+}
+
+/// Where a text stands in bytes.
+fn find(bytes: &[u8], text: &[u8]) -> Vec<usize> {
+    let places = bytes.windows(text.len()).enumerate();
+    places
+        .filter(|(_, window)| *window == text)
+        .map(|(place, _)| place)
+        .collect()
+}
+
+#[test]
+fn a_disk_without_room_is_named_and_nothing_else_happens() {
+    let dir = tempfile::tempdir().unwrap();
+    let (nodes, _) = found(dir.path(), 5, ROUNDS, INLINE, &[]);
+    let program = env!("CARGO_BIN_EXE_conclave");
+    // No file may grow beyond 64 KiB: the database cannot be made.
+    let limited = format!(
+        "ulimit -f 128; exec {program} run --dir {}",
+        text(&nodes[0].dir)
+    );
+    let output = std::process::Command::new("sh")
+        .args(["-c", &limited])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("error: the disk is full at"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}

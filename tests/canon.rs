@@ -175,7 +175,7 @@ fn a_changed_ledger_is_refused() {
     let rows: Vec<Vec<u8>> = entries
         .map(|entry| {
             message::encode(&Decided {
-                record: entry.bytes.clone(),
+                record: entry.bytes.to_vec(),
                 certificate: entry.certificate.clone(),
             })
         })

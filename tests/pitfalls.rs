@@ -77,7 +77,7 @@ fn ids(world: &World, height: u64, sharers: bool) -> Vec<u32> {
     let record = |height| {
         chain(world)
             .entry(Height(height))
-            .map(|entry| &entry.record)
+            .map(|entry| entry.record.as_ref())
     };
     let ids = if sharers {
         record(height - 1).map(Record::sharer_ids)
@@ -435,7 +435,7 @@ fn a_null_record_is_verified_like_any_other() -> Outcome {
         .iter()
         .map(|entry| {
             message::encode(&Decided {
-                record: entry.bytes.clone(),
+                record: entry.bytes.to_vec(),
                 certificate: entry.certificate.clone(),
             })
         })

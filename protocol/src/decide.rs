@@ -23,6 +23,7 @@ mod verify;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use arc_malachitebft_core_consensus::{
     Input as Fed, LocallyProposedValue, Params, ProposedValue, State, ThresholdParams, ValuePayload,
@@ -41,6 +42,7 @@ use self::shell::Shell;
 pub use self::wire::{LIVENESS_MAX, PROPOSAL_MAX, Step, VOTE_MAX};
 use crate::envelope::Envelope;
 use crate::input::Verdict;
+use crate::letter::Bytes;
 use crate::names::{Height, MemberId, SessId};
 use crate::refusal::Refusal;
 use crate::time::Time;
@@ -54,7 +56,7 @@ pub struct Decider {
     /// What the host said about records.
     judged: BTreeMap<Digest, bool>,
     /// The records proposed so far: where first, by whom, and the bytes.
-    proposed: BTreeMap<Digest, (u32, MemberId, Vec<u8>)>,
+    proposed: BTreeMap<Digest, (u32, MemberId, Bytes)>,
     /// Those that the host was asked about.
     shown: BTreeSet<Digest>,
     /// What arrived before the start.
@@ -229,12 +231,11 @@ impl Decider {
         self.judged.get(record).copied()
     }
 
-    /// The records proposed so far that the host has not judged: round, proposer, bytes.
-    pub fn pending(&self) -> impl Iterator<Item = (u32, MemberId, &[u8])> {
-        self.proposed
-            .iter()
-            .filter(|(digest, _)| !self.judged.contains_key(digest))
-            .map(|(_, (round, proposer, record))| (*round, *proposer, record.as_slice()))
+    /// The records proposed so far that the host has not judged: digest and bytes.
+    pub fn pending(&self) -> impl Iterator<Item = (Digest, Bytes)> {
+        let open = self.proposed.iter();
+        let open = open.filter(|(digest, _)| !self.judged.contains_key(digest));
+        open.map(|(digest, (_, _, record))| (*digest, Arc::clone(record)))
     }
 
     /// All verified votes and proposals of this height, own ones too: what anti-entropy serves.
@@ -285,7 +286,7 @@ impl Decider {
             round: Round::new(*round),
             valid_round: Round::Nil,
             proposer: Address(*proposer),
-            value: Value::new(bytes.clone()),
+            value: Value::known(record, bytes),
             validity: Validity::from_bool(valid),
         };
         self.judged.insert(record, valid);

@@ -104,6 +104,11 @@ impl Desk {
         self.alarm = None;
     }
 
+    /// Forgets the alarm for a while: what is set meanwhile is known apart, and the caller sets the old one again.
+    pub(crate) fn set_alarm_aside(&mut self) -> Option<Time> {
+        self.alarm.take()
+    }
+
     /// The next moment at which something is due.
     pub(crate) fn alarm(&self) -> Option<Time> {
         self.alarm

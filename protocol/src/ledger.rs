@@ -47,6 +47,8 @@ pub struct Ledger {
     standing: Standing,
     /// Every session's height.
     sessions: BTreeMap<SessId, Height>,
+    /// Every height's members, as far as they are fixed.
+    rosters: BTreeMap<Height, Roster>,
     /// The last certified adapter; `None` while it is the initial one and that is unknown.
     certified: Option<Digest>,
 }
@@ -114,6 +116,7 @@ impl Ledger {
             uses: BTreeMap::new(),
             standing: Standing::default(),
             sessions: BTreeMap::new(),
+            rosters: BTreeMap::new(),
         };
         ledger.note_session(Height(1));
         ledger.note_session(Height(2));
@@ -124,7 +127,7 @@ impl Ledger {
     pub fn parse(&self, bytes: &[u8]) -> Result<Entry, Broken> {
         let broken = || self.broken("no canonical encoding");
         let decided: Decided = crate::message::decode(bytes).map_err(|_| broken())?;
-        Entry::new(decided.record, decided.certificate).map_err(|_| broken())
+        Entry::new(&decided.record, decided.certificate).map_err(|_| broken())
     }
 
     /// R41. The certificate must name this record and carry a quorum of its height's members.
@@ -167,6 +170,9 @@ impl Ledger {
     fn note_session(&mut self, height: Height) {
         if let Some(sess) = self.session_id(height) {
             self.sessions.insert(sess, height);
+        }
+        if let Some(roster) = self.find_roster(height) {
+            self.rosters.insert(height, roster);
         }
     }
 
@@ -214,6 +220,10 @@ impl Ledger {
 
     /// The members of a height, if they are fixed already.
     pub fn roster(&self, height: Height) -> Option<Roster> {
+        self.rosters.get(&height).cloned()
+    }
+
+    fn find_roster(&self, height: Height) -> Option<Roster> {
         let ids = match height.0.checked_sub(2) {
             None | Some(0) => (0u32..)
                 .map(MemberId)

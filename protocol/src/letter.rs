@@ -3,14 +3,16 @@
 //! Its parts (parsed envelope, digest, signature) are functions of the bytes alone, so it does not matter who asks
 //! first, or whether copies of a letter share them: only time is saved.
 
+use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
+use bincode::{Decode, Encode};
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::{IdentityKey, PublicKey, SignError};
 
 use crate::envelope::{Envelope, Kind};
 use crate::limits;
-use crate::message::Malformed;
+use crate::message::{self, Malformed};
 use crate::names::{MemberId, SessId};
 
 /// Encoded bytes that several holders share: cloning copies no byte.
@@ -25,6 +27,8 @@ struct Inner {
     bytes: Bytes,
     envelope: OnceLock<Option<Envelope>>,
     digest: OnceLock<Digest>,
+    /// The body as the type that its kind has.
+    body: OnceLock<Option<Arc<dyn Any + Send + Sync>>>,
     /// The key that the signature was first asked about, and whether it is that key's.
     signed: OnceLock<(PublicKey, bool)>,
 }
@@ -67,6 +71,22 @@ impl Letter {
             .0
             .digest
             .get_or_init(|| Envelope::digest_of(&self.0.bytes))
+    }
+
+    /// The body, parsed as the type that its kind has.
+    pub(crate) fn body<T>(&self) -> Result<Arc<T>, Malformed>
+    where
+        T: Decode<()> + Encode + Send + Sync + 'static,
+    {
+        let body = &self.envelope()?.body;
+        let parse = || {
+            let parsed: T = message::decode(body).ok()?;
+            Some(Arc::new(parsed) as Arc<dyn Any + Send + Sync>)
+        };
+        let known = self.0.body.get_or_init(parse).clone().ok_or(Malformed)?;
+        known
+            .downcast()
+            .or_else(|_| message::decode(body).map(Arc::new))
     }
 
     /// Verifies the signature under the sender's key.

@@ -52,6 +52,7 @@ pub mod nearest;
 mod outbox;
 pub mod output;
 pub mod params;
+mod places;
 mod post;
 pub mod record;
 pub mod refusal;

@@ -12,6 +12,7 @@ mod receive;
 mod speak;
 mod sync;
 mod tell;
+mod weigh;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::output::{Output, Phase, Stored, Table};
 use crate::refusal::Refusal;
 use crate::session::Session;
 use crate::session::open::Outcome;
+use crate::session::weighed::Weighed;
 use crate::setup::{OpenError, Setup};
 use crate::time::{Span, Time};
 
@@ -50,9 +52,11 @@ pub struct Member {
     /// The decision on the current height.
     decider: Option<Decider>,
     /// The consensus log of the current height.
-    wal: Vec<Vec<u8>>,
+    wal: Vec<Bytes>,
     /// R24. Records judged valid: they stay valid for the height.
     latched: BTreeSet<Digest>,
+    /// The records that were proposed, and what they were judged on.
+    weighed: BTreeMap<Digest, (Arc<Weighed>, Option<weigh::Seen>)>,
     /// Adapters that are held, by digest.
     adapters: BTreeMap<Digest, Arc<Vec<f32>>>,
     /// The adapter that the engine and the operator know as the newest.
@@ -74,6 +78,8 @@ pub struct Member {
     paces: Vec<Span>,
     phase: Option<(Height, Phase)>,
     waiting: Option<String>,
+    /// When that was looked up last.
+    told: Option<Time>,
     /// When the closing record was decided here.
     closed: Option<Time>,
     finished: bool,
@@ -85,6 +91,8 @@ struct Pulse {
     heartbeat: Time,
     beats: u64,
     sync: Time,
+    /// When a new peer was asked last.
+    greeted: Option<Time>,
     turn: usize,
     /// When each peer was last answered, and last asked out of turn.
     answered: BTreeMap<(PublicKey, Digest), Time>,
@@ -135,6 +143,7 @@ impl Member {
             decider: None,
             wal: Vec::new(),
             latched: BTreeSet::new(),
+            weighed: BTreeMap::new(),
             adapters,
             // The operator may have lost the newest one with the process: it is handed over again.
             adopted: Some(adapter),
@@ -151,6 +160,7 @@ impl Member {
             paces: Vec::new(),
             phase: None,
             waiting: None,
+            told: None,
             closed: ledger.over().then_some(now),
             finished: false,
             ledger,
@@ -174,7 +184,7 @@ impl Member {
             Input::Received { from, bytes } => self.receive(from, &bytes),
             Input::Connected { peer } => {
                 self.desk.peers.insert(peer);
-                self.ask(peer);
+                self.greet(peer);
                 Verdict::Accepted
             }
             Input::Disconnected { peer } => {

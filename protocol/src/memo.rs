@@ -8,6 +8,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use conclave_crypto::agree::{AgreeError, ExchangeKey, ExchangePublic, Shared};
+use conclave_crypto::dealing::{Dealing, Secret};
 use conclave_crypto::digest::Digest;
 
 /// The functions whose results may be remembered. Each is a function of the bytes that name it, and of nothing else.
@@ -19,9 +20,13 @@ pub enum Function {
     Contribution,
     /// A dealing, derived from its seed.
     Dealing,
+    /// The shares of a Reveal that fit the leaves that the chain names.
+    Reveal,
     /// Whether a certificate holds for a session and its voters.
     Certificate,
-    /// A record, parsed.
+    /// A decided record, parsed.
+    Entry,
+    /// A proposed record, parsed, and what the chain before it says of it.
     Record,
     /// A sum without its masks, applied.
     Sum,
@@ -85,6 +90,27 @@ impl Remembered {
         let derive = || key.shared(other).map(Arc::new);
         let shared = self.once(Function::Agreement, &[&least.0, &greatest.0], derive);
         shared.as_ref().clone()
+    }
+
+    /// The dealing of a seed.
+    pub(crate) fn derive(
+        &self,
+        seed: &[u8; 32],
+        sess: &Digest,
+        dealer: u32,
+        which: Secret,
+        threshold: u8,
+        holders: u8,
+    ) -> Arc<Dealing> {
+        let make = || Dealing::derive(seed, sess, dealer, which, threshold, holders);
+        let kind = u8::from(which == Secret::PairKey);
+        let arguments: [&[u8]; 4] = [
+            seed,
+            sess.as_bytes(),
+            &dealer.to_le_bytes(),
+            &[kind, threshold, holders],
+        ];
+        self.once(Function::Dealing, &arguments, make)
     }
 
     /// Whether a key contributes to what is agreed with it: any other key shows it.

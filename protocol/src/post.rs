@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crypto::digest::Digest;
 
-use crate::envelope::{Envelope, Kind};
+use crate::envelope::Kind;
 use crate::letter::Letter;
 use crate::limits;
-use crate::message;
+use crate::message::Seal;
 use crate::names::MemberId;
 use crate::refusal::Refusal;
 
@@ -162,12 +162,12 @@ fn prefix(digest: &Digest) -> [u8; 8] {
 }
 
 /// The slot of an envelope; slot-unique kinds carry the sequence number 0.
-pub(crate) fn slot_of(envelope: &Envelope) -> Result<Slot, Refusal> {
+pub(crate) fn slot_of(letter: &Letter) -> Result<Slot, Refusal> {
+    let envelope = letter.envelope().map_err(|_| Refusal::Malformed)?;
     let slot = Slot::of(envelope.kind, envelope.sender);
     match envelope.kind {
         Kind::Seal => {
-            let seal: message::Seal =
-                message::decode(&envelope.body).map_err(|_| Refusal::Malformed)?;
+            let seal = letter.body::<Seal>().map_err(|_| Refusal::Malformed)?;
             let holder = seal.to;
             if envelope.seq == 0 {
                 Ok(Slot { holder, ..slot })

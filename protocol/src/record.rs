@@ -1,11 +1,15 @@
 //! The record: what one height decides.
 
+use std::sync::Arc;
+
 use bincode::{Decode, Encode};
 use conclave_crypto::digest::Digest;
 
 use crate::decide::Certificate;
 use crate::envelope::Envelope;
 use crate::evidence::Evidence;
+use crate::letter::Bytes;
+use crate::memo::{Function, Remembered};
 use crate::message::{self, Malformed};
 use crate::names::{Height, MemberId, SumId};
 
@@ -89,11 +93,11 @@ pub enum Cause {
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// The record.
-    pub record: Record,
+    pub record: Arc<Record>,
     /// Its digest.
     pub digest: Digest,
     /// Its encoding.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// The quorum's signatures.
     pub certificate: Certificate,
 }
@@ -135,9 +139,23 @@ impl Record {
 
 impl Entry {
     /// Parses a record beside its certificate; nothing is verified yet.
-    pub fn new(bytes: Vec<u8>, certificate: Certificate) -> Result<Self, Malformed> {
-        let record = Record::from_bytes(&bytes)?;
-        let digest = Record::digest_of(&bytes);
+    pub fn new(bytes: &[u8], certificate: Certificate) -> Result<Self, Malformed> {
+        Self::known(&Remembered::default(), bytes, certificate)
+    }
+
+    /// The same; members that remember together share the record and its bytes.
+    pub(crate) fn known(
+        memo: &Remembered,
+        bytes: &[u8],
+        certificate: Certificate,
+    ) -> Result<Self, Malformed> {
+        let digest = Record::digest_of(bytes);
+        let parse = || {
+            let record = Record::from_bytes(bytes).ok()?;
+            Some((Arc::new(record), Arc::new(bytes.to_vec())))
+        };
+        let known = memo.once(Function::Entry, &[digest.as_bytes()], parse);
+        let (record, bytes) = known.as_ref().clone().ok_or(Malformed)?;
         Ok(Self {
             record,
             digest,

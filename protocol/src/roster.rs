@@ -1,21 +1,24 @@
 //! The members of one height: voters, holders and candidates alike.
 
+use std::sync::Arc;
+
 use conclave_crypto::sign::PublicKey;
 
 use crate::decide::Voter;
 use crate::names::MemberId;
 use crate::params;
+use crate::places::Places;
 
 /// W_r: fixed two records before its height.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Roster(Vec<(MemberId, PublicKey)>);
+pub struct Roster(Arc<Vec<(MemberId, PublicKey)>>);
 
 impl Roster {
     /// The members, ascending by id.
     pub fn new(mut members: Vec<(MemberId, PublicKey)>) -> Self {
         members.sort_unstable();
         members.dedup_by_key(|(id, _)| *id);
-        Self(members)
+        Self(Arc::new(members))
     }
 
     /// How many.
@@ -36,6 +39,13 @@ impl Roster {
     /// The place of a member: Shamir's x is the place + 1.
     pub fn place(&self, member: MemberId) -> Option<usize> {
         self.0.binary_search_by_key(&member, |(id, _)| *id).ok()
+    }
+
+    /// The places of members, given in ascending order; `None` if one is no member.
+    pub(crate) fn places(&self, members: &[MemberId]) -> Option<Places> {
+        let mut all = self.ids().enumerate();
+        let place = |member: &MemberId| all.find(|(_, id)| id == member).map(|(place, _)| place);
+        members.iter().map(place).collect()
     }
 
     /// Whether it is a member of the height.

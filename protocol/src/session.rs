@@ -4,11 +4,13 @@
 //! sharers; then train, submit, decide, reveal, open. Each phase stands in its own file. Every step looks at what is
 //! held and does what is due: so a restart, a late message and a lost one need no cases of their own.
 
+pub(crate) mod acks;
 pub(crate) mod advertise;
 pub(crate) mod deal;
 pub(crate) mod decide;
 pub(crate) mod gather;
 pub(crate) mod open;
+pub(crate) mod pieces;
 pub(crate) mod pull;
 pub(crate) mod reveal;
 pub(crate) mod sharding;
@@ -16,10 +18,10 @@ pub(crate) mod shards;
 pub(crate) mod submit;
 pub(crate) mod sums;
 pub(crate) mod train;
+pub(crate) mod vectors;
+pub(crate) mod weighed;
 
 use std::sync::Arc;
-
-use conclave_crypto::digest::Digest;
 
 use crate::desk::Desk;
 use crate::envelope::{Envelope, Kind};
@@ -58,6 +60,8 @@ pub(crate) struct Session {
     pub(crate) sharding: Sharding,
     /// The opening of the sum, once the height is decided.
     pub(crate) opening: Opening,
+    /// Envelopes taken so far.
+    taken: u64,
 }
 
 impl Session {
@@ -75,6 +79,7 @@ impl Session {
             submissions: Submissions::default(),
             sharding: Sharding::default(),
             opening: Opening::default(),
+            taken: 0,
         }
     }
 
@@ -84,15 +89,13 @@ impl Session {
         for table in [Table::Outbox, Table::Inbox] {
             for (_, bytes) in outbox::under(stored, table, &prefix) {
                 let letter = Letter::from(Arc::clone(bytes));
-                if let Ok(envelope) = letter.envelope() {
-                    let kept = self.keep(envelope, &letter);
-                    let known = kept.is_ok() && self.take(desk, envelope, letter.digest()).is_ok();
-                    if !known {
-                        desk.warn(format!(
-                            "a stored envelope of height {} is damaged",
-                            self.height.0
-                        ));
-                    }
+                let kept = self.keep(&letter);
+                let known = kept.is_ok() && self.take(desk, &letter).is_ok();
+                if !known && letter.envelope().is_ok() {
+                    desk.warn(format!(
+                        "a stored envelope of height {} is damaged",
+                        self.height.0
+                    ));
                 }
             }
         }
@@ -106,9 +109,8 @@ impl Session {
         let envelope = letter.envelope().map_err(|_| Refusal::Malformed)?;
         // R7  Only members of the height speak in its session.
         let key = *self.roster.key(envelope.sender).ok_or(Refusal::Stranger)?;
-        let slot = slot_of(envelope)?;
-        let digest = letter.digest();
-        let place = self.post.place(slot, &digest, envelope.seq);
+        let slot = slot_of(letter)?;
+        let place = self.post.place(slot, &letter.digest(), envelope.seq);
         if place == Place::Known {
             return Ok(false);
         }
@@ -127,12 +129,12 @@ impl Session {
             Place::Cited => self.forget(slot),
             Place::New | Place::Known => {}
         }
-        self.take(desk, envelope, digest)?;
+        self.take(desk, letter)?;
         if Self::keeps(desk, slot) {
             let key = outbox::slot_key(self.height, envelope.kind, envelope.sender);
             desk.store(Table::Inbox, key, Arc::clone(letter.bytes()));
         }
-        self.keep(envelope, letter)?;
+        self.keep(letter)?;
         Ok(true)
     }
 
@@ -157,7 +159,7 @@ impl Session {
         beside: impl FnOnce(&mut Desk),
     ) {
         let envelope = letter.envelope().expect("an own envelope is sound");
-        let slot = slot_of(envelope).expect("an own envelope has a slot");
+        let slot = slot_of(letter).expect("an own envelope has a slot");
         let whose = if envelope.kind == Kind::Seal {
             slot.holder
         } else {
@@ -166,9 +168,8 @@ impl Session {
         let key = outbox::slot_key(self.height, envelope.kind, whose);
         desk.store(Table::Outbox, key, Arc::clone(letter.bytes()));
         beside(desk);
-        self.keep(envelope, letter)
-            .expect("an own envelope has a slot");
-        let taken = self.take(desk, envelope, letter.digest());
+        self.keep(letter).expect("an own envelope has a slot");
+        let taken = self.take(desk, letter);
         taken.expect("what we say ourselves keeps the rules");
         let holder = self
             .roster
@@ -237,9 +238,9 @@ impl Session {
             .collect()
     }
 
-    fn keep(&mut self, envelope: &Envelope, letter: &Letter) -> Result<(), Refusal> {
-        let (slot, digest) = (slot_of(envelope)?, letter.digest());
-        self.post.put(slot, digest, envelope.seq, letter.clone());
+    fn keep(&mut self, letter: &Letter) -> Result<(), Refusal> {
+        let (slot, seq) = (slot_of(letter)?, letter.envelope().map_or(0, |own| own.seq));
+        self.post.put(slot, letter.digest(), seq, letter.clone());
         Ok(())
     }
 
@@ -266,58 +267,55 @@ impl Session {
     }
 
     /// The plot of a session: each kind of envelope goes to its phase.
-    fn take(
-        &mut self,
-        desk: &mut Desk,
-        envelope: &Envelope,
-        digest: Digest,
-    ) -> Result<(), Refusal> {
-        let (sender, body) = (envelope.sender, envelope.body.as_slice());
+    fn take(&mut self, desk: &mut Desk, letter: &Letter) -> Result<(), Refusal> {
         let malformed = |_: Malformed| Refusal::Malformed;
+        let envelope = letter.envelope().map_err(malformed)?;
+        let (sender, digest) = (envelope.sender, letter.digest());
+        self.taken = self.taken.saturating_add(1);
         match envelope.kind {
             // R10  A member advertises its session keys once.
             Kind::KeyAd => {
-                let body = message::decode(body).map_err(malformed)?;
-                self.take_advert(desk, sender, digest, body)
+                let body = letter.body().map_err(malformed)?;
+                self.take_advert(desk, sender, digest, *body)
             }
             // R11  A dealer binds itself to one leaf for each share.
             Kind::Deal => {
-                let body = message::decode(body).map_err(malformed)?;
+                let body = letter.body().map_err(malformed)?;
                 self.take_deal(sender, digest, body)
             }
             // R11  Each holder gets its two shares in a box.
             Kind::Seal => {
-                let body = message::decode(body).map_err(malformed)?;
+                let body = letter.body().map_err(malformed)?;
                 self.take_seal(desk, sender, body)
             }
             // R12  A holder acknowledges what it can open.
             Kind::Ack => {
-                let body = message::decode(body).map_err(malformed)?;
+                let body = letter.body().map_err(malformed)?;
                 self.take_ack(sender, &body)
             }
             // R15  A masked vector is announced once.
             Kind::Commit => {
-                let body = message::decode(body).map_err(malformed)?;
-                self.take_commit(desk, sender, digest, body)
+                let body = letter.body().map_err(malformed)?;
+                self.take_commit(desk, sender, digest, &body)
             }
             // R16  Members say which vectors they hold.
             Kind::Have => {
-                let body = message::decode(body).map_err(malformed)?;
+                let body = letter.body().map_err(malformed)?;
                 self.take_have(sender, body)
             }
             // R31  Shares of the secrets that the record calls for.
             Kind::Reveal => {
-                let body = message::decode(body).map_err(malformed)?;
-                self.take_reveal(sender, body)
+                let body = letter.body().map_err(malformed)?;
+                self.take_reveal(sender, digest, body)
             }
             // R74  The sums of shards are fixed before anything is revealed.
             Kind::SumCommit => {
-                let body = message::decode(body).map_err(malformed)?;
+                let body = message::decode(&envelope.body).map_err(malformed)?;
                 self.sharding.take_sums(sender, digest, body)
             }
             // R76  Each survivor publishes the tags of its vector.
             Kind::Tags => {
-                let body = message::decode(body).map_err(malformed)?;
+                let body = message::decode(&envelope.body).map_err(malformed)?;
                 self.sharding.take_tags(sender, body)
             }
             Kind::Proposal
@@ -330,6 +328,14 @@ impl Session {
             | Kind::Leave
             | Kind::Recall => Err(Refusal::Rule),
         }
+    }
+
+    /// Counts everything that a decision may rest on: envelopes, vectors, the terms, the result.
+    pub(crate) fn news(&self) -> u64 {
+        let terms = self.work.as_ref().is_some_and(|work| work.terms.is_some());
+        let settled = u64::from(terms).saturating_add(self.opening.result.is_some().into());
+        let vectors = self.submissions.news;
+        self.taken.saturating_add(vectors).saturating_add(settled)
     }
 
     /// Drops what a slot that a record overrules had brought.

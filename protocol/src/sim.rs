@@ -18,6 +18,7 @@ mod agenda;
 pub mod byzantine;
 pub mod check;
 pub mod diary;
+mod disk;
 mod engine;
 pub mod faults;
 mod latency;

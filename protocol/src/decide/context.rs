@@ -78,6 +78,12 @@ impl Value {
         }
     }
 
+    /// A record whose digest is known.
+    pub(super) fn known(id: Digest, record: &Arc<Vec<u8>>) -> Self {
+        let record = Arc::clone(record);
+        Self { id, record }
+    }
+
     pub(super) fn digest(&self) -> Digest {
         self.id
     }

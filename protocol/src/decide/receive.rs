@@ -1,5 +1,7 @@
 //! What arrives: checked against the rules, heard once, and only then shown to the core.
 
+use std::sync::Arc;
+
 use arc_malachitebft_core_consensus::Input as Fed;
 use arc_malachitebft_core_types::VoteType;
 use conclave_crypto::digest::Digest;
@@ -56,7 +58,7 @@ impl Decider {
             self.shell.outbox.push_back(Effect::Judge {
                 round: *round,
                 proposer: *proposer,
-                record: record.clone(),
+                record: record.to_vec(),
             });
         }
     }
@@ -92,7 +94,7 @@ impl Decider {
             return;
         }
         if let Some(body) = wire::decode::<PROPOSAL_MAX, ProposalBody>(&envelope.body) {
-            let first = (slot.0, slot.1, body.record);
+            let first = (slot.0, slot.1, Arc::new(body.record));
             let digest = record_digest(&first.2);
             self.proposed.entry(digest).or_insert(first);
         }

@@ -8,11 +8,12 @@ use super::context::Ctx;
 use super::wire::Entry;
 use super::{Decider, Effect, StartError, record_digest, shell};
 use crate::claim::Claim;
+use crate::letter::Bytes;
 use crate::names::Height;
 use crate::time::Time;
 
 /// Whether a log of this height holds what a claim says was signed.
-pub(crate) fn logged(wal: &[Vec<u8>], height: Height, claim: &Claim) -> bool {
+pub(crate) fn logged(wal: &[Bytes], height: Height, claim: &Claim) -> bool {
     wal.iter().any(|bytes| match Entry::parse(height, bytes) {
         Some((Entry::Said(envelope), _)) => claim.is(&envelope),
         Some(_) | None => false,
@@ -23,12 +24,7 @@ impl Decider {
     /// Starts round 0, or, with the entries of an earlier run's log in their order, takes up where that run stood.
     ///
     /// On an error the engine is spent: make a new one without a vote (`me` is `None`) and start that.
-    pub fn start(
-        &mut self,
-        now: Time,
-        wal: &[Vec<u8>],
-        key: &IdentityKey,
-    ) -> Result<(), StartError> {
+    pub fn start(&mut self, now: Time, wal: &[Bytes], key: &IdentityKey) -> Result<(), StartError> {
         if self.started || self.done {
             return Ok(());
         }
@@ -43,7 +39,7 @@ impl Decider {
             entries.push(entry);
             inputs.push(input);
         }
-        self.shell.replayed = wal.iter().cloned().collect();
+        self.shell.replayed = wal.iter().map(|entry| entry.to_vec()).collect();
         for entry in entries {
             self.recall(entry);
         }
@@ -90,7 +86,7 @@ impl Decider {
                 self.shell.outbox.push_back(Effect::Judge {
                     round: *round,
                     proposer: *proposer,
-                    record: record.clone(),
+                    record: record.to_vec(),
                 });
             }
         }

@@ -304,7 +304,7 @@ fn messages_that_break_the_rules_are_refused() {
 #[test]
 fn an_unreadable_log_is_amnesia_not_a_hang() {
     let mut decider = Decider::new(Height(1), SESS, Some(id(0)), voters(4), TIMERS);
-    let torn = vec![vec![1, 2, 3]];
+    let torn = vec![vec![1, 2, 3].into()];
     assert!(matches!(
         decider.start(Time(0), &torn, &key(0)),
         Err(StartError::Unreadable { index: 0, .. })

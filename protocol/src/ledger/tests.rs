@@ -84,7 +84,7 @@ impl Chain {
             record: Record::digest_of(&bytes),
             signatures: Vec::new(),
         };
-        let entry = Entry::new(bytes, certificate).unwrap();
+        let entry = Entry::new(&bytes, certificate).unwrap();
         self.ledger.append(entry).map_err(|broken| broken.what)
     }
 

@@ -99,7 +99,11 @@ impl Member {
     fn open_sum(&mut self) {
         let height = self.ledger.head();
         let round = self.ledger.round(height).unwrap_or_default();
-        let terms = self.settled_terms(height);
+        let terms = if self.lacks_terms(height) {
+            self.settled_terms(height)
+        } else {
+            None
+        };
         let Some(session) = self.sessions.get_mut(&height) else {
             return;
         };
@@ -115,6 +119,9 @@ impl Member {
         session.open(&mut self.desk);
         session.pull_shards(&mut self.desk);
         if before {
+            return;
+        }
+        if session.opening.result.is_none() {
             return;
         }
         let rebuilt = session.dropouts();
@@ -167,7 +174,11 @@ impl Member {
     fn work(&mut self) {
         self.adopt();
         let height = self.ledger.next();
-        let terms = self.terms(height);
+        let terms = if self.lacks_terms(height) {
+            self.terms(height)
+        } else {
+            None
+        };
         let Some(session) = self.sessions.get_mut(&height) else {
             return;
         };
@@ -177,12 +188,20 @@ impl Member {
         if work.terms.is_none() {
             work.terms = terms;
         }
+        session.count_vectors();
         session.train(&mut self.desk);
         session.submit(&mut self.desk);
         session.pull_vectors(&mut self.desk);
+        session.count_vectors();
         session.announce_held(&mut self.desk);
         session.collect_shards(&mut self.desk);
         session.pull_shards(&mut self.desk);
+    }
+
+    /// Whether a height has work to do and does not know from what.
+    fn lacks_terms(&self, height: Height) -> bool {
+        let work = self.sessions.get(&height).and_then(|s| s.work.as_ref());
+        work.is_some_and(|work| work.terms.is_none())
     }
 
     /// What a decided height was trained from: the adapter that its own record, or one before, certifies.
@@ -292,7 +311,7 @@ impl Member {
 
 /// The encoded entry of a height, as it is handed on.
 pub(super) fn decided_body(entry: &crate::record::Entry) -> Vec<u8> {
-    let record = entry.bytes.clone();
+    let record = entry.bytes.to_vec();
     message::encode(&message::Decided {
         record,
         certificate: entry.certificate.clone(),

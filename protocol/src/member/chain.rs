@@ -83,7 +83,7 @@ impl Member {
         }
         let prefix = outbox::height_key(next);
         let rows = outbox::under(stored, Table::Wal, &prefix);
-        self.wal = rows.map(|(_, entry)| entry.to_vec()).collect();
+        self.wal = rows.map(|(_, entry)| Arc::clone(entry)).collect();
         self.desk.memory.restore(stored);
         self.begin_decision();
     }
@@ -141,8 +141,8 @@ impl Member {
     }
 
     /// R40, R41. Appends a decided record: durable first, then everything that follows from it.
-    pub(super) fn decided(&mut self, record: Vec<u8>, certificate: Certificate) -> bool {
-        let Ok(entry) = Entry::new(record, certificate) else {
+    pub(super) fn decided(&mut self, record: &[u8], certificate: Certificate) -> bool {
+        let Ok(entry) = Entry::known(&self.desk.memo, record, certificate) else {
             return false;
         };
         let height = self.ledger.next();
@@ -152,7 +152,7 @@ impl Member {
             return false;
         }
         let row = Decided {
-            record: entry.bytes.clone(),
+            record: entry.bytes.to_vec(),
             certificate: entry.certificate.clone(),
         };
         self.desk.store(
@@ -190,6 +190,7 @@ impl Member {
         }
         self.wal.clear();
         self.latched.clear();
+        self.weighed.clear();
     }
 
     /// R35. What the record says of the height before: a certified result overrides the own one.

@@ -1,8 +1,12 @@
 //! The decision on the current height: when it starts, what the engine is told, what its effects do.
 
+use std::sync::Arc;
+
+use conclave_crypto::digest::Digest;
+
 use crate::decide::{ConsensusTimers, Decider, Effect, Feed};
 use crate::desk::Desk;
-use crate::letter::Letter;
+use crate::letter::{Bytes, Letter};
 use crate::member::Member;
 use crate::member::advance::PASSES;
 use crate::names::{Height, MemberId};
@@ -71,7 +75,7 @@ impl Member {
         let Some(decider) = &mut self.decider else {
             return;
         };
-        let log = if speaks { self.wal.as_slice() } else { &[] };
+        let log: &[Bytes] = if speaks { &self.wal } else { &[] };
         if let Err(error) = decider.start(self.desk.now, log, &self.desk.identity) {
             // R25  What was signed before is unknown: follow this height without a vote.
             self.desk.warn(error.to_string());
@@ -137,31 +141,15 @@ impl Member {
             }
         }
         let Some(decider) = &self.decider else { return };
-        let pending: Vec<_> = decider
-            .pending()
-            .map(|(_, _, record)| record.to_vec())
-            .collect();
-        for bytes in pending {
-            self.judge(height, &bytes);
+        let pending: Vec<_> = decider.pending().collect();
+        for (digest, bytes) in pending {
+            self.judge(height, digest, &bytes);
         }
     }
 
-    fn judge(&mut self, height: Height, bytes: &[u8]) {
-        let digest = Record::digest_of(bytes);
-        let polka = self
-            .decider
-            .as_ref()
-            .is_some_and(|decider| decider.polka(&digest));
-        if let Ok(record) = Record::from_bytes(bytes) {
-            self.cite(height, &record);
-            self.doubt(height, &record);
-        }
-        let latched = self.latched.contains(&digest);
-        let judged = self.with_bench(height, |bench, desk| bench.judge(desk, bytes, polka));
-        let valid = match judged {
-            // R24  Once valid, valid for the height.
-            _ if latched => true,
-            Some(Judgement::Valid) => self.latched.insert(digest),
+    fn judge(&mut self, height: Height, digest: Digest, bytes: &[u8]) {
+        let valid = match self.weigh(height, digest, bytes) {
+            Some(Judgement::Valid) => true,
             Some(Judgement::Invalid) => false,
             Some(Judgement::Open) | None => return,
         };
@@ -175,7 +163,7 @@ impl Member {
     }
 
     /// R77. Another result than ours is proposed: sums that we took from others are made again from the vectors.
-    fn doubt(&mut self, height: Height, record: &Record) {
+    pub(super) fn doubt(&mut self, height: Height, record: &Record) {
         let before = Height(height.0.saturating_sub(1));
         let (Previous::Opened(proposed), Some(session)) =
             (&record.previous, self.sessions.get_mut(&before))
@@ -193,7 +181,7 @@ impl Member {
     }
 
     /// R6. What a proposal names may take its slot.
-    fn cite(&mut self, height: Height, record: &Record) {
+    pub(super) fn cite(&mut self, height: Height, record: &Record) {
         let next = Height(height.0.saturating_add(1));
         if let Some(session) = self.sessions.get_mut(&next) {
             let sharers = record.sharers_next.iter();
@@ -211,8 +199,9 @@ impl Member {
         match effect {
             Effect::Wal(entry) => {
                 let index = u64::try_from(self.wal.len()).unwrap_or(u64::MAX);
-                self.desk
-                    .store(Table::Wal, outbox::wal_key(height, index), entry.clone());
+                let entry = Arc::new(entry);
+                let key = outbox::wal_key(height, index);
+                self.desk.store(Table::Wal, key, Arc::clone(&entry));
                 self.wal.push(entry);
             }
             Effect::Publish(envelope) => {
@@ -226,7 +215,7 @@ impl Member {
             Effect::Decided {
                 record,
                 certificate,
-            } => return self.decided(record, certificate),
+            } => return self.decided(&record, certificate),
             Effect::NeedValue { .. } | Effect::Judge { .. } => {}
             Effect::Evidence(evidence) => {
                 self.desk.accuse(&evidence.first, &evidence.second);
@@ -240,7 +229,7 @@ impl Member {
     }
 
     /// Looks at the current height with everything that a decision rests on.
-    fn with_bench<T>(
+    pub(super) fn with_bench<T>(
         &mut self,
         height: Height,
         look: impl FnOnce(&Bench<'_>, &mut Desk) -> T,

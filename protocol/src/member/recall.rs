@@ -20,7 +20,7 @@ impl Member {
     pub(super) fn remember(&mut self) {
         let next = self.ledger.next();
         let after = Height(next.0.saturating_add(1));
-        if let Some(me) = self.desk.me {
+        if let Some(me) = self.desk.me.filter(|_| !self.desk.memory.is_settled()) {
             let rosters = [next, after].map(|height| self.ledger.roster(height));
             let mut rosters = rosters.into_iter().flatten();
             let roster = rosters.find(|roster| roster.contains(me));

@@ -17,6 +17,9 @@ impl Member {
     }
 
     fn heartbeat(&mut self) {
+        if !self.desk.due(self.pulse.heartbeat) {
+            return;
+        }
         let height = self.ledger.next();
         let newest = Height(height.0.saturating_add(1));
         let member = self
@@ -27,7 +30,7 @@ impl Member {
             .desk
             .me
             .is_some_and(|me| member.is_some_and(|roster| roster.contains(me)));
-        if !belongs || !self.desk.due(self.pulse.heartbeat) {
+        if !belongs {
             return;
         }
         self.pulse.heartbeat = self.desk.now + self.desk.timers().heartbeat;

@@ -48,6 +48,17 @@ impl Member {
         }
     }
 
+    /// R50. A peer can be reached: it is asked, unless another one was a moment ago; then one is asked soon.
+    pub(super) fn greet(&mut self, peer: PublicKey) {
+        let now = self.desk.now;
+        if self.pulse.greeted.is_some_and(|at| at + PAUSE > now) && !self.desk.memory.asks_all() {
+            self.pulse.sync = self.pulse.sync.min(now + PAUSE);
+        } else {
+            self.pulse.greeted = Some(now);
+            self.ask(peer);
+        }
+    }
+
     /// Asks a peer that is ahead of us, at most once in a while.
     pub(super) fn catch_up(&mut self, peer: PublicKey) {
         let now = self.desk.now;
@@ -167,9 +178,9 @@ impl Member {
             return Ok(false);
         }
         let entry =
-            Entry::new(decided.record, decided.certificate).map_err(|_| Refusal::Malformed)?;
+            Entry::new(&decided.record, decided.certificate).map_err(|_| Refusal::Malformed)?;
         self.ledger.verify(&entry).map_err(|_| Refusal::Signature)?;
-        if self.decided(entry.bytes, entry.certificate) {
+        if self.decided(&entry.bytes, entry.certificate) {
             Ok(true)
         } else {
             Err(Refusal::Rule)

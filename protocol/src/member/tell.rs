@@ -6,7 +6,10 @@ use crate::names::{Height, MemberId, Round};
 use crate::output::{Phase, Report};
 use crate::record::Previous;
 use crate::status::{Outcome, Past, Status};
-use crate::time::Time;
+use crate::time::{Span, Time};
+
+/// How often it is looked up whom a member waits for.
+const TELL: Span = Span(200);
 
 impl Member {
     /// Reports a new phase and a new reason to wait, once each.
@@ -14,6 +17,7 @@ impl Member {
         let standing = self.standing();
         if self.phase != Some(standing) {
             self.phase = Some(standing);
+            self.told = None;
             let (height, phase) = standing;
             let round = self.ledger.round(height);
             self.desk.report(Report::Phase {
@@ -22,6 +26,11 @@ impl Member {
                 phase,
             });
         }
+        // Whom it waits for is many names: they are looked up now and then.
+        if self.told.is_some_and(|at| self.desk.now < at + TELL) {
+            return;
+        }
+        self.told = Some(self.desk.now);
         let waiting = self.reason();
         if waiting != self.waiting {
             self.waiting.clone_from(&waiting);

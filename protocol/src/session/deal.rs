@@ -1,6 +1,7 @@
 //! Deal: every member shares its two secrets among all members of the height, and says what it can open.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use conclave_crypto::dealing::{self, Dealing, Secret, Share};
 use conclave_crypto::digest::Digest;
@@ -13,10 +14,12 @@ use crate::message::{Ack, Acked, Deal, Seal};
 use crate::names::MemberId;
 use crate::output::Report;
 use crate::params;
+use crate::places::Places;
 use crate::post::Slot;
 use crate::record::Sharer;
 use crate::refusal::Refusal;
 use crate::session::Session;
+use crate::session::acks::Acks;
 use crate::time::{Span, Time};
 
 /// How long acknowledgements gather before they are said.
@@ -27,15 +30,21 @@ pub(crate) const GATHER: Span = Span(200);
 pub(crate) struct Dealings {
     pub(crate) deals: BTreeMap<MemberId, Dealt>,
     /// Boxes for us, by dealer.
-    seals: BTreeMap<MemberId, Seal>,
+    seals: BTreeMap<MemberId, Arc<Seal>>,
     /// Boxes that did not open under that Deal.
     spoiled: BTreeSet<(MemberId, Digest)>,
     /// Shares of ours, checked against the dealer's leaves.
     pub(crate) shares: BTreeMap<MemberId, Portion>,
-    /// What each holder acknowledged: dealer → (KeyAd, Deal).
-    acks: BTreeMap<MemberId, BTreeMap<MemberId, (Digest, Digest)>>,
+    /// Who acknowledged what.
+    acks: Acks,
+    /// Counts what came in of keys, dealings and boxes: what was looked at since need not be looked at again.
+    pub(crate) news: u64,
+    /// The news that boxes were made for, opened, and acknowledgements weighed at.
+    sealed_at: Option<u64>,
+    opened_at: Option<u64>,
+    weighed_at: Option<u64>,
     /// Our own dealing, while its secrets live.
-    pub(crate) own: Option<(Dealing, Dealing)>,
+    pub(crate) own: Option<(Arc<Dealing>, Arc<Dealing>)>,
     ack_at: Option<Time>,
     reported: bool,
 }
@@ -44,7 +53,7 @@ pub(crate) struct Dealings {
 #[derive(Debug)]
 pub(crate) struct Dealt {
     pub(crate) digest: Digest,
-    pub(crate) body: Deal,
+    pub(crate) body: Arc<Deal>,
 }
 
 /// Our shares of one dealer's two secrets, checked under one Deal.
@@ -65,7 +74,7 @@ impl Session {
         if !self.said(desk, Kind::Deal) && !self.may_deal(desk) {
             return;
         }
-        self.derive_own(me);
+        self.derive_own(desk, me);
         if !self.said(desk, Kind::Deal)
             && let (Some((own, pair)), Some(secrets)) = (&self.dealings.own, &self.adverts.secrets)
         {
@@ -86,14 +95,17 @@ impl Session {
             || self.begun.is_some_and(|begun| desk.due(begun + third))
     }
 
-    fn derive_own(&mut self, me: MemberId) {
+    fn derive_own(&mut self, desk: &Desk, me: MemberId) {
         let Some(secrets) = &self.adverts.secrets else {
             return;
         };
         if self.dealings.own.is_none() {
             let (threshold, holders) = (small(self.roster.quorum()), small(self.roster.len()));
-            let derive =
-                |seed, which| Dealing::derive(seed, &self.sess.0, me.0, which, threshold, holders);
+            let sess = &self.sess.0;
+            let derive = |seed, which| {
+                let memo = &desk.memo;
+                memo.derive(seed, sess, me.0, which, threshold, holders)
+            };
             let own = derive(&secrets.seed_b, Secret::SelfSeed);
             let pair = derive(&secrets.seed_m, Secret::PairKey);
             self.dealings.own = Some((own, pair));
@@ -102,6 +114,10 @@ impl Session {
 
     /// R11. A box for every key seen that has none yet, our own among them.
     fn seal(&mut self, desk: &mut Desk, me: MemberId) {
+        if self.dealings.sealed_at == Some(self.dealings.news) {
+            return;
+        }
+        self.dealings.sealed_at = Some(self.dealings.news);
         let lacks = |holder: &MemberId| {
             let slot = Slot {
                 kind: Kind::Seal,
@@ -135,6 +151,10 @@ impl Session {
     /// R12. Opens the boxes for us whose dealer's keys and leaves are known.
     pub(crate) fn open_boxes(&mut self, desk: &mut Desk) {
         let Some(me) = self.me(desk) else { return };
+        if self.adverts.opener.is_none() || self.dealings.opened_at == Some(self.dealings.news) {
+            return;
+        }
+        self.dealings.opened_at = Some(self.dealings.news);
         let ready: Vec<_> = self.dealings.seals.keys().copied().collect();
         for dealer in ready {
             let Some(deal) = self.dealings.deals.get(&dealer).map(|dealt| dealt.digest) else {
@@ -142,7 +162,7 @@ impl Session {
             };
             let done = self.dealings.shares.contains_key(&dealer)
                 || self.dealings.spoiled.contains(&(dealer, deal));
-            if done || self.adverts.opener.is_none() {
+            if done {
                 continue;
             }
             if let Some(portion) = self.open_box(desk, me, dealer) {
@@ -205,28 +225,39 @@ impl Session {
     /// R12. Says what we can open: at once when that is everything dealt, else after a short gathering.
     pub(crate) fn acknowledge(&mut self, desk: &mut Desk) {
         let Some(me) = self.speaker(desk) else { return };
-        let mut held = self.dealings.acks.get(&me).cloned().unwrap_or_default();
-        let said = held.len();
-        for (dealer, portion) in &self.dealings.shares {
-            if let Some(advert) = self.adverts.known.get(dealer) {
-                held.entry(*dealer).or_insert((advert.digest, portion.deal));
+        let Some(own) = self.roster.place(me) else {
+            return;
+        };
+        if self.dealings.weighed_at == Some(self.dealings.news) {
+            // Nothing new since: what is there may still gather.
+            if self.dealings.ack_at.is_none_or(|at| !desk.due(at)) {
+                return;
             }
         }
-        if held.len() == said {
+        self.dealings.weighed_at = Some(self.dealings.news);
+        let fresh = |(dealer, portion): (&MemberId, &Portion)| {
+            let known = self.dealings.acks.has(own, self.roster.place(*dealer)?);
+            let advert = self.adverts.known.get(dealer).filter(|_| !known)?;
+            Some(Acked {
+                dealer: *dealer,
+                key_ad: advert.digest,
+                deal: portion.deal,
+            })
+        };
+        let fresh: Vec<_> = self.dealings.shares.iter().filter_map(fresh).collect();
+        if fresh.is_empty() {
             return;
         }
+        let mut dealings = self.dealings.acks.said(&self.roster, own);
         let at = *self.dealings.ack_at.get_or_insert(desk.now + GATHER);
-        if held.len() < self.adverts.known.len() && !desk.due(at) {
+        let held = dealings.len().saturating_add(fresh.len());
+        if held < self.adverts.known.len() && !desk.due(at) {
             return;
         }
         self.dealings.ack_at = None;
+        dealings.extend(fresh);
+        dealings.sort_unstable();
         let seq = self.next_seq(me, Kind::Ack);
-        let acked = |(dealer, (key_ad, deal))| Acked {
-            dealer,
-            key_ad,
-            deal,
-        };
-        let dealings = held.into_iter().map(acked).collect();
         let envelope = desk.sign(Kind::Ack, self.sess, seq, &Ack { dealings });
         self.say(desk, &envelope);
     }
@@ -246,32 +277,24 @@ impl Session {
     pub(crate) fn sharer(&self, dealer: MemberId) -> Option<Sharer> {
         let key_ad = self.adverts.known.get(&dealer)?.digest;
         let deal = self.dealings.deals.get(&dealer)?.digest;
-        let acked = |holder: &MemberId| {
-            let said = self
-                .dealings
-                .acks
-                .get(holder)
-                .and_then(|said| said.get(&dealer));
-            said == Some(&(key_ad, deal))
-        };
-        let ackers: Vec<_> = self.roster.ids().filter(acked).collect();
-        let enough = ackers.len() >= self.roster.quorum() && ackers.contains(&dealer);
-        enough.then_some(Sharer {
+        let place = self.roster.place(dealer)?;
+        let holders = self.dealings.acks.holders(place, &key_ad, &deal);
+        let enough = holders.count() >= self.roster.quorum() && holders.contains(place);
+        let acked = |(place, id)| holders.contains(place).then_some(id);
+        enough.then(|| Sharer {
             member: dealer,
             key_ad,
             deal,
-            ackers,
+            ackers: self.roster.ids().enumerate().filter_map(acked).collect(),
         })
     }
 
-    /// Whether this holder acknowledged that dealing.
-    pub(crate) fn has_acked(&self, holder: MemberId, sharer: &Sharer) -> bool {
-        let said = self
-            .dealings
-            .acks
-            .get(&holder)
-            .and_then(|said| said.get(&sharer.member));
-        said == Some(&(sharer.key_ad, sharer.deal))
+    /// Whether all these holders, given by their places, acknowledged that dealing.
+    pub(crate) fn have_acked(&self, holders: &Places, sharer: &Sharer) -> bool {
+        self.roster.place(sharer.member).is_some_and(|dealer| {
+            let acks = &self.dealings.acks;
+            holders.within(&acks.holders(dealer, &sharer.key_ad, &sharer.deal))
+        })
     }
 
     /// R12. Everybody whose dealing stands; nobody if that is too few for a sum.
@@ -294,25 +317,19 @@ impl Session {
         {
             return false;
         }
-        let pairs: Option<Vec<_>> = known
-            .iter()
-            .map(|(dealer, advert)| {
-                Some((
-                    *dealer,
-                    (advert.digest, self.dealings.deals.get(dealer)?.digest),
-                ))
-            })
+        if known.keys().any(|id| !self.dealings.deals.contains_key(id)) {
+            return false;
+        }
+        let all: Places = known
+            .keys()
+            .filter_map(|id| self.roster.place(*id))
             .collect();
-        let Some(pairs) = pairs else { return false };
-        known.keys().all(|holder| {
-            let said = self.dealings.acks.get(holder);
-            let acked = |said: &BTreeMap<_, _>| {
-                said.len() >= pairs.len()
-                    && pairs
-                        .iter()
-                        .all(|(dealer, pair)| said.get(dealer) == Some(pair))
-            };
-            said.is_some_and(acked)
+        known.iter().all(|(dealer, advert)| {
+            let deal = self.dealings.deals.get(dealer).map(|dealt| dealt.digest);
+            let pair = self.roster.place(*dealer).zip(deal);
+            pair.is_some_and(|(place, deal)| {
+                all.within(&self.dealings.acks.holders(place, &advert.digest, &deal))
+            })
         })
     }
 
@@ -320,13 +337,14 @@ impl Session {
         &mut self,
         sender: MemberId,
         digest: Digest,
-        body: Deal,
+        body: Arc<Deal>,
     ) -> Result<(), Refusal> {
         let n = self.roster.len();
         if body.own.len() != n || body.pair.len() != n {
             return Err(Refusal::Rule);
         }
         self.dealings.deals.insert(sender, Dealt { digest, body });
+        self.dealings.stir();
         Ok(())
     }
 
@@ -334,39 +352,42 @@ impl Session {
         &mut self,
         desk: &Desk,
         sender: MemberId,
-        body: Seal,
+        body: Arc<Seal>,
     ) -> Result<(), Refusal> {
         if !self.roster.contains(body.to) {
             return Err(Refusal::Rule);
         }
         if desk.me == Some(body.to) {
             self.dealings.seals.insert(sender, body);
+            self.dealings.stir();
         }
         Ok(())
     }
 
     pub(crate) fn take_ack(&mut self, sender: MemberId, body: &Ack) -> Result<(), Refusal> {
         let ascending = body.dealings.is_sorted_by(|a, b| a.dealer < b.dealer);
-        let known = body
-            .dealings
-            .iter()
-            .all(|ack| self.roster.contains(ack.dealer));
-        if !ascending || !known || body.dealings.len() > limits::MEMBERS {
+        if !ascending || body.dealings.len() > limits::MEMBERS {
             return Err(Refusal::Rule);
         }
-        let said = self.dealings.acks.entry(sender).or_default();
         // R12  At most one Deal a dealer: what a holder acknowledged first stands.
-        for ack in &body.dealings {
-            said.entry(ack.dealer).or_insert((ack.key_ad, ack.deal));
+        if self.dealings.acks.take(&self.roster, sender, body) {
+            Ok(())
+        } else {
+            Err(Refusal::Rule)
         }
-        Ok(())
     }
 }
 
 impl Dealings {
+    /// Something came in that may open, seal or acknowledge more.
+    pub(crate) fn stir(&mut self) {
+        self.news = self.news.saturating_add(1);
+    }
+
     /// A record names other envelopes of this dealer: what followed from the old ones is void.
     pub(crate) fn forget(&mut self, dealer: MemberId) {
         self.shares.remove(&dealer);
+        self.stir();
         self.spoiled.retain(|(spoiled, _)| *spoiled != dealer);
     }
 }

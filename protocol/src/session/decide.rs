@@ -10,9 +10,11 @@ use crate::limits;
 use crate::message::{self, Join};
 use crate::names::MemberId;
 use crate::params;
+use crate::places::Places;
 use crate::record::{Cause, Previous, Record, Sharer, Survivors};
 use crate::session::Session;
 use crate::session::open::Outcome;
+use crate::session::weighed::Weighed;
 use crate::time::Span;
 
 /// What a member decides from: the chain, the three open sessions and the Joins that wait.
@@ -56,8 +58,14 @@ impl Bench<'_> {
         if matches!(self.previous(desk), Some(Previous::Spent { .. })) {
             return true;
         }
+        // Vectors that are summed in shards count by what others say of them.
+        let sharded = self.current.is_sharded(desk);
         let lacking = |id: &&MemberId| self.current.counts(**id).is_none();
-        let missing: Vec<_> = work.sharers.keys().filter(lacking).copied().collect();
+        let missing: Vec<_> = if sharded {
+            work.sharers.keys().filter(lacking).copied().collect()
+        } else {
+            self.current.submissions.lacking.clone()
+        };
         if missing.is_empty() || desk.due(work.since + self.patience) {
             return true;
         }
@@ -191,16 +199,18 @@ impl Bench<'_> {
             .filter(|id| !desk.evidence.contains_key(id));
         let held: Vec<_> = trusted.filter_map(held).collect();
         let announced = |(_, commit): &(MemberId, Digest)| {
-            let haves = self.current.submissions.haves.values();
-            haves.filter(|haves| haves.contains(commit)).count() >= self.current.roster.quorum()
+            let holders = self.current.roster.ids();
+            let holders = holders.filter(|id| self.current.has(*id, commit));
+            holders.count() >= self.current.roster.quorum()
         };
         let least = params::survivors_min(&desk.charter, self.current.roster.len());
-        let known: Vec<_> = held.iter().copied().filter(announced).collect();
-        let commits = if round > 0 && known.len() >= least {
-            known
-        } else {
-            held
-        };
+        let mut commits = held;
+        if round > 0 {
+            let known: Vec<_> = commits.iter().copied().filter(announced).collect();
+            if known.len() >= least {
+                commits = known;
+            }
+        }
         let fit = commits.len() >= least && self.reachable(desk);
         fit.then_some(Survivors { sid, commits })
     }
@@ -210,27 +220,28 @@ impl Bench<'_> {
         let Some(work) = &self.current.work else {
             return false;
         };
-        let heard = |id: &&MemberId| {
-            desk.me == Some(**id) || desk.heard.get(*id).is_some_and(|at| *at >= work.since)
+        let roster = &self.current.roster;
+        let heard = |id: MemberId| {
+            desk.me == Some(id) || desk.heard.get(&id).is_some_and(|at| *at >= work.since)
         };
-        let threshold = self.current.roster.quorum();
-        work.sharers
-            .values()
-            .all(|sharer| sharer.ackers.iter().filter(heard).count() >= threshold)
+        let heard = roster.ids().enumerate().filter(|(_, id)| heard(*id));
+        let heard: Places = heard.map(|(place, _)| place).collect();
+        let threshold = roster.quorum();
+        work.sharers.values().all(|sharer| {
+            let ackers = roster.places(&sharer.ackers).unwrap_or_default();
+            ackers.and(&heard).count() >= threshold
+        })
     }
 
     /// R24. What a proposed record is worth. With a quorum's prevotes behind it only lasting conditions count.
-    pub(crate) fn judge(&self, desk: &mut Desk, bytes: &[u8], polka: bool) -> Judgement {
-        let Ok(record) = Record::from_bytes(bytes) else {
+    pub(crate) fn judge(&self, desk: &mut Desk, weighed: &Weighed, polka: bool) -> Judgement {
+        let Some(record) = weighed.record.as_ref().filter(|_| weighed.follows) else {
             return Judgement::Invalid;
         };
-        if self.ledger.check(&record).is_err() {
-            return Judgement::Invalid;
-        }
         let parts = [
-            self.judge_previous(desk, &record, polka),
-            self.judge_survivors(desk, &record, polka),
-            self.judge_sharers(&record),
+            self.judge_previous(desk, record, polka),
+            self.judge_survivors(desk, record, polka),
+            self.judge_sharers(record, &weighed.ackers),
         ];
         if parts.contains(&Judgement::Invalid) {
             Judgement::Invalid
@@ -329,19 +340,16 @@ impl Bench<'_> {
     }
 
     /// R12. A voter holds the keys, dealings and acknowledgements that it votes for.
-    fn judge_sharers(&self, record: &Record) -> Judgement {
+    fn judge_sharers(&self, record: &Record, ackers: &[Places]) -> Judgement {
         let Some(next) = self.next else {
             return valid(record.sharers_next.is_empty());
         };
-        let held = |sharer: &Sharer| {
+        let held = |(sharer, ackers): (&Sharer, &Places)| {
             next.recorded_advert(sharer).is_some()
                 && next.recorded_deal(sharer)
-                && sharer
-                    .ackers
-                    .iter()
-                    .all(|acker| next.has_acked(*acker, sharer))
+                && next.have_acked(ackers, sharer)
         };
-        if record.sharers_next.iter().all(held) {
+        if record.sharers_next.iter().zip(ackers).all(held) {
             Judgement::Valid
         } else {
             Judgement::Open

@@ -10,7 +10,7 @@ use crate::envelope::Kind;
 use crate::message::Tags;
 use crate::names::MemberId;
 use crate::session::Session;
-use crate::session::open::Seeds;
+use crate::session::pieces::Seeds;
 use crate::session::pull::Wanted;
 use crate::session::sums::FixedSums;
 use crate::shard::tag::{self, Challenge};
@@ -48,7 +48,7 @@ impl Session {
         let Some(cut) = self.cut() else { return };
         if self.opening.gathering.is_none() {
             let Some(seeds) = self.rebuild() else { return };
-            self.opening.result = self.judge_dealings(&seeds);
+            self.opening.result = self.judge_dealings(desk, &seeds);
             if self.opening.result.is_some() {
                 return;
             }

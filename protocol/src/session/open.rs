@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use conclave_crypto::dealing::{self, Dealing, Secret};
+use conclave_crypto::dealing::{self, Secret};
 use conclave_crypto::digest::Digest;
 use conclave_crypto::fixed;
 use conclave_crypto::mask::{self, MaskSeed, Sign};
-use conclave_crypto::shamir;
 use zeroize::Zeroizing;
 
 use crate::desk::Desk;
+use crate::memo::Function;
 use crate::message::Reveal;
 use crate::names::{MemberId, SumId};
 use crate::session::Session;
 use crate::session::gather::Gathering;
+use crate::session::pieces::{Pieces, Seeds, Target};
 use crate::session::submit::pair_seed;
 use crate::time::Time;
 
@@ -26,9 +27,9 @@ pub(crate) struct Opening {
     /// Shares that we revealed.
     pub(crate) revealed: usize,
     /// Reveals not sorted yet.
-    pub(crate) reveals: BTreeMap<MemberId, Reveal>,
-    /// Shares that fit, by secret and position.
-    pub(crate) pieces: BTreeMap<(MemberId, Secret), BTreeMap<u8, [u8; 32]>>,
+    pub(crate) reveals: BTreeMap<MemberId, (Digest, Arc<Reveal>)>,
+    /// Shares that fit.
+    pub(crate) pieces: Pieces,
     /// Where vectors are summed in shards: the sums that are being gathered.
     pub(crate) gathering: Option<Gathering>,
     /// What came out.
@@ -59,9 +60,6 @@ pub(crate) enum Outcome {
     Guilty(Vec<MemberId>),
 }
 
-/// Seeds by dealer and kind.
-pub(crate) type Seeds = BTreeMap<(MemberId, Secret), Zeroizing<[u8; 32]>>;
-
 impl Session {
     /// R32, R33, R34. Opens the sum when everything for it is here; done once.
     pub(crate) fn open(&mut self, desk: &mut Desk) {
@@ -72,50 +70,53 @@ impl Session {
             self.open_shards(desk);
             return;
         }
-        let (Some(vectors), Some(work)) = (self.survivors_vectors(), &self.work) else {
+        if self.survivors_vectors().is_none() {
+            return;
+        }
+        let (Some(seeds), Some(called)) = (self.rebuild(), &self.opening.called) else {
             return;
         };
-        let Some(seeds) = self.rebuild() else { return };
+        // The record names its chain, and with it leaves, vectors and adapter: the same seeds give all the same.
+        let all = Zeroizing::new(seeds.values().map(|seed| **seed).collect::<Vec<_>>());
+        let arguments: [&[u8]; 2] = [called.record.as_bytes(), all.as_flattened()];
+        let apply = || self.apply(desk, &seeds);
+        let outcome = desk.memo.once(Function::Sum, &arguments, apply);
+        self.opening.result.clone_from(&outcome);
+    }
+
+    fn apply(&self, desk: &Desk, seeds: &Seeds) -> Option<Outcome> {
+        let (vectors, work) = (self.survivors_vectors()?, self.work.as_ref()?);
         let zero = || vec![0; work.coordinates];
-        let outcome = self.judge_dealings(&seeds);
-        self.opening.result = outcome.or_else(|| self.unmask(desk, &seeds, &vectors, zero()));
+        let outcome = self.judge_dealings(desk, seeds);
+        outcome.or_else(|| self.unmask(desk, seeds, &vectors, zero()))
     }
 
     fn can_rebuild(&self) -> bool {
-        let threshold = self.roster.quorum();
-        let enough = |target| {
-            let pieces = self.opening.pieces.get(target);
-            pieces.is_some_and(|pieces| pieces.len() >= threshold)
-        };
-        self.opening.called.is_some() && self.targets().iter().all(enough)
+        let targets = self.work.as_ref().map_or(0, |work| work.sharers.len());
+        let enough = self.opening.pieces.suffice(targets, self.roster.quorum());
+        self.opening.called.is_some() && enough
     }
 
     /// R32. Any t shares give the same seed, or the dealing is proved false below.
     pub(crate) fn rebuild(&self) -> Option<Seeds> {
         let threshold = self.roster.quorum();
-        let rebuild = |target: (MemberId, Secret)| {
-            let pieces = self.opening.pieces.get(&target)?;
-            let shares: Vec<_> = pieces
-                .iter()
-                .take(threshold)
-                .map(|(x, share)| (*x, *share))
-                .collect();
-            Some((target, shamir::combine(&shares).ok()?))
-        };
-        self.targets().into_iter().map(rebuild).collect()
+        self.opening.pieces.rebuild(&self.targets(), threshold)
     }
 
     /// R33. Derives every rebuilt dealing again: guilty if the leaves or the mask key differ from the recorded ones.
-    fn guilty(&self, seeds: &Seeds) -> BTreeSet<MemberId> {
+    fn guilty(&self, desk: &Desk, seeds: &Seeds) -> BTreeSet<MemberId> {
         let (threshold, holders) = (small(self.roster.quorum()), small(self.roster.len()));
-        let false_dealing = |(dealer, which): &(MemberId, Secret), seed: &Zeroizing<[u8; 32]>| {
-            let again = Dealing::derive(seed, &self.sess.0, dealer.0, *which, threshold, holders);
+        let false_dealing = |(dealer, which): &Target, seed: &Zeroizing<[u8; 32]>| {
+            let sess = &self.sess.0;
+            let again = desk
+                .memo
+                .derive(seed, sess, dealer.0, *which, threshold, holders);
             let deal = self.dealings.deals.get(dealer).map(|dealt| &dealt.body);
             let advert = self.adverts.known.get(dealer).map(|advert| &advert.body);
             match which {
                 Secret::SelfSeed => deal.is_none_or(|deal| deal.own != again.leaves()),
                 Secret::PairKey => {
-                    let public = dealing::mask_key(seed, &self.sess.0).public();
+                    let public = dealing::mask_key(seed, sess).public();
                     deal.is_none_or(|deal| deal.pair != again.leaves())
                         || advert.is_none_or(|advert| advert.mask != public)
                 }
@@ -128,8 +129,8 @@ impl Session {
     }
 
     /// R33. What the rebuilt dealings come to, if one of them is false.
-    pub(crate) fn judge_dealings(&self, seeds: &Seeds) -> Option<Outcome> {
-        let guilty = self.guilty(seeds);
+    pub(crate) fn judge_dealings(&self, desk: &Desk, seeds: &Seeds) -> Option<Outcome> {
+        let guilty = self.guilty(desk, seeds);
         (!guilty.is_empty()).then(|| Outcome::Guilty(guilty.into_iter().collect()))
     }
 

@@ -1,19 +1,22 @@
 //! Reveal: the shares that the decided record calls for become public, once a session.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use conclave_crypto::dealing::{Secret, Share};
+use conclave_crypto::digest::Digest;
 
 use crate::desk::Desk;
 use crate::envelope::Kind;
 use crate::journal::Journal;
 use crate::limits;
+use crate::memo::Function;
 use crate::message::{Reveal, Revealed};
 use crate::names::MemberId;
 use crate::record::Entry;
 use crate::refusal::Refusal;
 use crate::session::Session;
 use crate::session::open::Called;
+use crate::session::pieces::{Row, Target};
 
 impl Session {
     /// The height is decided: its record may call for a sum.
@@ -55,6 +58,10 @@ impl Session {
         let (Some(me), Some(called)) = (self.speaker(desk), &self.opening.called) else {
             return;
         };
+        let all = self.work.as_ref().map_or(0, |work| work.sharers.len());
+        if self.opening.revealed >= all {
+            return;
+        }
         // R31  Not without the chain: every recorded Commit is here and carries the record's masking context.
         let proper = called.survivors.iter().all(|(member, digest)| {
             let commit = self.submissions.commits.get(member);
@@ -90,20 +97,20 @@ impl Session {
         let Some(work) = &self.work else {
             return Vec::new();
         };
-        let targets = self.targets();
-        let withholds = |holder: MemberId| {
-            let x = self.roster.x(holder);
-            targets.iter().any(|target| {
-                let sharer = work.sharers.get(&target.0);
-                let holds = sharer.is_some_and(|sharer| sharer.ackers.contains(&holder));
-                let pieces = self.opening.pieces.get(target);
-                let shown = x
-                    .zip(pieces)
-                    .is_some_and(|(x, pieces)| pieces.contains_key(&x));
-                holds && !shown
-            })
+        // The targets are the sharers in their order.
+        let ackers = work.sharers.values().map(|sharer| &sharer.ackers);
+        let ackers: Vec<_> = ackers.map(|ids| self.roster.places(ids)).collect();
+        let withholds = |(place, holder): (usize, MemberId)| {
+            let mut held = ackers.iter().enumerate().filter(|(_, ackers)| {
+                let ackers = ackers.as_ref();
+                ackers.is_some_and(|ackers| ackers.contains(place))
+            });
+            let pieces = &self.opening.pieces;
+            let shown = |at| self.roster.x(holder).is_some_and(|x| pieces.shown(x, at));
+            held.any(|(at, _)| !shown(at)).then_some(holder)
         };
-        self.roster.ids().filter(|id| withholds(*id)).collect()
+        let members = self.roster.ids().enumerate();
+        members.filter_map(withholds).collect()
     }
 
     fn own_shares(&self) -> Vec<Revealed> {
@@ -127,12 +134,17 @@ impl Session {
         self.targets().into_iter().filter_map(ours).collect()
     }
 
-    pub(crate) fn take_reveal(&mut self, sender: MemberId, body: Reveal) -> Result<(), Refusal> {
+    pub(crate) fn take_reveal(
+        &mut self,
+        sender: MemberId,
+        digest: Digest,
+        body: Arc<Reveal>,
+    ) -> Result<(), Refusal> {
         if body.shares.len() > limits::MEMBERS || body.sums.len() > limits::MEMBERS {
             return Err(Refusal::Rule);
         }
         self.sharding.take_names(sender, &body);
-        self.opening.reveals.insert(sender, body);
+        self.opening.reveals.insert(sender, (digest, body));
         Ok(())
     }
 
@@ -142,11 +154,11 @@ impl Session {
             return;
         };
         let record = called.record;
-        if !self.has_recorded_deals() {
+        if self.opening.reveals.is_empty() || !self.has_recorded_deals() {
             return;
         }
-        let targets: BTreeMap<_, _> = self.targets().into_iter().collect();
-        for (holder, reveal) in core::mem::take(&mut self.opening.reveals) {
+        let targets = self.targets();
+        for (holder, (digest, reveal)) in core::mem::take(&mut self.opening.reveals) {
             let Some(x) = self.roster.x(holder) else {
                 continue;
             };
@@ -154,24 +166,34 @@ impl Session {
                 desk.refused.count(Refusal::Rule);
                 continue;
             }
-            for revealed in reveal.shares {
-                let share = Share {
-                    share: revealed.share,
-                    salt: revealed.salt,
-                };
-                let called = targets.get(&revealed.dealer) == Some(&revealed.which);
-                if called && self.leaf_fits(revealed.dealer, revealed.which, holder, &share) {
-                    let key = (revealed.dealer, revealed.which);
-                    self.opening
-                        .pieces
-                        .entry(key)
-                        .or_default()
-                        .insert(x, share.share);
-                } else {
-                    desk.refused.count(Refusal::Rule);
-                }
+            // The record names its chain, and with it the leaves: the same Reveal is judged alike by all.
+            let arguments: [&[u8]; 2] = [digest.as_bytes(), record.as_bytes()];
+            let judge = || self.sound_shares(holder, &reveal, &targets);
+            let sound = desk.memo.once(Function::Reveal, &arguments, judge);
+            if sound.iter().flatten().count() < reveal.shares.len() {
+                desk.refused.count(Refusal::Rule);
+            }
+            self.opening.pieces.add(x, &sound);
+        }
+    }
+
+    /// The shares of a Reveal that the record calls for and that fit the leaves, in the order of the targets.
+    fn sound_shares(&self, holder: MemberId, reveal: &Reveal, targets: &[Target]) -> Row {
+        let mut row = vec![None; targets.len()];
+        for revealed in &reveal.shares {
+            let at = targets.binary_search(&(revealed.dealer, revealed.which));
+            let share = Share {
+                share: revealed.share,
+                salt: revealed.salt,
+            };
+            let fits = self.leaf_fits(revealed.dealer, revealed.which, holder, &share);
+            if let (Ok(at), true) = (at, fits)
+                && let Some(place) = row.get_mut(at)
+            {
+                *place = Some(share.share);
             }
         }
+        row
     }
 
     fn has_recorded_deals(&self) -> bool {

@@ -8,17 +8,15 @@ use conclave_crypto::digest::Digest;
 use conclave_crypto::ladder::{Carried, Delta, NetMask, Noise};
 use conclave_crypto::mask::{MaskSeed, Sign};
 use conclave_crypto::merkle;
-use conclave_crypto::sign::PublicKey;
 
 use crate::desk::Desk;
 use crate::envelope::Kind;
 use crate::letter::Bytes;
 use crate::message::{Commit, Have};
 use crate::names::{MemberId, SumId};
-use crate::output::{Output, Report, Stored, Table};
+use crate::output::{Report, Table};
 use crate::refusal::Refusal;
 use crate::session::Session;
-use crate::session::deal::GATHER;
 use crate::time::Time;
 
 /// Masked vectors: announced, held, and said to be held.
@@ -28,10 +26,19 @@ pub(crate) struct Submissions {
     /// By Merkle root.
     pub(crate) vectors: BTreeMap<Digest, Bytes>,
     /// The Commits whose vectors each member says it holds.
-    pub(crate) haves: BTreeMap<MemberId, BTreeSet<Digest>>,
-    have_at: Option<Time>,
+    pub(crate) haves: BTreeMap<MemberId, Arc<Have>>,
+    /// Members whose announced vector is not here.
+    pub(super) apart: BTreeSet<MemberId>,
+    /// Sharers whose vector we do not hold under the height's terms.
+    pub(crate) lacking: Vec<MemberId>,
+    /// Counts Commits and vectors, and what was counted when [`Self::lacking`] was found.
+    pub(crate) news: u64,
+    pub(super) found_at: Option<(u64, bool)>,
+    /// The news that was said with our last Have.
+    pub(super) said_at: Option<(u64, bool)>,
+    pub(super) have_at: Option<Time>,
     /// When each pull may be repeated.
-    pulls: BTreeMap<Digest, Time>,
+    pub(super) pulls: BTreeMap<Digest, Time>,
     /// Trained, but a sharer's keys are still missing.
     pending: Option<Delta>,
     /// R63. A copy of the submitted delta, until the record says whether it counts.
@@ -180,7 +187,7 @@ impl Session {
         desk: &mut Desk,
         sender: MemberId,
         digest: Digest,
-        body: Commit,
+        body: &Commit,
     ) -> Result<(), Refusal> {
         let most = u64::try_from(desk.layout.len)
             .unwrap_or(u64::MAX)
@@ -189,15 +196,16 @@ impl Session {
             return Err(Refusal::Rule);
         }
         let (sid, root, length) = (body.sid, body.root, body.length);
-        if let Some(vector) = body.inline {
-            let fits = u64::try_from(vector.len()) == Ok(length) && merkle::root(&vector) == root;
+        if let Some(vector) = &body.inline {
+            let fits = u64::try_from(vector.len()) == Ok(length) && merkle::root(vector) == root;
             if !fits || length > desk.charter.aggregation.inline_limit {
                 return Err(Refusal::Rule);
             }
-            self.submissions.vectors.insert(root, Arc::new(vector));
+            let vector = Arc::new(vector.clone());
+            self.submissions.vectors.insert(root, vector);
         }
         self.sharding
-            .take_commit(desk.now, sender, digest, &root, body.shards)?;
+            .take_commit(desk.now, sender, digest, &root, body.shards.clone())?;
         // R17  An own Commit is known: the mask is used, whatever brought it.
         if desk.me == Some(sender) && self.adverts.secrets.is_some() {
             self.erase_secrets(desk);
@@ -209,131 +217,14 @@ impl Session {
             length,
         };
         self.submissions.commits.insert(sender, commit);
+        self.submissions.news = self.submissions.news.saturating_add(1);
+        if self.submissions.vectors.contains_key(&root) {
+            self.submissions.apart.remove(&sender);
+        } else {
+            self.submissions.apart.insert(sender);
+        }
         self.submissions.last = Some(desk.now);
         Ok(())
-    }
-
-    pub(crate) fn take_have(&mut self, sender: MemberId, body: Have) -> Result<(), Refusal> {
-        if body.commits.len() > self.roster.len() {
-            return Err(Refusal::Rule);
-        }
-        self.sharding.take_have(sender, &body)?;
-        self.submissions
-            .haves
-            .insert(sender, body.commits.into_iter().collect());
-        Ok(())
-    }
-
-    /// The announced vector of a member, if it fits this height's terms and we hold it.
-    pub(crate) fn vector_of(&self, member: MemberId) -> Option<(&Committed, &Bytes)> {
-        let commit = self.submissions.commits.get(&member)?;
-        let vector = self.submissions.vectors.get(&commit.root)?;
-        let work = self.work.as_ref()?;
-        let fits = vector.len() == work.coordinates.saturating_mul(4)
-            && u64::try_from(vector.len()) == Ok(commit.length)
-            && work
-                .terms
-                .as_ref()
-                .is_some_and(|terms| terms.sid == commit.sid);
-        fits.then_some((commit, vector))
-    }
-
-    /// R16. Says which vectors we hold: at once when those are all, else after a short gathering.
-    pub(crate) fn announce_held(&mut self, desk: &mut Desk) {
-        if self.is_sharded(desk) {
-            return;
-        }
-        let (Some(me), Some(work)) = (self.me(desk), &self.work) else {
-            return;
-        };
-        let held: BTreeSet<_> = work
-            .sharers
-            .keys()
-            .filter_map(|member| Some(self.vector_of(*member)?.0.digest))
-            .collect();
-        let all = held.len() == work.sharers.len();
-        let said = self.submissions.haves.get(&me);
-        if held.is_empty() || said.is_some_and(|said| held.is_subset(said)) {
-            return;
-        }
-        let at = *self.submissions.have_at.get_or_insert(desk.now + GATHER);
-        if !all && !desk.due(at) {
-            return;
-        }
-        self.submissions.have_at = None;
-        let seq = self.next_seq(me, Kind::Have);
-        let commits = held.into_iter().collect();
-        let shards = Vec::new();
-        let envelope = desk.sign(Kind::Have, self.sess, seq, &Have { commits, shards });
-        self.say(desk, &envelope);
-    }
-
-    /// R16. Pulls announced vectors that are not here yet: from their author, then from whoever holds them.
-    pub(crate) fn pull_vectors(&mut self, desk: &mut Desk) {
-        if self.is_sharded(desk) {
-            return;
-        }
-        let Some(work) = &self.work else { return };
-        let length = u64::try_from(work.coordinates)
-            .unwrap_or(u64::MAX)
-            .saturating_mul(4);
-        for member in work.sharers.keys() {
-            let Some(commit) = self.submissions.commits.get(member) else {
-                continue;
-            };
-            if self.submissions.vectors.contains_key(&commit.root) || commit.length != length {
-                continue;
-            }
-            let again = self
-                .submissions
-                .pulls
-                .get(&commit.root)
-                .copied()
-                .unwrap_or_default();
-            if !desk.due(again) {
-                continue;
-            }
-            let has = |id: &MemberId| {
-                let haves = self.submissions.haves.get(id);
-                haves.is_some_and(|haves| haves.contains(&commit.digest))
-            };
-            let others = self.roster.ids().filter(has);
-            let ids: BTreeSet<_> = others.collect();
-            let order = core::iter::once(*member).chain(ids.into_iter().filter(|id| id != member));
-            let from: Vec<PublicKey> = order
-                .filter_map(|id| self.roster.key(id).copied())
-                .collect();
-            let from: Vec<_> = from.into_iter().filter(|key| *key != desk.key).collect();
-            let patience = crate::time::Span(desk.timers().have.0.max(desk.timers().sync.0));
-            self.submissions
-                .pulls
-                .insert(commit.root, desk.now + patience);
-            desk.tray.push_back(Output::Pull {
-                name: commit.root,
-                length,
-                from,
-            });
-        }
-    }
-
-    /// Takes a pulled vector; its bytes must have the announced root. `None`: nobody announced it here.
-    pub(crate) fn pulled(&mut self, desk: &mut Desk, name: Digest, bytes: &Bytes) -> Option<bool> {
-        let mut commits = self.submissions.commits.values();
-        let commit = commits.find(|commit| commit.root == name)?;
-        let fits = u64::try_from(bytes.len()) == Ok(commit.length) && merkle::root(bytes) == name;
-        if fits && !self.submissions.vectors.contains_key(&name) {
-            let key = name.as_bytes().to_vec();
-            desk.store(Table::Vectors, key, Arc::clone(bytes));
-            self.submissions.vectors.insert(name, Arc::clone(bytes));
-        }
-        Some(fits)
-    }
-
-    /// A pull failed: ask again soon.
-    pub(crate) fn pull_failed(&mut self, desk: &Desk, name: Digest) {
-        if let Some(again) = self.submissions.pulls.get_mut(&name) {
-            *again = desk.now + desk.timers().sync;
-        }
     }
 }
 
@@ -347,26 +238,4 @@ pub(crate) fn pair_seed(
     let (lower, higher) = (me.min(other), me.max(other));
     let seed = MaskSeed::pair(shared, &sid.0, mine, theirs, lower.0, higher.0);
     (seed, if me < other { Sign::Plus } else { Sign::Minus })
-}
-
-impl Submissions {
-    /// Takes up the vectors that an earlier run stored, for the Commits known by now.
-    pub(crate) fn restore(&mut self, stored: &Stored) {
-        for commit in self.commits.values() {
-            let key = (Table::Vectors, commit.root.as_bytes().to_vec());
-            if let Some(bytes) = stored.get(&key) {
-                self.vectors.insert(commit.root, Arc::clone(bytes));
-            }
-        }
-    }
-
-    /// A record names another Commit of this member.
-    pub(crate) fn forget(&mut self, member: MemberId) {
-        self.commits.remove(&member);
-    }
-
-    /// The roots of all vectors held in the table.
-    pub(crate) fn roots(&self) -> impl Iterator<Item = &Digest> {
-        self.commits.values().map(|commit| &commit.root)
-    }
 }

@@ -188,28 +188,27 @@ impl World {
         match output {
             Output::Store(write) => {
                 let (honest, now) = (!self.is_hostile(place), self.now);
-                let (places, watch) = self.parts();
-                watch.trace(&write.key);
+                self.watch.trace(&write.key);
                 if write.table == Table::Ledger {
-                    watch.diary.recorded(&write);
+                    self.watch.diary.recorded(&write);
                 }
                 if write.table == Table::Outbox
                     && honest
                     && let Some(bytes) = &write.value
                 {
-                    watch.envelope(bytes);
+                    self.watch.envelope(bytes);
                 }
-                if let (Some(stored), Some(value)) = (&mut watch.stored, &write.value) {
+                if let (Some(stored), Some(value)) = (&mut self.watch.stored, &write.value) {
                     stored.push((place, write.table, Arc::clone(value)));
                 }
                 if write.table == Table::Ledger
                     && honest
                     && let Some(row) = &write.value
                 {
-                    watch.decided(now, row);
+                    self.watch.decided(now, row);
                 }
-                if let Some(found) = places.get_mut(place) {
-                    found.store(write);
+                if let Some(found) = self.places.get_mut(place) {
+                    found.store(write, &mut self.records);
                 }
             }
             Output::Publish { bytes, .. } => self.say(place, None, &bytes),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::{IdentityKey, PublicKey};
 
+use super::disk::{Disk, Records};
 use super::engine::Training;
 use super::faults::Loss;
 use super::{Chance, Terms, Watch};
@@ -15,7 +16,7 @@ use crate::member::Member;
 use crate::memo::Remembered;
 use crate::message::{self, Commit, Invite, Reveal};
 use crate::names::{Height, MemberId, Round};
-use crate::output::{Phase, Stored, Table, Write};
+use crate::output::{Phase, Table, Write};
 use crate::setup::Setup;
 use crate::time::{Span, Time};
 
@@ -24,9 +25,9 @@ use crate::time::{Span, Time};
 pub(super) struct Place {
     pub(super) key: PublicKey,
     pub(super) member: Option<Member>,
-    pub(super) disk: Stored,
+    pub(super) disk: Disk,
     /// The disk when the last dealing was acknowledged.
-    pub(super) snapshot: Stored,
+    pub(super) snapshot: Disk,
     /// Whether the member is told that its disk is whole.
     pub(super) intact: bool,
     /// Starts so far.
@@ -64,8 +65,8 @@ impl Place {
         Self {
             key,
             member: None,
-            disk: Stored::new(),
-            snapshot: Stored::new(),
+            disk: Disk::default(),
+            snapshot: Disk::default(),
             intact: true,
             starts: 0,
             since: Time(0),
@@ -99,7 +100,7 @@ impl Place {
         setup.intact = self.intact;
         let purpose = format!("conclave/sim/start {place} {}", self.starts);
         let seed = Chance::new(terms.seed, &purpose).bytes();
-        let opened = Member::open(setup, self.disk.clone(), self.local(now), seed);
+        let opened = Member::open(setup, self.disk.whole(), self.local(now), seed);
         self.member = Some(opened.map_err(|error| format!("place {place}: {error}"))?);
         Ok(())
     }
@@ -130,8 +131,8 @@ impl Place {
     /// The disk loses something before the next start.
     pub(super) fn lose(&mut self, loss: Loss) {
         let words = [Table::Outbox, Table::Journal, Table::Wal, Table::Secrets];
-        self.disk.retain(|(table, _), _| match loss {
-            Loss::Words => !words.contains(table),
+        self.disk.retain(|table| match loss {
+            Loss::Words => !words.contains(&table),
             Loss::Everything => false,
         });
         self.intact = loss == Loss::Everything;
@@ -163,27 +164,21 @@ impl Place {
     }
 
     /// Applies a store to the disk.
-    pub(super) fn store(&mut self, write: Write) {
+    pub(super) fn store(&mut self, write: Write, records: &mut Records) {
         self.opened |= write.table == Table::Adapters && write.value.is_some();
-        let key = (write.table, write.key);
-        match write.value {
-            Some(value) => self.disk.insert(key, value),
-            None => self.disk.remove(&key),
-        };
+        self.disk.store(write, records);
     }
 
     /// A blob that this place serves.
     pub(super) fn blob(&self, name: &[u8]) -> Option<&Bytes> {
-        [Table::Vectors, Table::Shards, Table::Adapters]
-            .into_iter()
-            .find_map(|table| self.disk.get(&(table, name.to_vec())))
+        self.disk.blob(name)
     }
 
     /// Whether the disk holds this Commit of a member and its vector.
     pub(super) fn holds_vector(&self, height: Height, member: MemberId, commit: &Digest) -> bool {
         let key = crate::outbox::slot_key(height, Kind::Commit, member);
         let rows = [Table::Inbox, Table::Outbox].map(|table| (table, key.clone()));
-        let rows = rows.iter().filter_map(|row| self.disk.get(row));
+        let rows = rows.iter().filter_map(|row| self.disk.rows.get(row));
         let mut named = rows.filter(|row| Envelope::digest_of(row) == *commit);
         let found = named.next();
         let envelope = found.and_then(|row| Envelope::from_bytes(row).ok());
@@ -198,7 +193,7 @@ impl Place {
     /// Whether the disk holds the journal's row for this own Reveal.
     pub(super) fn has_journalled(&self, envelope: &Envelope) -> bool {
         let key = (Table::Journal, envelope.sess.0.as_bytes().to_vec());
-        let row = self.disk.get(&key).map(|row| row.as_slice());
+        let row = self.disk.rows.get(&key).map(|row| row.as_slice());
         let reveal = message::decode::<Reveal>(&envelope.body);
         reveal.is_ok_and(|reveal| row == Some(reveal.record.as_bytes().as_slice()))
     }
@@ -219,7 +214,7 @@ impl Place {
             .map(|((height, _), _)| *height)
             .filter(|height| {
                 let file = format!("{}.mask", height.0).into_bytes();
-                self.disk.contains_key(&(Table::Secrets, file))
+                self.disk.holds(Table::Secrets, file)
             })
             .collect();
         watch

@@ -10,6 +10,8 @@ impl World {
     /// Takes note of a report.
     pub(super) fn report(&mut self, place: usize, report: Report) {
         self.observe(place, &report);
+        let mut armed = self.armed.iter();
+        let rolls_back = armed.any(|(crash, _)| crash.place == place && crash.rollback);
         let (places, watch) = self.parts();
         let Some(found) = places.get_mut(place) else {
             return;
@@ -22,7 +24,9 @@ impl World {
             }
             Report::Dealt { height } => {
                 found.dealt = Some(height);
-                found.snapshot.clone_from(&found.disk);
+                if rolls_back {
+                    found.snapshot.clone_from(&found.disk);
+                }
                 watch.dealt.insert((height, place));
             }
             Report::Decided {

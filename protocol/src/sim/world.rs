@@ -7,6 +7,7 @@ use conclave_crypto::digest::Digest;
 
 use super::agenda::Agenda;
 use super::byzantine::Hostile;
+use super::disk::Records;
 use super::links::{Links, link};
 use super::network::Network;
 use super::place::Place;
@@ -79,6 +80,7 @@ pub struct World {
     pub(super) busy: BTreeSet<usize>,
     pub(super) watch: Watch,
     pub(super) tally: Tally,
+    pub(super) records: Records,
     /// What the members need not work out twice.
     memo: Remembered,
     /// The hostile places.
@@ -110,6 +112,7 @@ impl World {
             busy: BTreeSet::new(),
             watch: Watch::default(),
             tally: Tally::default(),
+            records: Records::new(),
             memo: Remembered::by(Arc::new(Shelf::default())),
             terms,
             faults,

@@ -30,7 +30,7 @@ pub(super) enum Event {
 pub(super) struct Node {
     pub(super) key: IdentityKey,
     pub(super) decider: Option<Decider>,
-    pub(super) wal: Vec<Vec<u8>>,
+    pub(super) wal: Vec<Bytes>,
     pub(super) appends: usize,
     pub(super) decided: Option<(Vec<u8>, Certificate)>,
     pub(super) evidence: Vec<Evidence>,
@@ -368,14 +368,14 @@ impl Run {
         match crash {
             Some((_, _, durable)) => {
                 if *durable {
-                    state.wal.push(entry);
+                    state.wal.push(entry.into());
                 }
                 state.decider = None;
                 state.awake = None;
                 self.crashed += 1;
                 self.at(800, Event::Restart(node));
             }
-            None => state.wal.push(entry),
+            None => state.wal.push(entry.into()),
         }
     }
 

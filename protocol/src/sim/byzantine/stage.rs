@@ -88,7 +88,7 @@ impl World {
             least: crate::params::survivors_min(ledger.charter(), roster.len()),
             roster: roster.ids().collect(),
             accomplices,
-            disk: &mut found.disk,
+            disk: &mut found.disk.rows,
             own,
             said,
         };

@@ -43,7 +43,7 @@ fn verify(world: &World, chain: &Ledger) -> Result<(), Violation> {
         .filter_map(|height| chain.entry(Height(height)))
         .map(|entry| {
             message::encode(&Decided {
-                record: entry.bytes.clone(),
+                record: entry.bytes.to_vec(),
                 certificate: entry.certificate.clone(),
             })
         })

@@ -1,0 +1,99 @@
+//! Weighing a proposed record: parsed once, and judged again only when something that it rests on has changed.
+
+use std::sync::Arc;
+
+use conclave_crypto::digest::Digest;
+
+use crate::member::Member;
+use crate::memo::Function;
+use crate::names::Height;
+use crate::record::Record;
+use crate::session::decide::Judgement;
+use crate::session::weighed::Weighed;
+use crate::time::Time;
+
+/// What a record was judged on last, and when time alone may change that.
+pub(super) type Seen = ((u64, bool), Option<Time>);
+
+impl Member {
+    /// R24. What a proposed record is worth here; `None` if that cannot have changed since it was last asked.
+    pub(super) fn weigh(
+        &mut self,
+        height: Height,
+        digest: Digest,
+        bytes: &[u8],
+    ) -> Option<Judgement> {
+        let polka = self
+            .decider
+            .as_ref()
+            .is_some_and(|decider| decider.polka(&digest));
+        if !self.weighed.contains_key(&digest) {
+            let weighed = self.unfold(height, digest, bytes);
+            self.weighed.insert(digest, (weighed, None));
+        }
+        // R24  Once valid, valid for the height.
+        if self.latched.contains(&digest) {
+            return Some(Judgement::Valid);
+        }
+        let news = (self.news(height), polka);
+        let sharded = self.sums_in_shards(height);
+        let (weighed, seen) = self.weighed.get(&digest)?;
+        if let Some((at, until)) = seen
+            && *at == news
+            && !sharded
+            && until.is_none_or(|until| !self.desk.due(until))
+        {
+            return None;
+        }
+        let weighed = Arc::clone(weighed);
+        if let Some(record) = &weighed.record {
+            self.doubt(height, record);
+        }
+        let alarm = self.desk.set_alarm_aside();
+        let judged = self.with_bench(height, |bench, desk| bench.judge(desk, &weighed, polka));
+        let until = self.desk.alarm();
+        if let Some(alarm) = alarm {
+            self.desk.due(alarm);
+        }
+        if let Some((_, seen)) = self.weighed.get_mut(&digest) {
+            *seen = Some((news, until));
+        }
+        if judged == Some(Judgement::Valid) {
+            self.latched.insert(digest);
+        }
+        judged
+    }
+
+    /// Parses a record, asks the chain about it, and lets what it names take its slots.
+    fn unfold(&mut self, height: Height, digest: Digest, bytes: &[u8]) -> Arc<Weighed> {
+        let ledger = &self.ledger;
+        let next = ledger.roster(Height(height.0.saturating_add(1)));
+        let make = || Weighed::new(Record::from_bytes(bytes).ok(), ledger, next.as_ref());
+        // The record names the head that it follows, and with it all that the chain says of it.
+        let head = ledger.head_digest();
+        let arguments: [&[u8]; 2] = [digest.as_bytes(), head.as_bytes()];
+        let weighed = self.desk.memo.once(Function::Record, &arguments, make);
+        if let Some(record) = &weighed.record {
+            self.cite(height, record);
+        }
+        weighed
+    }
+
+    /// Whether vectors are summed in shards: what is counted of those is not counted as news.
+    fn sums_in_shards(&self, height: Height) -> bool {
+        let heights = Height(height.0.saturating_sub(1))..=height;
+        let mut sessions = self.sessions.range(heights);
+        sessions.any(|(_, session)| session.is_sharded(&self.desk))
+    }
+
+    /// Counts what came in of the sessions that a decision rests on.
+    fn news(&self, height: Height) -> u64 {
+        let heights = height.0.saturating_sub(1)..=height.0.saturating_add(1);
+        let sessions = self
+            .sessions
+            .range(Height(*heights.start())..=Height(*heights.end()));
+        let counts = sessions.map(|(_, session)| session.news());
+        let evidence = u64::try_from(self.desk.evidence.len()).unwrap_or(u64::MAX);
+        counts.fold(evidence, u64::saturating_add)
+    }
+}

@@ -1,0 +1,206 @@
+//! Vectors: which are held, said to be held, and pulled from whoever holds them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use conclave_crypto::digest::Digest;
+use conclave_crypto::merkle;
+use conclave_crypto::sign::PublicKey;
+
+use crate::desk::Desk;
+use crate::envelope::Kind;
+use crate::letter::Bytes;
+use crate::message::Have;
+use crate::names::MemberId;
+use crate::output::{Output, Stored, Table};
+use crate::refusal::Refusal;
+use crate::session::Session;
+use crate::session::deal::GATHER;
+use crate::session::submit::{Committed, Submissions};
+
+impl Session {
+    pub(crate) fn take_have(&mut self, sender: MemberId, body: Arc<Have>) -> Result<(), Refusal> {
+        let ascending = body.commits.is_sorted_by(|a, b| a < b);
+        if !ascending || body.commits.len() > self.roster.len() {
+            return Err(Refusal::Rule);
+        }
+        self.sharding.take_have(sender, &body)?;
+        self.submissions.haves.insert(sender, body);
+        Ok(())
+    }
+
+    /// Whether a member says that it holds the vector of this Commit.
+    pub(crate) fn has(&self, member: MemberId, commit: &Digest) -> bool {
+        let have = self.submissions.haves.get(&member);
+        have.is_some_and(|have| have.commits.binary_search(commit).is_ok())
+    }
+
+    /// Finds out whose vectors we lack, if anything has changed.
+    pub(crate) fn count_vectors(&mut self) {
+        let Some(work) = &self.work else { return };
+        let now = (self.submissions.news, work.terms.is_some());
+        if self.submissions.found_at != Some(now) {
+            let lacks = |id: &&MemberId| self.vector_of(**id).is_none();
+            let lacking = work.sharers.keys().filter(lacks).copied().collect();
+            self.submissions.lacking = lacking;
+            self.submissions.found_at = Some(now);
+        }
+    }
+
+    /// The announced vector of a member, if it fits this height's terms and we hold it.
+    pub(crate) fn vector_of(&self, member: MemberId) -> Option<(&Committed, &Bytes)> {
+        let commit = self.submissions.commits.get(&member)?;
+        let vector = self.submissions.vectors.get(&commit.root)?;
+        let work = self.work.as_ref()?;
+        let fits = vector.len() == work.coordinates.saturating_mul(4)
+            && u64::try_from(vector.len()) == Ok(commit.length)
+            && work
+                .terms
+                .as_ref()
+                .is_some_and(|terms| terms.sid == commit.sid);
+        fits.then_some((commit, vector))
+    }
+
+    /// R16. Says which vectors we hold: at once when those are all, else after a short gathering.
+    pub(crate) fn announce_held(&mut self, desk: &mut Desk) {
+        if self.is_sharded(desk) {
+            return;
+        }
+        let (Some(me), Some(work)) = (self.me(desk), &self.work) else {
+            return;
+        };
+        let news = (self.submissions.news, work.terms.is_some());
+        if self.submissions.said_at == Some(news) {
+            return;
+        }
+        let all = self.submissions.lacking.is_empty();
+        if let Some(at) = self.submissions.have_at
+            && !all
+            && !desk.due(at)
+        {
+            return;
+        }
+        let held: BTreeSet<_> = work
+            .sharers
+            .keys()
+            .filter_map(|member| Some(self.vector_of(*member)?.0.digest))
+            .collect();
+        if held.iter().all(|commit| self.has(me, commit)) {
+            self.submissions.said_at = Some(news);
+            return;
+        }
+        let at = *self.submissions.have_at.get_or_insert(desk.now + GATHER);
+        if !all && !desk.due(at) {
+            return;
+        }
+        self.submissions.have_at = None;
+        self.submissions.said_at = Some(news);
+        let seq = self.next_seq(me, Kind::Have);
+        let commits = held.into_iter().collect();
+        let shards = Vec::new();
+        let envelope = desk.sign(Kind::Have, self.sess, seq, &Have { commits, shards });
+        self.say(desk, &envelope);
+    }
+
+    /// R16. Pulls announced vectors that are not here yet: from their author, then from whoever holds them.
+    pub(crate) fn pull_vectors(&mut self, desk: &mut Desk) {
+        if self.is_sharded(desk) {
+            return;
+        }
+        let Some(work) = &self.work else { return };
+        let length = u64::try_from(work.coordinates)
+            .unwrap_or(u64::MAX)
+            .saturating_mul(4);
+        for member in &self.submissions.apart {
+            let Some(commit) = self.submissions.commits.get(member) else {
+                continue;
+            };
+            if !work.sharers.contains_key(member) || commit.length != length {
+                continue;
+            }
+            let again = self
+                .submissions
+                .pulls
+                .get(&commit.root)
+                .copied()
+                .unwrap_or_default();
+            if !desk.due(again) {
+                continue;
+            }
+            let has = |id: &MemberId| self.has(*id, &commit.digest);
+            let others = self.roster.ids().filter(has);
+            let ids: BTreeSet<_> = others.collect();
+            let order = core::iter::once(*member).chain(ids.into_iter().filter(|id| id != member));
+            let from: Vec<PublicKey> = order
+                .filter_map(|id| self.roster.key(id).copied())
+                .collect();
+            let from: Vec<_> = from.into_iter().filter(|key| *key != desk.key).collect();
+            let patience = crate::time::Span(desk.timers().have.0.max(desk.timers().sync.0));
+            self.submissions
+                .pulls
+                .insert(commit.root, desk.now + patience);
+            desk.tray.push_back(Output::Pull {
+                name: commit.root,
+                length,
+                from,
+            });
+        }
+    }
+
+    /// Takes a pulled vector; its bytes must have the announced root. `None`: nobody announced it here.
+    pub(crate) fn pulled(&mut self, desk: &mut Desk, name: Digest, bytes: &Bytes) -> Option<bool> {
+        let mut commits = self.submissions.commits.values();
+        let commit = commits.find(|commit| commit.root == name)?;
+        let fits = u64::try_from(bytes.len()) == Ok(commit.length) && merkle::root(bytes) == name;
+        if fits && !self.submissions.vectors.contains_key(&name) {
+            let key = name.as_bytes().to_vec();
+            desk.store(Table::Vectors, key, Arc::clone(bytes));
+            self.submissions.vectors.insert(name, Arc::clone(bytes));
+            self.submissions.arrived();
+        }
+        Some(fits)
+    }
+
+    /// A pull failed: ask again soon.
+    pub(crate) fn pull_failed(&mut self, desk: &Desk, name: Digest) {
+        if let Some(again) = self.submissions.pulls.get_mut(&name) {
+            *again = desk.now + desk.timers().sync;
+        }
+    }
+}
+
+impl Submissions {
+    /// Takes up the vectors that an earlier run stored, for the Commits known by now.
+    pub(crate) fn restore(&mut self, stored: &Stored) {
+        for commit in self.commits.values() {
+            let key = (Table::Vectors, commit.root.as_bytes().to_vec());
+            if let Some(bytes) = stored.get(&key) {
+                self.vectors.insert(commit.root, Arc::clone(bytes));
+            }
+        }
+        self.arrived();
+    }
+
+    /// A vector came in.
+    pub(super) fn arrived(&mut self) {
+        self.news = self.news.saturating_add(1);
+        let (commits, vectors) = (&self.commits, &self.vectors);
+        let held = |id: &MemberId| {
+            let commit = commits.get(id);
+            commit.is_some_and(|commit| vectors.contains_key(&commit.root))
+        };
+        self.apart.retain(|id| !held(id));
+    }
+
+    /// A record names another Commit of this member.
+    pub(crate) fn forget(&mut self, member: MemberId) {
+        self.commits.remove(&member);
+        self.apart.remove(&member);
+        self.news = self.news.saturating_add(1);
+    }
+
+    /// The roots of all vectors held in the table.
+    pub(crate) fn roots(&self) -> impl Iterator<Item = &Digest> {
+        self.commits.values().map(|commit| &commit.root)
+    }
+}

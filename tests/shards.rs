@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 
 use conclave_protocol::envelope::Kind;
 use conclave_protocol::names::Height;
-use conclave_protocol::sim::{Crash, Faults, Point, Strike, Terms, World, check};
+use conclave_protocol::sim::byzantine::SHARD_SCRIPTS;
+use conclave_protocol::sim::{Crash, Faults, Point, Script, Strike, Terms, World, check};
 use conclave_protocol::time::Time;
 
 type Outcome<T = ()> = Result<T, String>;
@@ -103,6 +104,54 @@ fn what_a_member_moves_does_not_grow_with_the_federation() -> Outcome {
             );
             assert!(moved.longest * founders as u64 <= 5 * vector / 4 + 64 * founders as u64);
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn liars_are_outvoted_by_arithmetic_and_lose_their_seats() -> Outcome {
+    // R76, R77, R79: the checkers hold every result to be the plain sum; nobody honest is accused.
+    for (seed, script) in [(6, Script::FalseSums), (7, Script::FalseTags)] {
+        assert!(SHARD_SCRIPTS.contains(&script));
+        let mut terms = terms(seed, 9);
+        terms.rounds = 3;
+        let faults = Faults {
+            hostile: vec![(4, script)],
+            ..Faults::default()
+        };
+        let world = sound(terms, faults)?;
+        assert_eq!(opened(&world).len(), 3, "{}", script.name());
+        let told = |place: usize| {
+            let warnings = world.watch().warnings.iter();
+            let told = warnings.filter(move |(who, _)| *who == place);
+            told.map(|(_, reason)| reason.as_str()).collect::<Vec<_>>()
+        };
+        for place in (0..9).filter(|place| *place != 4) {
+            let told = told(place);
+            assert!(
+                matches!(told.as_slice(), [only] if only.starts_with("member 4 ")),
+                "{}: place {place} was told {told:?}",
+                script.name()
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn other_lies_do_shards_no_more_harm() -> Outcome {
+    // R31, R72: of two Commits of one member the recorded one is summed.
+    for (seed, script) in [
+        (8, Script::ForkedCommit),
+        (9, Script::Withhold),
+        (10, Script::Isolate),
+    ] {
+        let faults = Faults {
+            hostile: vec![(3, script)],
+            ..Faults::default()
+        };
+        let world = sound(terms(seed, 8), faults)?;
+        assert!(!opened(&world).is_empty(), "{}", script.name());
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use crate::memo::Remembered;
 use crate::memory::{self, Memory};
 use crate::message;
 use crate::names::{Factor, Height, MemberId, Round, SessId};
+use crate::outbox;
 use crate::output::{Output, Report, Table, Topic, Write};
 use crate::refusal::Refusals;
 use crate::setup::Setup;
@@ -53,6 +54,8 @@ pub(crate) struct Desk {
     pub(crate) evidence: BTreeMap<MemberId, Evidence>,
     /// R63. By factor: the delta that was left out, and its round.
     pub(crate) carried: BTreeMap<Factor, (Round, Carried)>,
+    /// R79. Members that were seen to give false sums or tags: they hold no seats any more.
+    pub(crate) unseated: BTreeSet<MemberId>,
     /// R60. What we may say after a start.
     pub(crate) memory: Memory,
     alarm: Option<Time>,
@@ -80,6 +83,7 @@ impl Desk {
             warnings: 0,
             evidence: BTreeMap::new(),
             carried: BTreeMap::new(),
+            unseated: BTreeSet::new(),
             memory: Memory::new(setup.intact),
             alarm: None,
         }
@@ -225,6 +229,17 @@ impl Desk {
             height.0,
             until.0.saturating_add(1)
         ));
+    }
+
+    /// R79. A member gave a false sum or tag: it holds no seats any more, also after a restart.
+    pub(crate) fn unseat(&mut self, member: MemberId, what: &str) {
+        if self.unseated.insert(member) {
+            self.store(Table::Facts, outbox::unseated_fact(member), Vec::new());
+            self.warn(format!(
+                "member {} {what}: it sums no more shards here",
+                member.0
+            ));
+        }
     }
 
     /// When a member last said that it still works, or since when it could have said so.

@@ -42,6 +42,22 @@ pub(crate) fn opened_fact(height: Height) -> Vec<u8> {
     format!("opened/{:020}", height.0).into_bytes()
 }
 
+/// A member that holds no seats any more.
+pub(crate) fn unseated_fact(member: MemberId) -> Vec<u8> {
+    [UNSEATED, member.0.to_be_bytes().as_slice()].concat()
+}
+
+/// The members of [`unseated_fact`].
+pub(crate) fn unseated(stored: &Stored) -> impl Iterator<Item = MemberId> {
+    let rows = under(stored, Table::Facts, UNSEATED);
+    rows.filter_map(|(key, _)| {
+        let id = key.strip_prefix(UNSEATED)?.try_into().ok()?;
+        Some(MemberId(u32::from_be_bytes(id)))
+    })
+}
+
+const UNSEATED: &[u8] = b"unseated/";
+
 /// All values of a table whose key begins so, in the order of their keys.
 pub(crate) fn under<'a>(
     stored: &'a Stored,

@@ -85,6 +85,7 @@ impl Member {
         let rows = outbox::under(stored, Table::Wal, &prefix);
         self.wal = rows.map(|(_, entry)| Arc::clone(entry)).collect();
         self.desk.memory.restore(stored);
+        self.desk.unseated.extend(outbox::unseated(stored));
         self.begin_decision();
     }
 

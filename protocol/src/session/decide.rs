@@ -73,7 +73,7 @@ impl Bench<'_> {
         let quiet = desk.timers().quiet;
         let gone = missing.iter().all(|id| {
             let working = desk.me == Some(*id) && self.current.may_submit(desk) && !work.failed;
-            !working && {
+            !working && !self.current.is_moving(desk, *id) && {
                 let at = desk.working_since(*id, work.since) + quiet;
                 desk.due(at)
             }

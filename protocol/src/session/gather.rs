@@ -45,7 +45,9 @@ impl Session {
     /// R75, R76, R77. Everything is revealed: checks the dealings, gathers the sums, opens when they are complete.
     pub(super) fn open_shards(&mut self, desk: &mut Desk) {
         self.plan_shards(desk);
-        let Some(cut) = self.cut() else { return };
+        let Some(cut) = self.cut().filter(|_| self.survivors_fit()) else {
+            return;
+        };
         if self.opening.gathering.is_none() {
             let Some(seeds) = self.rebuild() else { return };
             self.opening.result = self.judge_dealings(desk, &seeds);
@@ -69,6 +71,7 @@ impl Session {
         let complete = |gathering: &Gathering| said && gathering.done.len() == cut.shards();
         let gathering = &mut self.opening.gathering;
         if let Some(Gathering { seeds, total, .. }) = gathering.take_if(|known| complete(known)) {
+            self.unseat_liars(desk);
             self.opening.result = self.unmask(desk, &seeds, &[], total);
         }
     }
@@ -224,7 +227,7 @@ impl Session {
                 wanted.push(Wanted { name, length, from });
             }
         }
-        let late = !gathering.claims.is_empty() && desk.due(gathering.since + desk.timers().have);
+        let late = !gathering.claims.is_empty() && desk.due(gathering.since + self.moving(desk));
         for m in gathering.claims.keys().filter(|_| late) {
             let missing = called
                 .survivors
@@ -244,8 +247,8 @@ impl Session {
         rank.unwrap_or(0)
     }
 
-    /// R76. Computes the tag of a shard that is here.
-    pub(super) fn tag_shard(&mut self, member: MemberId, m: usize, bytes: &[u8]) {
+    /// R76, R79. Computes the tag of a shard that is here; who published another one lied.
+    pub(super) fn tag_shard(&mut self, desk: &mut Desk, member: MemberId, m: usize, bytes: &[u8]) {
         let published = self.published_tag(member, m);
         let Some(gathering) = &mut self.opening.gathering else {
             return;
@@ -253,7 +256,7 @@ impl Session {
         let tag = gathering.challenge.product(m, tag::elements(bytes));
         gathering.computed.insert((member, m), tag);
         if published.is_some_and(|published| published != tag) {
-            self.sharding.liars.insert(member);
+            desk.unseat(member, "published a false tag of its vector");
         }
     }
 
@@ -286,23 +289,28 @@ impl Session {
         }
     }
 
-    /// R77. Takes a sum that we made from the vectors; who committed to another one lied.
-    pub(super) fn take_own_sum(&mut self, desk: &mut Desk, m: usize, name: Digest, bytes: &[u8]) {
-        let fixed = self.fixed_sums().remove(&m).unwrap_or_default();
-        let false_sums = fixed.into_iter().filter(|(other, _)| *other != name);
-        let liars: BTreeSet<_> = false_sums.flat_map(|(_, makers)| makers).collect();
+    /// R77. Takes a sum that we made from the vectors, because no other could be relied on.
+    pub(super) fn take_own_sum(&mut self, m: usize, name: Digest, bytes: &[u8]) {
         let (Some(cut), Some(gathering)) = (self.cut(), &mut self.opening.gathering) else {
             return;
         };
         gathering.write(&cut, m, bytes);
         gathering.done.insert(m);
-        for liar in liars {
-            self.sharding.liars.insert(liar);
-            let height = self.height.0;
-            desk.warn(format!(
-                "height {height}: member {} committed to a false sum of shard {m}",
-                liar.0
-            ));
+        self.sharding.remade.insert(m, name);
+    }
+
+    /// R79. Who committed to another sum of a shard than the vectors give here lied.
+    fn unseat_liars(&self, desk: &mut Desk) {
+        let fixed = self.fixed_sums();
+        let made = self.sharding.made.iter().chain(&self.sharding.remade);
+        for (m, name) in made {
+            let sums = fixed.get(m).into_iter().flatten();
+            for liar in sums
+                .filter(|(other, _)| *other != name)
+                .flat_map(|(_, makers)| makers)
+            {
+                desk.unseat(*liar, "committed to a false sum of a shard");
+            }
         }
     }
 

@@ -209,7 +209,7 @@ impl Session {
         }
         for (member, m) in &places {
             self.add_to_sum(desk, *member, *m, bytes);
-            self.tag_shard(*member, *m, bytes);
+            self.tag_shard(desk, *member, *m, bytes);
         }
         !places.is_empty()
     }

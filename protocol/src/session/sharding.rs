@@ -39,9 +39,9 @@ pub(crate) struct Sharding {
     pub(super) summing: BTreeMap<usize, Summing>,
     /// Sums that we made, by name.
     pub(super) made: BTreeMap<usize, Digest>,
+    /// R77. Sums that we made after the Reveals, from the vectors, by name.
+    pub(super) remade: BTreeMap<usize, Digest>,
     pub(super) book: SumBook,
-    /// Members whose sum or tag is not what the vectors give.
-    pub(super) liars: BTreeSet<MemberId>,
     /// R77. The sums were made a second time, from the vectors alone.
     pub(super) again: bool,
 }

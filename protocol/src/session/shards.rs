@@ -129,20 +129,29 @@ impl Session {
         }
         let sharers: Vec<_> = work.sharers.keys().copied().collect();
         let cut = Cut::new(work.coordinates, sharers.len());
+        let replicas = desk.charter.aggregation.replicas.try_into().unwrap_or(1);
+        // R79  Members that lied hold no seats, as long as there are others.
+        let honest = sharers.iter().filter(|id| !desk.unseated.contains(id));
+        let honest: Vec<_> = honest.copied().collect();
+        let seated = if honest.len() > replicas {
+            honest
+        } else {
+            sharers
+        };
         self.sharding.plan = Some(Plan {
             sid: terms.sid,
-            seats: Seats::draw(&terms.sid, &sharers, cut.shards()),
+            seats: Seats::draw(&terms.sid, &seated, cut.shards()),
             cut,
-            replicas: desk.charter.aggregation.replicas.try_into().unwrap_or(1),
+            replicas,
         });
         self.sharding.mine.clear();
         self.sharding.late = None;
     }
 
-    /// R71. We sum the shards that call us among the first `replicas`, leaving out members that T_have after a Commit
+    /// R71. We sum the shards that call us among the first `replicas`, leaving out members that T_move after a Commit
     /// do not say that they hold its vector, while more than f others do.
     pub(super) fn take_seats(&mut self, desk: &mut Desk) {
-        let (Some(me), have) = (self.me(desk), desk.timers().have) else {
+        let (Some(me), moving) = (self.me(desk), self.moving(desk)) else {
             return;
         };
         let fitting: Vec<_> = self.announced().collect();
@@ -157,7 +166,7 @@ impl Session {
                 .lists
                 .get(member)
                 .map_or(desk.now, |list| list.since);
-            if desk.due(since + have) && self.sharding.holders(commit) > faults {
+            if desk.due(since + moving) && self.sharding.holders(commit) > faults {
                 let missing = |id: &MemberId| *id != me && !self.sharding.said(*id, commit);
                 late.extend(plan.seats.order(0).filter(missing));
             }
@@ -174,13 +183,14 @@ impl Session {
         self.sharding.late = Some(late);
     }
 
-    /// R73. A vector counts as held when the first `replicas` of every shard say that they hold it, or at T_have when
+    /// R73. A vector counts as held when the first `replicas` of every shard say that they hold it, or at T_move when
     /// somebody does.
     fn count_shards(&mut self, desk: &mut Desk) {
         let fitting: Vec<_> = self.announced().collect();
         let Some(plan) = &self.sharding.plan else {
             return;
         };
+        let moving = self.moving(desk);
         let mut counted = Vec::new();
         for (member, commit) in fitting {
             if self.sharding.counted.contains(&commit) {
@@ -195,7 +205,7 @@ impl Session {
                 .lists
                 .get(&member)
                 .map_or(desk.now, |list| list.since);
-            let over = desk.due(since + desk.timers().have);
+            let over = desk.due(since + moving);
             if (0..plan.cut.shards()).all(first) || over && self.is_claimed(member, &commit) {
                 counted.push(commit);
             }
@@ -271,20 +281,30 @@ impl Session {
         Some(self.sharding.plan.as_ref()?.cut)
     }
 
-    /// R42, R78. How long the opening of the sum may take before it counts as failed: what has to be moved before and
-    /// after the Reveals is allowed T_have and a second for each MiB of the vector.
-    pub(crate) fn opening_patience(&self, desk: &Desk) -> Span {
-        let timers = desk.timers();
-        if !self.is_sharded(desk) {
-            return timers.reveal;
-        }
+    /// R73. T_move, how long shards may be on their way: T_have and a second for each MiB of the vector.
+    pub(super) fn moving(&self, desk: &Desk) -> Span {
         let coordinates = self.work.as_ref().map_or(0, |work| work.coordinates);
         let mebibytes = u64::try_from(coordinates >> 18).unwrap_or(u64::MAX);
         let moving = mebibytes.saturating_mul(1000);
-        let fixed = timers
-            .reveal
-            .0
-            .saturating_add(timers.have.0.saturating_mul(2));
-        Span(fixed.saturating_add(moving))
+        Span(desk.timers().have.0.saturating_add(moving))
+    }
+
+    /// R21, R73. Whether a member's vector is announced and its shards may still be on their way.
+    pub(crate) fn is_moving(&self, desk: &mut Desk, member: MemberId) -> bool {
+        let list = self
+            .fitting(member)
+            .and_then(|_| self.sharding.lists.get(&member));
+        let until = list.map(|list| list.since + self.moving(desk));
+        until.is_some_and(|until| !desk.due(until))
+    }
+
+    /// R42, R78. How long the opening of the sum may take before it counts as failed.
+    pub(crate) fn opening_patience(&self, desk: &Desk) -> Span {
+        let reveal = desk.timers().reveal;
+        if !self.is_sharded(desk) {
+            return reveal;
+        }
+        let moving = self.moving(desk).0.saturating_mul(2);
+        Span(reveal.0.saturating_add(moving))
     }
 }

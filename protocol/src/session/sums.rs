@@ -53,7 +53,7 @@ struct Announced {
 
 impl Session {
     /// R74. Sums the shards that we are called to over the recorded survivors, and commits to what we have, at the
-    /// latest half of T_have after the decision.
+    /// latest half of T_move after the decision.
     pub(crate) fn sum_shards(&mut self, desk: &mut Desk) {
         let Some(called) = &self.opening.called else {
             return;
@@ -64,6 +64,9 @@ impl Session {
             return;
         }
         self.plan_shards(desk);
+        if !self.survivors_fit() {
+            return;
+        }
         if self.sharding.mine.is_empty() {
             self.take_seats(desk);
         }
@@ -72,7 +75,7 @@ impl Session {
         }
         while self.begin_sums() && self.pull_shards(desk) {}
         let lacking = self.sharding.mine.len() > self.sharding.made.len();
-        let half = Span(desk.timers().have.0.checked_div(2).unwrap_or(0));
+        let half = Span(self.moving(desk).0.checked_div(2).unwrap_or(0));
         let over = desk.due(since + half);
         if lacking && !over || self.sharding.made.is_empty() {
             return;
@@ -82,6 +85,13 @@ impl Session {
         let body = SumCommit { record, sums };
         let envelope = desk.sign(Kind::SumCommit, self.sess, 0, &body);
         self.say(desk, &envelope);
+    }
+
+    /// R31. Whether every Commit that we hold of a survivor is the recorded one: then it stays.
+    pub(super) fn survivors_fit(&self) -> bool {
+        let called = self.opening.called.as_ref();
+        let fits = |(id, commit): (&MemberId, &Digest)| self.fitting(*id) == Some(*commit);
+        called.is_some_and(|called| called.survivors.iter().all(fits))
     }
 
     /// Begins the next few sums of the shards that we are called to; false if all are made.
@@ -122,7 +132,7 @@ impl Session {
         self.sharding.summing.remove(&m);
         let name = merkle::root(&sum);
         if self.opening.gathering.is_some() {
-            self.take_own_sum(desk, m, name, &sum);
+            self.take_own_sum(m, name, &sum);
         } else {
             let sum = Arc::new(sum);
             desk.store(Table::Shards, name.as_bytes().to_vec(), Arc::clone(&sum));
@@ -146,7 +156,7 @@ impl Session {
     }
 
     /// R75. Whether the sums are fixed, so that something may be revealed: all that said they hold their shards of all
-    /// survivors have committed to their sums, and every shard has one; or T_have is over.
+    /// survivors have committed to their sums, and every shard has one; or T_move is over.
     pub(crate) fn sums_are_in(&self, desk: &mut Desk) -> bool {
         if !self.is_sharded(desk) {
             return true;
@@ -154,7 +164,8 @@ impl Session {
         let Some(called) = &self.opening.called else {
             return false;
         };
-        if desk.due(called.since + desk.timers().have) {
+        let moving = self.moving(desk);
+        if desk.due(called.since + moving) {
             return true;
         }
         let Some(plan) = self.sharding.plan() else {
@@ -181,7 +192,7 @@ impl Session {
     /// stood before anybody could know the challenge.
     pub(super) fn fixed_sums(&self) -> FixedSums {
         let mut sums = FixedSums::new();
-        let Some(called) = &self.opening.called else {
+        let (Some(called), Some(plan)) = (&self.opening.called, self.sharding.plan()) else {
             return sums;
         };
         let (n, book) = (self.roster.len(), &self.sharding.book);
@@ -196,7 +207,9 @@ impl Session {
             if announced.record != called.record || naming.count() < least {
                 continue;
             }
-            for (m, name) in &announced.sums {
+            // R79  What one without seats says is not asked for.
+            let seated = |m| plan.seats.rank(m, *id).is_some();
+            for (m, name) in announced.sums.iter().filter(|(m, _)| seated(**m)) {
                 sums.entry(*m)
                     .or_default()
                     .entry(*name)

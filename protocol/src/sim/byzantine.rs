@@ -12,6 +12,7 @@ mod once;
 mod proposal;
 mod shares;
 mod stage;
+mod sums;
 mod talk;
 mod vector;
 
@@ -62,11 +63,15 @@ pub enum Script {
     Malformed,
     /// Submits a vector that makes the sum leave its range.
     OutOfRange,
+    /// Commits to sums of shards that are not those of the vectors, and serves them.
+    FalseSums,
+    /// Publishes tags that are not those of its vector.
+    FalseTags,
     /// A control, and no attack: decides by signing once and starting again instead of by consensus.
     SignOnce,
 }
 
-/// All scripts of attacks.
+/// All scripts of attacks that any federation can suffer.
 pub const SCRIPTS: [Script; 14] = [
     Script::ForkedAdvert,
     Script::ForkedDeal,
@@ -83,6 +88,9 @@ pub const SCRIPTS: [Script; 14] = [
     Script::Malformed,
     Script::OutOfRange,
 ];
+
+/// Scripts of attacks on sums in shards.
+pub const SHARD_SCRIPTS: [Script; 2] = [Script::FalseSums, Script::FalseTags];
 
 impl Script {
     /// Its name, for people.
@@ -102,6 +110,8 @@ impl Script {
             Self::Oversized => "oversized",
             Self::Malformed => "malformed",
             Self::OutOfRange => "out of range",
+            Self::FalseSums => "false sums",
+            Self::FalseTags => "false tags",
             Self::SignOnce => "sign once",
         }
     }
@@ -235,6 +245,8 @@ impl Hostile {
             (Script::FalseBoxes, Kind::Seal | Kind::Reveal) => self.seal_falsely(scene),
             (Script::Withhold, Kind::Reveal) if self.strikes(&scene) => Vec::new(),
             (Script::OutOfRange, Kind::Commit) => self.leave_range(scene),
+            (Script::FalseSums, Kind::SumCommit) => self.sum_falsely(scene),
+            (Script::FalseTags, Kind::Tags) => self.tag_falsely(scene),
             (Script::Replay, _) => self.replay(scene),
             (Script::Oversized, _) => self.oversize(scene),
             (Script::Malformed, _) => self.malform(scene),

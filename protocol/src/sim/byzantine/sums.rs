@@ -1,0 +1,43 @@
+//! Sums and tags of shards that are not those of the vectors: announced to everybody, and served.
+
+use std::sync::Arc;
+
+use conclave_crypto::merkle;
+
+use super::{Hostile, Said, Scene};
+use crate::letter::Letter;
+use crate::message::{self, SumCommit, Tags};
+use crate::output::Table;
+
+impl Hostile {
+    /// Every sum with one bit turned; the false ones are served.
+    pub(super) fn sum_falsely(&mut self, mut scene: Scene<'_>) -> Vec<Said> {
+        let forged = self.forge_sums(&mut scene);
+        Self::replace(scene, forged)
+    }
+
+    fn forge_sums(&mut self, scene: &mut Scene<'_>) -> Option<Letter> {
+        let mut body: SumCommit = message::decode(&scene.own.body).ok()?;
+        for (_, name) in &mut body.sums {
+            let genuine = (Table::Shards, name.as_bytes().to_vec());
+            let mut sum = scene.disk.get(&genuine)?.to_vec();
+            *sum.first_mut()? ^= 1;
+            *name = merkle::root(&sum);
+            let key = (Table::Shards, name.as_bytes().to_vec());
+            scene.disk.insert(key, Arc::new(sum));
+        }
+        self.forge(scene, |_| Some(message::encode(&body)))
+    }
+
+    /// Every tag moved by one.
+    pub(super) fn tag_falsely(&mut self, scene: Scene<'_>) -> Vec<Said> {
+        let forged = self.forge(&scene, |_| {
+            let mut body: Tags = message::decode(&scene.own.body).ok()?;
+            for tag in &mut body.tags {
+                *tag ^= 1;
+            }
+            Some(message::encode(&body))
+        });
+        Self::replace(scene, forged)
+    }
+}

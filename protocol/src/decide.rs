@@ -146,7 +146,13 @@ impl Decider {
             return Verdict::Ignored;
         }
         match feed {
-            Feed::Envelope(envelope) => return self.receive(envelope, key),
+            Feed::Envelope(envelope) => return self.receive(envelope, None, key),
+            Feed::Letter(letter) => {
+                let Ok(envelope) = letter.envelope() else {
+                    return Verdict::Refused(Refusal::Malformed);
+                };
+                return self.receive(envelope, Some(letter), key);
+            }
             Feed::Certificate {
                 record,
                 certificate,

@@ -6,6 +6,7 @@ use conclave_crypto::sign::PublicKey;
 
 use super::Certificate;
 use crate::envelope::Envelope;
+use crate::letter::Letter;
 use crate::names::{Height, MemberId};
 use crate::time::Span;
 
@@ -35,6 +36,8 @@ pub struct ConsensusTimers {
 pub enum Feed<'a> {
     /// A proposal, vote or liveness message of this session, from anybody.
     Envelope(&'a Envelope),
+    /// The same, with its signature judged at most once, whoever asks.
+    Letter(&'a Letter),
     /// The answer to [`Effect::NeedValue`]: the encoded record.
     Value(Vec<u8>),
     /// The answer to [`Effect::Judge`]. Valid is for good; invalid only for what can never be valid.

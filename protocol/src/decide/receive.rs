@@ -14,6 +14,7 @@ use super::wire::{
 use super::{Decider, Effect, record_digest};
 use crate::envelope::{Envelope, Kind};
 use crate::input::Verdict;
+use crate::letter::Letter;
 use crate::names::Height;
 use crate::refusal::Refusal;
 
@@ -24,7 +25,12 @@ const ROUNDS_AHEAD: u32 = 10;
 
 impl Decider {
     /// One envelope of this session.
-    pub(super) fn receive(&mut self, envelope: &Envelope, key: &IdentityKey) -> Verdict {
+    pub(super) fn receive(
+        &mut self,
+        envelope: &Envelope,
+        letter: Option<&Letter>,
+        key: &IdentityKey,
+    ) -> Verdict {
         if envelope.sess != self.shell.sess || envelope.seq != 0 {
             return Verdict::Refused(Refusal::Rule);
         }
@@ -32,8 +38,8 @@ impl Decider {
             return Verdict::Refused(Refusal::Stranger);
         }
         let taken = match envelope.kind {
-            Kind::Liveness => self.take_certificate(envelope, key),
-            Kind::Vote | Kind::Proposal => self.take_said(envelope, key),
+            Kind::Liveness => self.take_certificate(envelope, letter, key),
+            Kind::Vote | Kind::Proposal => self.take_said(envelope, letter, key),
             _ => Err(Verdict::Refused(Refusal::Rule)),
         };
         taken.map_or_else(|verdict| verdict, |()| Verdict::Accepted)
@@ -101,7 +107,12 @@ impl Decider {
     }
 
     /// Checks, keeps and feeds a vote or proposal that was not heard before.
-    fn take_said(&mut self, envelope: &Envelope, key: &IdentityKey) -> Result<(), Verdict> {
+    fn take_said(
+        &mut self,
+        envelope: &Envelope,
+        letter: Option<&Letter>,
+        key: &IdentityKey,
+    ) -> Result<(), Verdict> {
         let slot = self.slot(envelope).map_err(Verdict::Refused)?;
         let heard = self.shell.heard.get(&slot);
         if heard.is_some_and(|said| said.contains(envelope))
@@ -109,7 +120,7 @@ impl Decider {
         {
             return Err(Verdict::Ignored);
         }
-        if !self.shell.verified(slot, envelope) {
+        if !self.is_signed(envelope, letter) {
             return Err(Verdict::Refused(Refusal::Signature));
         }
         self.shell
@@ -124,8 +135,24 @@ impl Decider {
         Ok(())
     }
 
+    /// Whether the signature is the sender's.
+    fn is_signed(&self, envelope: &Envelope, letter: Option<&Letter>) -> bool {
+        let Some(sender) = self.shell.voters.key(envelope.sender) else {
+            return false;
+        };
+        match letter {
+            Some(letter) => letter.verify(sender).is_ok(),
+            None => envelope.verify(sender).is_ok(),
+        }
+    }
+
     /// Checks and feeds a polka or round certificate.
-    fn take_certificate(&mut self, envelope: &Envelope, key: &IdentityKey) -> Result<(), Verdict> {
+    fn take_certificate(
+        &mut self,
+        envelope: &Envelope,
+        letter: Option<&Letter>,
+        key: &IdentityKey,
+    ) -> Result<(), Verdict> {
         if envelope.body.len() > LIVENESS_MAX {
             return Err(Verdict::Refused(Refusal::Oversized));
         }
@@ -139,8 +166,7 @@ impl Decider {
         if body.height() != self.height {
             return Err(Verdict::Refused(Refusal::Rule));
         }
-        let sender = self.shell.voters.key(envelope.sender);
-        if sender.is_none_or(|sender| envelope.verify(sender).is_err()) {
+        if !self.is_signed(envelope, letter) {
             return Err(Verdict::Refused(Refusal::Signature));
         }
         self.shell.forged = false;

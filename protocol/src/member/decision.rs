@@ -37,8 +37,8 @@ impl Member {
             self.start_decision();
         }
         for bytes in early {
-            if let (Ok(envelope), Some(decider)) = (bytes.envelope(), &mut self.decider) {
-                decider.handle(self.desk.now, Feed::Envelope(envelope), &self.desk.identity);
+            if let Some(decider) = &mut self.decider {
+                decider.handle(self.desk.now, Feed::Letter(&bytes), &self.desk.identity);
             }
         }
     }

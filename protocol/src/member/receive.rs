@@ -113,7 +113,7 @@ impl Member {
         }
         match &mut self.decider {
             Some(decider) if height == current => {
-                match decider.handle(self.desk.now, Feed::Envelope(envelope), &self.desk.identity) {
+                match decider.handle(self.desk.now, Feed::Letter(letter), &self.desk.identity) {
                     Verdict::Accepted => {}
                     Verdict::Ignored => return Ok(false),
                     Verdict::Refused(refusal) => return Err(refusal),

@@ -6,6 +6,7 @@ use crate::envelope::{Envelope, Kind};
 use crate::letter::Letter;
 use crate::limits;
 use crate::member::{Member, advance};
+use crate::memo::Function;
 use crate::message::{self, Decided, Want};
 use crate::names::{Height, MemberId, SessId};
 use crate::record::Entry;
@@ -179,7 +180,20 @@ impl Member {
         }
         let entry =
             Entry::new(&decided.record, decided.certificate).map_err(|_| Refusal::Malformed)?;
-        self.ledger.verify(&entry).map_err(|_| Refusal::Signature)?;
+        // The head names the chain, and with it who may sign.
+        let (head, certificate) = (
+            self.ledger.head_digest(),
+            message::encode(&entry.certificate),
+        );
+        let arguments: [&[u8]; 3] = [head.as_bytes(), entry.digest.as_bytes(), &certificate];
+        let judge = || self.ledger.verify(&entry).is_ok();
+        if !*self
+            .desk
+            .memo
+            .once(Function::Certificate, &arguments, judge)
+        {
+            return Err(Refusal::Signature);
+        }
         if self.decided(&entry.bytes, entry.certificate) {
             Ok(true)
         } else {

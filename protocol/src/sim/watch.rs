@@ -232,6 +232,10 @@ impl Watch {
         let Some(height) = ledger.session_height(&envelope.sess) else {
             return;
         };
+        // Whoever hands it on may not know yet who shares.
+        if ledger.next() < height {
+            return;
+        }
         let scene = self.scenes.entry(envelope.sess).or_default();
         if scene.roster.is_empty()
             && let Some(roster) = ledger.roster(height)

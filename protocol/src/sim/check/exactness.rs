@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use conclave_crypto::sign::PublicKey;
 
 use super::Violation;
+use crate::charter::Charter;
 use crate::names::Height;
 use crate::sim::watch::{Decision, Trained};
 use crate::sim::{Terms, World};
@@ -32,6 +33,8 @@ pub fn check(world: &World) -> Result<(), Violation> {
             decided.insert(*height, decision);
         }
     }
+    let charter = world.terms().charter();
+    let mut results: BTreeMap<Height, Vec<f32>> = BTreeMap::new();
     for ((height, place), adopted) in &watch.adopted {
         if world.is_hostile(*place) {
             continue;
@@ -40,12 +43,17 @@ pub fn check(world: &World) -> Result<(), Violation> {
         let Some(decision) = decided.get(height) else {
             continue;
         };
-        let expected = result(world, *height, decision)?;
+        if !results.contains_key(height) {
+            results.insert(*height, result(world, &charter, *height, decision)?);
+        }
+        let Some(expected) = results.get(height) else {
+            continue;
+        };
         for (_, adapter) in adopted {
             let same = adapter.len() == expected.len()
                 && adapter
                     .iter()
-                    .zip(&expected)
+                    .zip(expected)
                     .all(|(one, other)| one.to_bits() == other.to_bits());
             if !same {
                 return Err(Violation::new(
@@ -62,13 +70,17 @@ pub fn check(world: &World) -> Result<(), Violation> {
 }
 
 /// The adapter that a height must give.
-fn result(world: &World, height: Height, decision: &Decision) -> Result<Vec<f32>, Violation> {
+fn result(
+    world: &World,
+    charter: &Charter,
+    height: Height,
+    decision: &Decision,
+) -> Result<Vec<f32>, Violation> {
     let broken = |what: String| Violation::new(PROMISE, format!("height {}: {what}", height.0));
     let survivors = decision
         .survivors
         .as_ref()
         .ok_or_else(|| broken("a null record was opened".to_owned()))?;
-    let charter = world.terms().charter();
     let terms = &charter.aggregation;
     let (top, bottom) = (terms.clip.numerator(), terms.clip.denominator());
     // s = ⌊(2^31 − 1) / (n_max · w_max · c)⌋

@@ -139,6 +139,20 @@ fn liars_are_outvoted_by_arithmetic_and_lose_their_seats() -> Outcome {
 }
 
 #[test]
+fn a_vector_that_nobody_can_have_spoils_no_round() -> Outcome {
+    // R73: its author's word for it proves nothing, so it is left out of the sum.
+    let mut terms = terms(11, 9);
+    terms.rounds = 3;
+    let faults = Faults {
+        hostile: vec![(2, Script::Unserved)],
+        ..Faults::default()
+    };
+    let world = sound(terms, faults)?;
+    assert_eq!(opened(&world).len(), 3);
+    Ok(())
+}
+
+#[test]
 fn other_lies_do_shards_no_more_harm() -> Outcome {
     // R31, R72: of two Commits of one member the recorded one is summed.
     for (seed, script) in [

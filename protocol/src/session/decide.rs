@@ -329,7 +329,8 @@ impl Bench<'_> {
             return Judgement::Open;
         }
         let held = |(id, digest): &(MemberId, Digest)| {
-            let counts = self.current.counts(*id) == Some(*digest);
+            let counts =
+                self.current.counts(*id) == Some(*digest) && self.current.holds_own_shards(*id);
             counts || polka && self.current.is_claimed(*id, digest)
         };
         if survivors.commits.iter().all(held) {

@@ -228,11 +228,11 @@ impl Session {
             }
         }
         let late = !gathering.claims.is_empty() && desk.due(gathering.since + self.moving(desk));
-        for m in gathering.claims.keys().filter(|_| late) {
-            let missing = called
-                .survivors
-                .keys()
-                .filter(|id| self.tag(**id, *m).is_none());
+        let liars = self.sharding.plan().map(|plan| &plan.liars);
+        let asked = |id: &MemberId| late || liars.is_some_and(|liars| liars.contains(id));
+        for m in gathering.claims.keys() {
+            let survivors = called.survivors.keys().filter(|id| asked(id));
+            let missing = survivors.filter(|id| self.tag(**id, *m).is_none());
             wanted.extend(missing.filter_map(|id| self.wanted_shard(*id, *m, cut)));
         }
         wanted
@@ -248,25 +248,39 @@ impl Session {
     }
 
     /// R76, R79. Computes the tag of a shard that is here; who published another one lied.
-    pub(super) fn tag_shard(&mut self, desk: &mut Desk, member: MemberId, m: usize, bytes: &[u8]) {
+    pub(super) fn tag_shard(
+        &mut self,
+        desk: &mut Desk,
+        member: MemberId,
+        m: usize,
+        bytes: &[u8],
+    ) -> bool {
         let published = self.published_tag(member, m);
-        let Some(gathering) = &mut self.opening.gathering else {
-            return;
+        let called = self.opening.called.as_ref();
+        let counts = called.is_some_and(|called| called.survivors.contains_key(&member));
+        let Some(gathering) = self.opening.gathering.as_mut().filter(|_| counts) else {
+            return false;
         };
+        if gathering.computed.contains_key(&(member, m)) {
+            return false;
+        }
         let tag = gathering.challenge.product(m, tag::elements(bytes));
         gathering.computed.insert((member, m), tag);
         if published.is_some_and(|published| published != tag) {
             desk.unseat(member, "published a false tag of its vector");
         }
+        true
     }
 
-    /// Takes a pulled sum: the own one is right, another's waits for the tags.
-    pub(super) fn take_sum(&mut self, name: &Digest, bytes: &[u8]) {
+    /// Takes a pulled sum: the own one is right, another's waits for the tags. Whether it was wanted.
+    pub(super) fn take_sum(&mut self, name: &Digest, bytes: &[u8]) -> bool {
         let (Some(cut), Some(gathering)) = (self.cut(), &self.opening.gathering) else {
-            return;
+            return false;
         };
-        let open = (0..cut.shards())
-            .filter(|m| !gathering.done.contains(m) && !gathering.direct.contains(m));
+        let open = |m: &usize| {
+            let settled = gathering.done.contains(m) || gathering.direct.contains(m);
+            !settled && !gathering.claims.contains_key(m)
+        };
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let fixed = self.fixed_sums();
         let is_it = |m: &usize| {
@@ -274,10 +288,14 @@ impl Session {
             let named = made.map_or_else(|| is_fixed(&fixed, *m, name), |made| made == name);
             named && cut.sum_bytes(*m) == length
         };
-        for m in open.filter(is_it).collect::<Vec<_>>() {
-            let made = self.sharding.made.contains_key(&m);
+        let wanted = (0..cut.shards())
+            .filter(open)
+            .filter(is_it)
+            .collect::<Vec<_>>();
+        for m in &wanted {
+            let (m, made) = (*m, self.sharding.made.contains_key(m));
             let Some(gathering) = &mut self.opening.gathering else {
-                return;
+                return false;
             };
             gathering.write(&cut, m, bytes);
             if made {
@@ -287,6 +305,7 @@ impl Session {
                 gathering.claims.insert(m, (*name, product));
             }
         }
+        !wanted.is_empty()
     }
 
     /// R77. Takes a sum that we made from the vectors, because no other could be relied on.

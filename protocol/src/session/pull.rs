@@ -80,7 +80,7 @@ impl Recent {
 
 impl Session {
     /// R72. Asks for what is wanted of shards and sums, [`TOGETHER`] at a time; what is in memory is taken at once.
-    /// Whether there was any of that: then more may be due.
+    /// Whether anything was taken: then more may be due.
     pub(crate) fn pull_shards(&mut self, desk: &mut Desk) -> bool {
         if !self.is_sharded(desk) || self.opening.result.is_some() {
             return false;
@@ -119,10 +119,11 @@ impl Session {
             let from = keys.filter(|key| *key != desk.key).collect();
             desk.tray.push_back(Output::Pull { name, length, from });
         }
+        let mut taken = false;
         for (name, bytes) in &here {
-            self.take_blob(desk, *name, bytes);
+            taken |= self.take_blob(desk, *name, bytes);
         }
-        !here.is_empty()
+        taken
     }
 
     /// R73. The shards that we are called to and do not hold yet, of every vector that may still count.
@@ -184,34 +185,32 @@ impl Session {
             self.shard_missed(desk, name);
             return Some(false);
         }
-        let taken = self.take_blob(desk, name, bytes);
-        if taken {
+        if self.take_blob(desk, name, bytes) {
             self.sharding.pulls.0.remove(&name);
         } else {
             self.shard_missed(desk, name);
         }
-        Some(taken)
+        Some(true)
     }
 
-    /// Takes a blob of this name wherever it is wanted; false if it is nowhere of the right length.
+    /// R72. Takes a blob of this name for all that it is wanted for, as a sum and as a shard: others choose the names
+    /// that their Commits list. False if it is wanted for nothing of its length.
     fn take_blob(&mut self, desk: &mut Desk, name: Digest, bytes: &Bytes) -> bool {
-        let mut places = self.sharding.places(&name);
-        if places.is_empty() {
-            self.take_sum(&name, bytes);
-            return true;
-        }
+        let mut taken = self.take_sum(&name, bytes);
         let (cut, length) = (self.cut(), u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        places.retain(|(_, m)| cut.is_some_and(|cut| cut.bytes(*m) == length));
-        let mine = |(_, m): &(MemberId, usize)| self.sharding.mine.contains(m);
-        if places.iter().any(mine) && self.sharding.held.insert(name) {
-            desk.store(Table::Shards, name.as_bytes().to_vec(), Arc::clone(bytes));
-            self.sharding.recent.keep(name, bytes);
+        for (member, m) in self.sharding.places(&name) {
+            if cut.is_none_or(|cut| cut.bytes(m) != length) {
+                continue;
+            }
+            if self.sharding.mine.contains(&m) && self.sharding.held.insert(name) {
+                desk.store(Table::Shards, name.as_bytes().to_vec(), Arc::clone(bytes));
+                self.sharding.recent.keep(name, bytes);
+                taken = true;
+            }
+            taken |= self.add_to_sum(desk, member, m, bytes);
+            taken |= self.tag_shard(desk, member, m, bytes);
         }
-        for (member, m) in &places {
-            self.add_to_sum(desk, *member, *m, bytes);
-            self.tag_shard(desk, *member, *m, bytes);
-        }
-        !places.is_empty()
+        taken
     }
 
     /// A pull of ours failed: ask again soon.

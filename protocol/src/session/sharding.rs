@@ -53,6 +53,8 @@ pub(super) struct Plan {
     pub(super) cut: Cut,
     pub(super) seats: Seats,
     pub(super) replicas: usize,
+    /// R79. Members whose tags are not relied on.
+    pub(super) liars: BTreeSet<MemberId>,
 }
 
 /// The shards of an announced vector.

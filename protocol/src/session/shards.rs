@@ -91,7 +91,7 @@ impl Session {
         self.sharding.counted.contains(&digest).then_some(digest)
     }
 
-    /// R73. Whether at least one member says of each shard that it holds it.
+    /// R73. Whether at least one member says of each shard that it holds it, its author left aside.
     pub(crate) fn is_claimed(&self, member: MemberId, commit: &Digest) -> bool {
         let Some(plan) = &self.sharding.plan else {
             return false;
@@ -99,9 +99,19 @@ impl Session {
         let said = |m| {
             plan.seats
                 .order(m)
+                .filter(|id| plan.replicas == 1 || *id != member)
                 .any(|id| self.sharding.covers(id, commit, m))
         };
         self.fitting(member) == Some(*commit) && (0..plan.cut.shards()).all(said)
+    }
+
+    /// R73. Whether we hold the shards that call us of a member's vector.
+    pub(crate) fn holds_own_shards(&self, member: MemberId) -> bool {
+        let held = |m: &usize| {
+            let name = self.sharding.name(member, *m);
+            name.is_some_and(|name| self.sharding.held.contains(&name))
+        };
+        self.sharding.mine.iter().all(held)
     }
 
     /// What is due while the vectors come in: seats are taken, Haves sent, vectors counted.
@@ -143,6 +153,7 @@ impl Session {
             seats: Seats::draw(&terms.sid, &seated, cut.shards()),
             cut,
             replicas,
+            liars: desk.unseated.clone(),
         });
         self.sharding.mine.clear();
         self.sharding.late = None;
@@ -197,7 +208,9 @@ impl Session {
                 continue;
             }
             let first = |m| {
-                let mut seats = plan.seats.order(m).take(plan.replicas);
+                let seats = plan.seats.order(m).take(plan.replicas);
+                // The author's word for its own vector proves nothing.
+                let mut seats = seats.filter(|id| plan.replicas == 1 || *id != member);
                 seats.all(|id| self.sharding.covers(id, &commit, m))
             };
             let since = self

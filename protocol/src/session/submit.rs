@@ -201,11 +201,14 @@ impl Session {
             if !fits || length > desk.charter.aggregation.inline_limit {
                 return Err(Refusal::Rule);
             }
+        }
+        let names = body.shards.clone();
+        self.sharding
+            .take_commit(desk.now, sender, digest, &root, names)?;
+        if let Some(vector) = &body.inline {
             let vector = Arc::new(vector.clone());
             self.submissions.vectors.insert(root, vector);
         }
-        self.sharding
-            .take_commit(desk.now, sender, digest, &root, body.shards.clone())?;
         // R17  An own Commit is known: the mask is used, whatever brought it.
         if desk.me == Some(sender) && self.adverts.secrets.is_some() {
             self.erase_secrets(desk);

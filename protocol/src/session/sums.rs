@@ -117,16 +117,23 @@ impl Session {
         });
     }
 
-    /// Adds a shard of a survivor's vector to the sum that is being made of it.
-    pub(super) fn add_to_sum(&mut self, desk: &mut Desk, member: MemberId, m: usize, bytes: &[u8]) {
+    /// Adds a shard of a survivor's vector to the sum that is being made of it; whether it was still missing there.
+    pub(super) fn add_to_sum(
+        &mut self,
+        desk: &mut Desk,
+        member: MemberId,
+        m: usize,
+        bytes: &[u8],
+    ) -> bool {
         let Some(summing) = self.sharding.summing.get_mut(&m) else {
-            return;
+            return false;
         };
-        if summing.missing.contains(&member) && summing.tally.add(bytes) {
-            summing.missing.remove(&member);
+        if !summing.missing.contains(&member) || !summing.tally.add(bytes) {
+            return false;
         }
+        summing.missing.remove(&member);
         if !summing.missing.is_empty() {
-            return;
+            return true;
         }
         let sum = summing.tally.to_bytes();
         self.sharding.summing.remove(&m);
@@ -140,6 +147,7 @@ impl Session {
             self.sharding.held.insert(name);
             self.sharding.made.insert(m, name);
         }
+        true
     }
 
     /// What is still wanted for the sums that are being made, and for those that are being gathered.
@@ -191,9 +199,9 @@ impl Session {
     /// R75. The sums that count, by shard, with who made them: those in SumCommits that so many Reveals name that they
     /// stood before anybody could know the challenge.
     pub(super) fn fixed_sums(&self) -> FixedSums {
-        let mut sums = FixedSums::new();
+        let (mut called_to, mut others) = (FixedSums::new(), FixedSums::new());
         let (Some(called), Some(plan)) = (&self.opening.called, self.sharding.plan()) else {
-            return sums;
+            return called_to;
         };
         let (n, book) = (self.roster.len(), &self.sharding.book);
         let least = n
@@ -207,23 +215,33 @@ impl Session {
             if announced.record != called.record || naming.count() < least {
                 continue;
             }
-            // R79  What one without seats says is not asked for.
-            let seated = |m| plan.seats.rank(m, *id).is_some();
-            for (m, name) in announced.sums.iter().filter(|(m, _)| seated(**m)) {
-                sums.entry(*m)
-                    .or_default()
-                    .entry(*name)
-                    .or_default()
-                    .push(*id);
+            for (m, name) in &announced.sums {
+                // R77, R79  The holders of the seats count, others only for shards of which those say nothing.
+                let sums = match plan.seats.rank(*m, *id) {
+                    Some(rank) if rank < plan.replicas => &mut called_to,
+                    Some(_) => &mut others,
+                    None => continue,
+                };
+                let makers = sums.entry(*m).or_default().entry(*name).or_default();
+                makers.push(*id);
             }
         }
-        sums
+        for (m, sums) in others {
+            called_to.entry(m).or_insert(sums);
+        }
+        called_to
     }
 
     /// R76. The tag of a survivor's shard, as it published it.
     pub(super) fn published_tag(&self, member: MemberId, m: usize) -> Option<u64> {
         let (called, cut) = (self.opening.called.as_ref()?, self.cut()?);
-        let tags = self.sharding.book.tags.get(&member)?;
+        let known_liar = self.sharding.plan()?.liars.contains(&member);
+        let tags = self
+            .sharding
+            .book
+            .tags
+            .get(&member)
+            .filter(|_| !known_liar)?;
         let fits = tags.record == called.record && tags.tags.len() == cut.shards();
         tags.tags.get(m).copied().filter(|_| fits)
     }

@@ -67,6 +67,8 @@ pub enum Script {
     FalseSums,
     /// Publishes tags that are not those of its vector.
     FalseTags,
+    /// Announces a vector, says that it holds it, and hands no shard of it to anybody.
+    Unserved,
     /// A control, and no attack: decides by signing once and starting again instead of by consensus.
     SignOnce,
 }
@@ -90,7 +92,7 @@ pub const SCRIPTS: [Script; 14] = [
 ];
 
 /// Scripts of attacks on sums in shards.
-pub const SHARD_SCRIPTS: [Script; 2] = [Script::FalseSums, Script::FalseTags];
+pub const SHARD_SCRIPTS: [Script; 3] = [Script::FalseSums, Script::FalseTags, Script::Unserved];
 
 impl Script {
     /// Its name, for people.
@@ -112,6 +114,7 @@ impl Script {
             Self::OutOfRange => "out of range",
             Self::FalseSums => "false sums",
             Self::FalseTags => "false tags",
+            Self::Unserved => "unserved",
             Self::SignOnce => "sign once",
         }
     }
@@ -247,6 +250,7 @@ impl Hostile {
             (Script::OutOfRange, Kind::Commit) => self.leave_range(scene),
             (Script::FalseSums, Kind::SumCommit) => self.sum_falsely(scene),
             (Script::FalseTags, Kind::Tags) => self.tag_falsely(scene),
+            (Script::Unserved, Kind::Commit) => Self::keep_to_itself(scene),
             (Script::Replay, _) => self.replay(scene),
             (Script::Oversized, _) => self.oversize(scene),
             (Script::Malformed, _) => self.malform(scene),

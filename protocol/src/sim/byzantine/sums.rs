@@ -6,7 +6,7 @@ use conclave_crypto::merkle;
 
 use super::{Hostile, Said, Scene};
 use crate::letter::Letter;
-use crate::message::{self, SumCommit, Tags};
+use crate::message::{self, Commit, SumCommit, Tags};
 use crate::output::Table;
 
 impl Hostile {
@@ -27,6 +27,18 @@ impl Hostile {
             scene.disk.insert(key, Arc::new(sum));
         }
         self.forge(scene, |_| Some(message::encode(&body)))
+    }
+
+    /// The Commit as it is, and no shard of its vector on the disk that others pull from.
+    pub(super) fn keep_to_itself(scene: Scene<'_>) -> Vec<Said> {
+        if let Ok(commit) = message::decode::<Commit>(&scene.own.body) {
+            for name in commit.shards {
+                scene
+                    .disk
+                    .remove(&(Table::Shards, name.as_bytes().to_vec()));
+            }
+        }
+        vec![scene.said]
     }
 
     /// Every tag moved by one.

@@ -3,6 +3,7 @@
 
   scripts/make_random_model.py smollm OUT_DIR      (the shape of SmolLM-135M)
   scripts/make_random_model.py small OUT_DIR       (17 M parameters in the layers and two tables of 32,000)
+  scripts/make_random_model.py bytes OUT_DIR       (6 M parameters; fits the embedded base's tokenizer of bytes)
 
 Then: conclave train --model OUT_DIR --synthetic-tokens --threads 1 --json
 """
@@ -20,6 +21,9 @@ SHAPES = {
     "smollm": dict(hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
                    intermediate_size=1536, vocab_size=49152, max_position_embeddings=2048,
                    tie_word_embeddings=True),
+    "bytes": dict(hidden_size=288, num_hidden_layers=6, num_attention_heads=6, num_key_value_heads=6,
+                  intermediate_size=768, vocab_size=258, max_position_embeddings=256,
+                  tie_word_embeddings=True, bos_token_id=256, eos_token_id=257),
 }
 
 

@@ -19,7 +19,7 @@ mod tables;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use conclave_crypto::digest::Digest;
 use conclave_protocol::output::{Table, Write};
@@ -48,6 +48,8 @@ pub struct Store {
 #[derive(Debug, Clone)]
 pub struct Blobs {
     database: Arc<Database>,
+    /// The blob that was read last: when a vector is announced, everybody asks for it at once.
+    last: Arc<Mutex<Option<(Digest, Arc<Vec<u8>>)>>>,
 }
 
 impl Store {
@@ -110,6 +112,7 @@ impl Store {
     pub fn blobs(&self) -> Blobs {
         Blobs {
             database: Arc::clone(&self.database),
+            last: Arc::default(),
         }
     }
 
@@ -138,7 +141,20 @@ impl Blobs {
     /// The blob of that name, if this node holds it: a masked vector, a shard or a shard's sum by its Merkle root, an
     /// adapter by its digest.
     /// A read fault counts as not having it: another holder is asked then.
-    pub fn read(&self, name: &Digest) -> Option<Vec<u8>> {
+    pub fn read(&self, name: &Digest) -> Option<Arc<Vec<u8>>> {
+        // A panic elsewhere leaves a name with its own bytes here, or nothing.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, bytes)) = last.as_ref()
+            && known == name
+        {
+            return Some(Arc::clone(bytes));
+        }
+        let bytes = Arc::new(self.read_stored(name)?);
+        *last = (bytes.len() <= KEPT_BYTES).then(|| (*name, Arc::clone(&bytes)));
+        Some(bytes)
+    }
+
+    fn read_stored(&self, name: &Digest) -> Option<Vec<u8>> {
         let transaction = self.database.begin_read().ok()?;
         [Table::Vectors, Table::Shards, Table::Adapters]
             .into_iter()
@@ -209,6 +225,9 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
 
 /// The folder of secrets in a data folder.
 const SECRETS: &str = "secrets";
+/// A longer blob is read anew for each peer, in bytes.
+const KEPT_BYTES: usize = 64 << 20;
+
 /// Bytes of pages that redb keeps in memory.
 const CACHE_BYTES: usize = 64 << 20;
 
@@ -264,7 +283,7 @@ mod tests {
         assert_eq!(stored[&(Table::Secrets, b"2.mask".to_vec())], b"seed");
         assert_eq!(
             store.blobs().read(&Digest([9; 32])),
-            Some(b"vector".to_vec())
+            Some(Arc::new(b"vector".to_vec()))
         );
         assert_eq!(store.blobs().read(&Digest([8; 32])), None);
         store.perform(&[delete(Table::Secrets, b"2.mask")]).unwrap();

@@ -71,7 +71,7 @@ impl Behaviour {
                     .with_timeout(PING_TIMEOUT),
             ),
             kad: directory(me, &setup.charter),
-            gossip: gossip(keypair, setup.envelope_max)?,
+            gossip: gossip(setup.envelope_max)?,
             streams: libp2p_stream::Behaviour::new(),
         };
         for topic in [&topics.control, &topics.vote] {
@@ -114,10 +114,12 @@ pub(super) fn transport(
 }
 
 /// Messages are named by their content, checked before they are passed on, and large enough for an inline vector.
-fn gossip(keypair: &Keypair, envelope_max: usize) -> Result<gossipsub::Behaviour, NetworkError> {
+/// An envelope carries its author's signature, verified once by whoever takes it: gossip adds none of its own, which
+/// would be verified for each of the copies that a mesh brings.
+fn gossip(envelope_max: usize) -> Result<gossipsub::Behaviour, NetworkError> {
     let fault = |detail: String| NetworkError::Transport { detail };
     let config = gossipsub::ConfigBuilder::default()
-        .validation_mode(ValidationMode::Strict)
+        .validation_mode(ValidationMode::Anonymous)
         .validate_messages()
         .message_id_fn(|message: &gossipsub::Message| {
             let topic = message.topic.as_str().as_bytes();
@@ -134,7 +136,7 @@ fn gossip(keypair: &Keypair, envelope_max: usize) -> Result<gossipsub::Behaviour
         .heartbeat_interval(Duration::from_millis(700))
         .build()
         .map_err(|e| fault(e.to_string()))?;
-    gossipsub::Behaviour::new(MessageAuthenticity::Signed(keypair.clone()), config)
+    gossipsub::Behaviour::new(MessageAuthenticity::Anonymous, config)
         .map_err(|e| fault(e.to_owned()))
 }
 

@@ -49,8 +49,11 @@ pub struct Store {
 pub struct Blobs {
     database: Arc<Database>,
     /// The blob that was read last: when a vector is announced, everybody asks for it at once.
-    last: Arc<Mutex<Option<(Digest, Arc<Vec<u8>>)>>>,
+    last: Arc<Mutex<Option<Blob>>>,
 }
+
+/// A blob with its name.
+type Blob = (Digest, Arc<Vec<u8>>);
 
 impl Store {
     /// Opens (or makes) the durable state in the data folder `dir` for the federation of `charter`.

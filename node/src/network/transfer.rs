@@ -37,7 +37,7 @@ pub(super) async fn pull(
     if let Ok(Some(bytes)) = found
         && bytes.len() as u64 == length
     {
-        return Some(bytes);
+        return Some(bytes.to_vec());
     }
     let mut bytes = Vec::new();
     for holder in wanted

@@ -64,6 +64,7 @@ pub(crate) fn found(
 /// The testnet's timers, shorter still: all members stand on one machine.
 fn hurried(charter: &str, inline_limit: u64) -> String {
     let quick = [
+        ("genesis_ms", 30_000),
         ("setup_ms", 6000),
         ("quiet_ms", 4000),
         ("linger_ms", 4000),

@@ -9,7 +9,15 @@ use conclave_crypto::dealing::Secret;
 use conclave_crypto::digest::Digest;
 use conclave_protocol::names::{MemberId, SessId, SumId};
 use conclave_protocol::params;
+use conclave_protocol::shard::sum::{self, Tally};
+use conclave_protocol::shard::tag::{self, Challenge};
 use conclave_protocol::sim::check::privacy::solver::{Vector, View};
+use conclave_protocol::sim::faults::percent;
+use conclave_protocol::sim::{Faults, Script, Terms, World, check};
+use conclave_protocol::time::Time;
+
+/// The latest end of a run, in virtual time.
+const LIMIT: Time = Time(300_000);
 
 fn ids(ids: &[u32]) -> BTreeSet<MemberId> {
     ids.iter().copied().map(MemberId).collect()
@@ -221,4 +229,114 @@ fn a_survivor_that_shows_its_seed_itself_is_opened() {
     let broken = two_records_at(true);
     assert_eq!(broken.lightest(), Some(ids(&[2])), "x_2 stands open");
     assert_eq!(two_records_at(false).lightest(), None);
+}
+
+/// Four members, two of which submit just behind T_submit, when a null record is being decided under heavy loss.
+fn late_vectors(seed: u64, controls: &[(usize, Script)]) -> World {
+    let faults = Faults {
+        loss: percent(45),
+        training: (1005, 1040),
+        slow: vec![(0, 20), (3, 20)],
+        heal: Some(Time(40_000)),
+        controls: controls.to_vec(),
+        ..Faults::default()
+    };
+    let mut world = World::new(Terms::new(seed, 4), faults);
+    let _stuck = world.finish(Time(500_000));
+    world
+}
+
+// R24: what was valid once stays valid; otherwise a lock on a null record and a late vector stand against each other.
+#[test]
+fn a_voter_that_judges_anew_deadlocks() {
+    let everybody: Vec<_> = (0..4).map(|place| (place, Script::Unlatched)).collect();
+    let caught = (0..80).find(|seed| {
+        let world = late_vectors(*seed, &everybody);
+        check::liveness::check(&world).is_err()
+    });
+    let seed = caught.expect("no seed of 80 stands still");
+    assert_eq!(check::liveness::check(&late_vectors(seed, &[])), Ok(()));
+}
+
+/// One place runs a script and is judged like an honest one.
+fn broken(script: Script) -> World {
+    let faults = Faults {
+        controls: vec![(2, script)],
+        ..Faults::default()
+    };
+    let mut world = World::new(Terms::new(5, 5), faults);
+    let _end = world.finish(LIMIT);
+    world
+}
+
+// R17: the same mask under another vector.
+#[test]
+fn a_vector_sent_again_with_another_delta_is_caught() {
+    let world = broken(Script::ForkedCommit);
+    assert!(check::mask::check(&world).is_err(), "I-MASK");
+    // What is wrong with it: the difference of the two deltas is open.
+    assert!(check::privacy::check(&world).is_err(), "I-PRIV");
+}
+
+// R5 R6: two words in one slot, by whoever says them.
+#[test]
+fn two_words_in_one_slot_are_caught() {
+    for script in [
+        Script::ForkedAdvert,
+        Script::ForkedDeal,
+        Script::ForkedCommit,
+        Script::ForkedVote,
+        Script::ForkedProposal,
+    ] {
+        let world = broken(script);
+        assert!(check::slots::check(&world).is_err(), "{}", script.name());
+    }
+}
+
+// R64: a conviction of somebody who is judged honest is caught: here one who dealt falsely.
+#[test]
+fn a_conviction_of_somebody_honest_is_caught() {
+    assert!(check::fraud::check(&broken(Script::FalseDealing)).is_err());
+}
+
+// R8: what is no message of its kind is caught when somebody honest says it.
+#[test]
+fn a_message_of_another_form_is_caught() {
+    assert!(check::canon::check(&broken(Script::Malformed)).is_err());
+    assert!(check::canon::check(&broken(Script::Oversized)).is_err());
+}
+
+// R76: replicas that agree on a wrong sum are believed where replicas are all there is; no tags fit it.
+#[test]
+fn replicas_without_tags_are_believed_wrongly() {
+    let vectors: Vec<Vec<u8>> = (1..=5_u32)
+        .map(|member| {
+            let elements = (0..40_u32).map(|at| (member * 0x3111_1111).wrapping_mul(at + 7));
+            elements.flat_map(u32::to_le_bytes).collect()
+        })
+        .collect();
+    let mut tally = Tally::new(40);
+    assert!(vectors.iter().all(|vector| tally.add(vector)));
+    let right = tally.to_bytes();
+    let mut wrong = right.clone();
+    wrong[10] ^= 4;
+    let replicas = |sums: [&Vec<u8>; 2]| sums[0] == sums[1];
+    assert!(replicas([&wrong, &wrong]), "replicas alone");
+    let challenge = Challenge(Digest([6; 32]));
+    let shard = 3;
+    let tags = vectors
+        .iter()
+        .map(|vector| challenge.product(shard, tag::elements(vector)))
+        .fold(0, tag::add);
+    let fits = |bytes: &[u8]| challenge.product(shard, sum::elements(bytes)) == tags;
+    assert!(fits(&right) && !fits(&wrong), "with tags");
+    // The checker sees one who believed it: a result off by one step of one coordinate.
+    let mut world = World::new(Terms::new(5, 4), Faults::default());
+    world.finish(LIMIT).expect("the run ends");
+    assert_eq!(check::exactness::check(&world), Ok(()));
+    let adopted = world.watch_mut().adopted.values_mut().next_back();
+    let (_, adapter) = adopted.and_then(|all| all.last_mut()).expect("a result");
+    let first = &mut std::sync::Arc::make_mut(adapter)[0];
+    *first = f32::from_bits(first.to_bits() ^ 1);
+    assert!(check::exactness::check(&world).is_err(), "I-SUM");
 }

@@ -14,9 +14,10 @@ mod shares;
 mod stage;
 mod sums;
 mod talk;
+mod unlatched;
 mod vector;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crypto::dealing::Share;
 use conclave_crypto::digest::Digest;
@@ -71,6 +72,8 @@ pub enum Script {
     Unserved,
     /// A control, and no attack: decides by signing once and starting again instead of by consensus.
     SignOnce,
+    /// A control, and no attack: judges a null record anew in every consensus round.
+    Unlatched,
 }
 
 /// All scripts of attacks that any federation can suffer.
@@ -116,6 +119,7 @@ impl Script {
             Self::FalseTags => "false tags",
             Self::Unserved => "unserved",
             Self::SignOnce => "sign once",
+            Self::Unlatched => "unlatched",
         }
     }
 
@@ -172,6 +176,8 @@ pub(super) struct Hostile {
     /// Commits that it forged: by their digest, what was added to each coordinate.
     lies: BTreeMap<Digest, i64>,
     once: Once,
+    /// Null records that were proposed.
+    nulls: BTreeSet<Digest>,
 }
 
 /// Something said: to one place, or to all.
@@ -187,6 +193,8 @@ struct Scene<'a> {
     id: MemberId,
     /// The places of the world.
     places: usize,
+    /// The height that the member is to decide.
+    next: Height,
     /// The height of the session.
     height: Height,
     /// Its members.
@@ -229,6 +237,7 @@ impl Hostile {
             kept: Vec::new(),
             lies: BTreeMap::new(),
             once: Once::new(place),
+            nulls: BTreeSet::new(),
         }
     }
 
@@ -254,6 +263,11 @@ impl Hostile {
             (Script::Replay, _) => self.replay(scene),
             (Script::Oversized, _) => self.oversize(scene),
             (Script::Malformed, _) => self.malform(scene),
+            (Script::Unlatched, Kind::Vote) => self.vote_anew(scene),
+            (Script::Unlatched, Kind::Proposal) => {
+                self.note_null(&scene.own);
+                vec![scene.said]
+            }
             (Script::SignOnce, _) => self.once.speak(&self.key, now, scene),
             _ => vec![scene.said],
         }
@@ -318,6 +332,12 @@ impl Hostile {
         }]
     }
 
+    /// Whether what comes is kept from the member: it knows no votes where another decider is tried.
+    fn keeps_back(&self, bytes: &Letter) -> bool {
+        let talk = |envelope: &Envelope| matches!(envelope.kind, Kind::Vote | Kind::Liveness);
+        self.script == Script::SignOnce && bytes.envelope().is_ok_and(talk)
+    }
+
     /// Listens to what others say, and may answer.
     fn hear(&mut self, now: Time, bytes: &Letter) -> Vec<Said> {
         if self.script == Script::Replay {
@@ -329,6 +349,12 @@ impl Hostile {
             && let Ok(advert) = message::decode::<KeyAd>(&envelope.body)
         {
             self.keys.insert((envelope.sess, envelope.sender), advert);
+        }
+        if self.script == Script::Unlatched
+            && let Ok(envelope) = bytes.envelope()
+            && envelope.kind == Kind::Proposal
+        {
+            self.note_null(envelope);
         }
         if self.script == Script::SignOnce
             && let Ok(envelope) = bytes.envelope()

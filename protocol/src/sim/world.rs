@@ -171,8 +171,9 @@ impl World {
     fn happen(&mut self, event: Event) -> Result<(), Stuck> {
         match event {
             Event::Arrive { from, to, bytes } => {
-                self.overhear(to, &bytes);
-                self.arrive(from, to, bytes);
+                if !self.linked(from, to) || self.overhear(to, &bytes) {
+                    self.arrive(from, to, bytes);
+                }
             }
             Event::Wake { place, at } => self.wake(place, at)?,
             Event::Pulled {

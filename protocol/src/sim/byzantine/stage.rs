@@ -85,6 +85,7 @@ impl World {
             id: own.sender,
             places,
             height,
+            next: ledger.next(),
             least: crate::params::survivors_min(ledger.charter(), roster.len()),
             roster: roster.ids().collect(),
             accomplices,
@@ -95,14 +96,16 @@ impl World {
         Some(hostile.twist(now, scene))
     }
 
-    /// A hostile place listens.
-    pub(in crate::sim) fn overhear(&mut self, place: usize, bytes: &Letter) {
+    /// A hostile place listens. False: its member is not to know.
+    pub(in crate::sim) fn overhear(&mut self, place: usize, bytes: &Letter) -> bool {
         let now = self.now;
         let Some(hostile) = self.hostile.get_mut(&place) else {
-            return;
+            return true;
         };
+        let kept = hostile.keeps_back(bytes);
         for said in hostile.hear(now, bytes) {
             self.deliver(place, said.to, &said.bytes);
         }
+        !kept
     }
 }

@@ -213,7 +213,9 @@ impl Decider {
 
     /// Whether others are at it: a proposal, or votes of f + 1 voters. A reason to start at once.
     pub fn urged(&self) -> bool {
-        let proposal = self.shell.heard.keys().any(|(_, _, step)| step.is_none());
+        let now = self.round();
+        let mut heard = self.shell.heard.keys();
+        let proposal = heard.any(|(round, _, step)| step.is_none() && *round <= now);
         let voters: BTreeSet<_> = self
             .shell
             .heard
@@ -230,6 +232,16 @@ impl Decider {
                 .polka_certificate(Round::new(round), record)
                 .is_some()
         })
+    }
+
+    /// Whether f + 1 voters voted for this record in some round: an honest one among them.
+    pub fn is_backed(&self, record: &Digest) -> bool {
+        let votes = self.envelopes().filter_map(wire::voted);
+        let backers: BTreeSet<_> = votes
+            .filter(|(_, voted)| voted == record)
+            .map(|(voter, _)| voter)
+            .collect();
+        backers.len() >= honest(self.shell.count())
     }
 
     /// What the host said about a record, if it did.

@@ -208,20 +208,33 @@ impl Desk {
         }
     }
 
+    /// R60. The store is known to be damaged: what it lacks may have been said in any session up to this height's.
+    pub(crate) fn damaged(&mut self, newest: Height) {
+        if let Some(until) = self.keep_silent(newest) {
+            self.warn(format!(
+                "rows that tell what this node said are lost: nothing is said before height {}, so that nothing is said twice",
+                until.0.saturating_add(1)
+            ));
+        }
+    }
+
+    /// Begins a silence, durably; the last height of it, if it grew.
+    fn keep_silent(&mut self, height: Height) -> Option<Height> {
+        if !self.memory.silence(height) {
+            return None;
+        }
+        let until = self.memory.silent()?;
+        let row = until.0.to_be_bytes().to_vec();
+        self.store(Table::Facts, memory::FACT.to_vec(), row);
+        Some(until)
+    }
+
     /// R61. Something that we signed in this height's session is not known here: nothing more is said up to two
     /// heights later.
     pub(crate) fn forgotten(&mut self, height: Height) {
-        if !self.memory.silence(height) {
-            return;
-        }
-        let Some(until) = self.memory.silent() else {
+        let Some(until) = self.keep_silent(height) else {
             return;
         };
-        self.store(
-            Table::Facts,
-            memory::FACT.to_vec(),
-            until.0.to_be_bytes().to_vec(),
-        );
         self.warn(format!(
             "others hold messages of ours of height {} that are not stored here: was this folder put back from a \
              copy, or does a second node run with its key? Nothing is said before height {}, so that nothing is \

@@ -17,6 +17,9 @@ pub const INLINE: usize = 8 * 1024 * 1024;
 /// Envelopes of sessions that are not known yet, kept until the record that names them is decided.
 pub const EARLY: usize = 512;
 
+/// Those that one peer may hand over.
+pub const EARLY_PEER: usize = 128;
+
 /// Bytes of those envelopes.
 pub const EARLY_BYTES: usize = 16 * 1024 * 1024;
 
@@ -25,6 +28,9 @@ pub const TALK: usize = 256;
 
 /// The most shards of a vector: 16 GiB.
 pub const SHARDS: usize = 4096;
+
+/// Bytes of them.
+pub const TALK_BYTES: usize = 6 * 1024 * 1024;
 
 /// Envelopes sent in answer to one Want.
 pub const ANSWER: usize = 512;

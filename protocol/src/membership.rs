@@ -1,6 +1,6 @@
 //! Who belongs: admissions and removals follow from the chain by rules, nobody decides them. R43
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::fraction::Fraction;
@@ -28,6 +28,8 @@ pub struct Person {
     pub settled: bool,
     /// Counted heights in a row without it.
     pub absences: u32,
+    /// The height whose record admitted it last.
+    pub since: Height,
 }
 
 impl Person {
@@ -38,6 +40,7 @@ impl Person {
             name: founder.name.clone(),
             settled: true,
             absences: 0,
+            since: Height(0),
         }
     }
 }
@@ -51,10 +54,19 @@ impl Ledger {
         let mut members: Vec<_> = roster.ids().collect();
         let mut newcomer = u32::try_from(self.people.len()).unwrap_or(u32::MAX);
         let mut keys = Vec::new();
+        let mut used = BTreeMap::new();
         for envelope in &record.joins {
             let join = self
                 .admissible(envelope, record.height)
                 .map_err(|what| format!("a Join: {what}"))?;
+            if let Some(invite) = &join.invite {
+                let here = used.entry(invite.nonce).or_insert(0u32);
+                *here = here.saturating_add(1);
+                let before = self.uses.get(&invite.nonce).copied().unwrap_or_default();
+                if before.saturating_add(*here) > invite.uses {
+                    return Err("a Join: the invitation is used up".to_owned());
+                }
+            }
             if keys.last().is_some_and(|last| *last >= join.key) {
                 return Err("its Joins are not in order".to_owned());
             }
@@ -99,6 +111,7 @@ impl Ledger {
                 if let Some(person) = self.person_mut(known) {
                     person.absences = 0;
                     person.settled = false;
+                    person.since = record.height;
                 }
             } else {
                 self.people.push(Person {
@@ -106,6 +119,7 @@ impl Ledger {
                     name: join.name,
                     settled: false,
                     absences: 0,
+                    since: record.height,
                 });
             }
         }
@@ -170,6 +184,10 @@ impl Ledger {
         let leave: Leave =
             message::decode(&envelope.body).map_err(|_| "it is no canonical encoding")?;
         self.recent(envelope, (leave.head_height, leave.head), height)?;
+        let since = self.person(envelope.sender).map(|person| person.since);
+        if since.is_some_and(|since| leave.head_height < since) {
+            return Err("the sender has returned since");
+        }
         let roster = self
             .roster(Height(height.0.saturating_add(1)))
             .ok_or("no members")?;

@@ -46,8 +46,12 @@ pub(crate) struct Post {
     slots: BTreeMap<Slot, Held>,
     /// Consensus messages, for handing on.
     talk: BTreeMap<Digest, (MemberId, Letter)>,
-    /// Digests that a record names.
+    /// How many of each sender, and how many bytes.
+    room: BTreeMap<MemberId, (usize, usize)>,
+    /// Digests that a proposed record names.
     cited: BTreeSet<Digest>,
+    /// What a decided record names: nothing else takes the slot any more.
+    pinned: BTreeMap<Slot, Digest>,
 }
 
 impl Slot {
@@ -69,11 +73,19 @@ impl Slot {
 impl Post {
     /// How an envelope relates to what is held.
     pub(crate) fn place(&self, slot: Slot, digest: &Digest, seq: u64) -> Place {
+        let pinned = self.pinned.get(&slot);
         let Some(held) = self.slots.get(&slot) else {
-            return Place::New;
+            let other = pinned.is_some_and(|pinned| pinned != digest);
+            return if other { Place::Clash } else { Place::New };
         };
         if held.digest == *digest {
             Place::Known
+        } else if let Some(pinned) = pinned {
+            if pinned == digest {
+                Place::Cited
+            } else {
+                Place::Clash
+            }
         } else if slot.monotone() {
             if seq > held.seq {
                 Place::New
@@ -102,6 +114,11 @@ impl Post {
         self.slots.get(&slot)
     }
 
+    /// R6. A decided record names this envelope: it alone takes the slot from now on.
+    pub(crate) fn pin(&mut self, slot: Slot, digest: Digest) {
+        self.pinned.insert(slot, digest);
+    }
+
     /// R6. A record names this envelope: it takes the slot, whatever was there before.
     pub(crate) fn cite(&mut self, digest: Digest) {
         self.cited.insert(digest);
@@ -114,8 +131,11 @@ impl Post {
 
     /// Keeps a consensus message for handing on, as far as its sender has room.
     pub(crate) fn keep(&mut self, sender: MemberId, digest: Digest, bytes: Letter) {
-        let room = self.talk.values().filter(|(who, _)| *who == sender).count() < limits::TALK;
-        if room {
+        let (count, size) = self.room.entry(sender).or_default();
+        let more = size.saturating_add(bytes.len());
+        let room = *count < limits::TALK && more <= limits::TALK_BYTES;
+        if room && !self.talk.contains_key(&digest) {
+            (*count, *size) = (count.saturating_add(1), more);
             self.talk.insert(digest, (sender, bytes));
         }
     }
@@ -125,13 +145,11 @@ impl Post {
         self.talk.values().map(|(_, bytes)| bytes)
     }
 
-    /// The first eight bytes of every digest held, ascending.
-    pub(crate) fn prefixes(&self) -> Vec<[u8; 8]> {
-        let digests = self
-            .slots
-            .values()
-            .map(|held| &held.digest)
-            .chain(self.talk.keys());
+    /// The first eight bytes of every digest held, ascending; of seals only those that this holder can open.
+    pub(crate) fn prefixes(&self, holder: Option<MemberId>) -> Vec<[u8; 8]> {
+        let fit = |slot: &Slot| slot.kind != Kind::Seal || holder == Some(slot.holder);
+        let slots = self.slots.iter().filter(|(slot, _)| fit(slot));
+        let digests = slots.map(|(_, held)| &held.digest).chain(self.talk.keys());
         let mut prefixes: Vec<_> = digests.map(prefix).collect();
         prefixes.sort_unstable();
         prefixes
@@ -214,6 +232,12 @@ mod tests {
         assert_eq!(post.place(slot, &second, 0), Place::Clash);
         post.cite(second);
         assert_eq!(post.place(slot, &second, 0), Place::Cited);
+        post.pin(slot, first);
+        assert_eq!(post.place(slot, &second, 0), Place::Clash);
+        let empty = Slot::of(Kind::Deal, MemberId(1));
+        post.pin(empty, first);
+        assert_eq!(post.place(empty, &second, 0), Place::Clash);
+        assert_eq!(post.place(empty, &first, 0), Place::New);
     }
 
     #[test]

@@ -342,6 +342,13 @@ pub(super) fn said(envelope: &Envelope) -> Option<Input<Ctx>> {
     (envelope.kind == Kind::Vote).then(|| Input::Vote(signed_vote(envelope, &body)))
 }
 
+/// Whose vote for which record an envelope is.
+pub(super) fn voted(envelope: &Envelope) -> Option<(MemberId, Digest)> {
+    let vote = envelope.kind == Kind::Vote;
+    let body: VoteBody = decode::<VOTE_MAX, _>(&envelope.body).filter(|_| vote)?;
+    Some((envelope.sender, body.record?))
+}
+
 /// The vote of an envelope.
 fn signed_vote(envelope: &Envelope, body: &VoteBody) -> SignedVote<Ctx> {
     let vote = Vote {

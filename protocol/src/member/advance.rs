@@ -185,8 +185,15 @@ impl Member {
         let Some(work) = &mut session.work else {
             return;
         };
-        if work.terms.is_none() {
+        let stale = match (&work.terms, &terms) {
+            (None, _) => true,
+            (Some(known), Some(new)) => known.digest != new.digest,
+            (Some(_), None) => false,
+        };
+        if stale {
+            // R77  The result that we trained from turned out to be another one.
             work.terms = terms;
+            work.ordered = false;
         }
         session.count_vectors();
         session.train(&mut self.desk);

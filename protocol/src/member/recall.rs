@@ -26,8 +26,13 @@ impl Member {
             let roster = rosters.find(|roster| roster.contains(me));
             let (sync, now) = (self.desk.timers().sync, self.desk.now);
             let settled = roster.map(|roster| self.desk.memory.settle(&roster, me, sync, now));
-            if let Some(Err(at)) = settled {
-                self.desk.due(at);
+            match settled {
+                Some(Err(at)) => {
+                    self.desk.due(at);
+                }
+                // R60  What is known to be damaged is not asked for: it may have been said in any open session.
+                Some(Ok(true)) if !self.desk.memory.is_intact() => self.desk.damaged(after),
+                Some(Ok(_)) | None => {}
             }
         }
         if !self.desk.memory.take_changed() {
@@ -82,7 +87,7 @@ impl Member {
         if recall.claims.len() > limits::CLAIMS {
             return Err(Refusal::Rule);
         }
-        if self.desk.memory.has_answered(sender) {
+        if self.desk.memory.is_settled() || self.desk.memory.has_answered(sender) {
             return Ok(false);
         }
         envelope.verify(&from).map_err(|_| Refusal::Signature)?;
@@ -95,12 +100,37 @@ impl Member {
             }
         }
         self.desk.heard.insert(sender, self.desk.now);
-        self.desk.memory.answer(sender, self.desk.now);
+        // Only the word of a member of the coming height counts towards enough.
+        let next = self.ledger.next();
+        let after = Height(next.0.saturating_add(1));
+        let mut rosters = [next, after]
+            .map(|height| self.ledger.roster(height))
+            .into_iter();
+        if rosters.any(|roster| roster.is_some_and(|roster| roster.contains(sender))) {
+            self.desk.memory.answer(sender, self.desk.now);
+        }
         Ok(true)
     }
 
-    /// Whether we signed this, in the session that it names. (It may be one of a chain that we do not know any more.)
+    /// Whether we signed this, in the session that it names, and it is of a kind that outbox or log hold. (It may be of a
+    /// chain that we do not know any more.)
     fn is_own(&self, recalled: &Recalled) -> bool {
+        let lasting = matches!(
+            recalled.claim.kind,
+            Kind::KeyAd
+                | Kind::Deal
+                | Kind::Ack
+                | Kind::Commit
+                | Kind::SumCommit
+                | Kind::Reveal
+                | Kind::Tags
+                | Kind::Proposal
+                | Kind::Vote
+        );
+        let me = self.desk.me;
+        if !lasting || me.is_some_and(|me| me != recalled.claim.sender) {
+            return false;
+        }
         let charter = self.ledger.charter_digest();
         let sess = params::session_id(charter, 0, recalled.height, &recalled.before);
         sess == recalled.claim.sess && recalled.claim.verify(&self.desk.key).is_ok()
@@ -114,7 +144,7 @@ impl Member {
             // A session that is closed here was not forgotten; one that is not open yet cannot have been spoken in.
             return height > next;
         };
-        let talk = matches!(claim.kind, Kind::Vote | Kind::Proposal | Kind::Liveness);
+        let talk = matches!(claim.kind, Kind::Vote | Kind::Proposal);
         if talk {
             height > next || height == next && !decide::logged(&self.wal, height, claim)
         } else {

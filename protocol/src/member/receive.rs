@@ -223,6 +223,8 @@ impl Member {
             .fold(0, usize::saturating_add);
         let room = self.early.len() < limits::EARLY
             && held.saturating_add(letter.len()) <= limits::EARLY_BYTES;
+        let same = self.early.iter().filter(|(peer, _)| *peer == from).count();
+        let room = room && same < limits::EARLY_PEER;
         if room && !self.early.iter().any(|(_, known)| known == letter) {
             self.early.push((from, letter.clone()));
         }

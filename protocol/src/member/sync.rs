@@ -1,5 +1,6 @@
 //! Anti-entropy: gossip is best effort, so members ask each other for what they lack. R50, R51
 
+use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::PublicKey;
 
 use crate::envelope::{Envelope, Kind};
@@ -32,7 +33,7 @@ impl Member {
             if closed {
                 continue;
             }
-            let held = session.post.prefixes();
+            let held = session.post.prefixes(self.desk.me);
             let body = Want {
                 head: self.ledger.head(),
                 held,
@@ -98,7 +99,9 @@ impl Member {
             return Err(Refusal::Stranger);
         }
         let now = self.desk.now;
-        let turn = (from, envelope.sess.0);
+        // Sessions that nobody knows share one turn.
+        let known = self.ledger.session_height(&envelope.sess).is_some();
+        let turn = (from, if known { envelope.sess.0 } else { Digest::ZERO });
         if self
             .pulse
             .answered

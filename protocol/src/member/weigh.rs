@@ -46,7 +46,14 @@ impl Member {
             return None;
         }
         let weighed = Arc::clone(weighed);
-        if let Some(record) = &weighed.record {
+        // R77  One honest voter at least stands behind it.
+        let decider = self.decider.as_ref();
+        let backed = decider.is_some_and(|decider| decider.is_backed(&digest));
+        if let Some(record) = weighed
+            .record
+            .as_ref()
+            .filter(|_| weighed.follows && backed)
+        {
             self.doubt(height, record);
         }
         let alarm = self.desk.set_alarm_aside();
@@ -73,7 +80,7 @@ impl Member {
         let head = ledger.head_digest();
         let arguments: [&[u8]; 2] = [digest.as_bytes(), head.as_bytes()];
         let weighed = self.desk.memo.once(Function::Record, &arguments, make);
-        if let Some(record) = &weighed.record {
+        if let Some(record) = weighed.record.as_ref().filter(|_| weighed.follows) {
             self.cite(height, record);
         }
         weighed

@@ -121,6 +121,8 @@ impl Bench<'_> {
         let previous = self.previous(desk)?;
         let survivors = match (&self.current.work, &previous) {
             (None, _) | (_, Previous::Spent { .. }) => None,
+            // R21  Whoever starts early does not make us propose early.
+            (Some(_), Previous::None | Previous::Opened(_)) if !self.settled(desk) => return None,
             (Some(work), Previous::None | Previous::Opened(_)) => match self.choose(desk, round) {
                 Some(survivors) => Some(survivors),
                 None if desk.due(work.since + self.patience) => None,
@@ -264,9 +266,16 @@ impl Bench<'_> {
         else {
             return match (&record.previous, result) {
                 (Previous::Opened(digest), Some(Outcome::Opened { digest: own, .. })) => {
-                    valid(digest == own)
+                    // R77  Ours may turn out to be the wrong one.
+                    if digest == own {
+                        Judgement::Valid
+                    } else {
+                        Judgement::Open
+                    }
                 }
-                (Previous::Opened(_), Some(_)) => Judgement::Invalid,
+                (Previous::Opened(_), Some(Outcome::OutOfRange | Outcome::Guilty(_))) => {
+                    Judgement::Invalid
+                }
                 (Previous::Opened(_), None) => Judgement::Open,
                 (Previous::None | Previous::Spent { .. }, _) => Judgement::Valid,
             };
@@ -317,8 +326,9 @@ impl Bench<'_> {
         let Some(terms) = &work.terms else {
             return Judgement::Open;
         };
+        // The chain has checked it: another one is of another result than ours, which may turn out to be the wrong one.
         if survivors.sid != terms.sid {
-            return Judgement::Invalid;
+            return Judgement::Open;
         }
         // R64  A passing condition: we hold nothing against a survivor.
         let accused = survivors

@@ -340,6 +340,9 @@ impl Session {
         if again {
             self.sharding.again = true;
             self.opening.result = None;
+            if let Some(called) = &mut self.opening.called {
+                called.since = desk.now;
+            }
         }
         again
     }

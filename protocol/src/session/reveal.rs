@@ -12,6 +12,7 @@ use crate::limits;
 use crate::memo::Function;
 use crate::message::{Reveal, Revealed};
 use crate::names::MemberId;
+use crate::post::Slot;
 use crate::record::Entry;
 use crate::refusal::Refusal;
 use crate::session::Session;
@@ -24,8 +25,8 @@ impl Session {
         let Some(survivors) = &entry.record.survivors else {
             return;
         };
-        for (_, digest) in &survivors.commits {
-            self.post.cite(*digest);
+        for (member, digest) in &survivors.commits {
+            self.post.pin(Slot::of(Kind::Commit, *member), *digest);
         }
         self.opening.called = Some(Called {
             record: entry.digest,
@@ -97,6 +98,10 @@ impl Session {
         let Some(work) = &self.work else {
             return Vec::new();
         };
+        // Who cannot judge shares accuses nobody.
+        if !self.has_recorded_deals() {
+            return Vec::new();
+        }
         // The targets are the sharers in their order.
         let ackers = work.sharers.values().map(|sharer| &sharer.ackers);
         let ackers: Vec<_> = ackers.map(|ids| self.roster.places(ids)).collect();

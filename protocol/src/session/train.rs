@@ -9,6 +9,7 @@ use crate::desk::Desk;
 use crate::envelope::Kind;
 use crate::names::{Factor, MemberId, Round, SumId};
 use crate::output::Order;
+use crate::post::Slot;
 use crate::record::Sharer;
 use crate::session::Session;
 use crate::time::Time;
@@ -50,8 +51,10 @@ impl Session {
         sharers: &[Sharer],
     ) {
         for sharer in sharers {
-            self.post.cite(sharer.key_ad);
-            self.post.cite(sharer.deal);
+            self.post
+                .pin(Slot::of(Kind::KeyAd, sharer.member), sharer.key_ad);
+            self.post
+                .pin(Slot::of(Kind::Deal, sharer.member), sharer.deal);
         }
         self.work = Some(Work {
             round,

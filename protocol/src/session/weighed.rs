@@ -11,7 +11,7 @@ pub(crate) struct Weighed {
     /// The record, if the bytes are one.
     pub(crate) record: Option<Record>,
     /// Whether it may follow the head.
-    pub(super) follows: bool,
+    pub(crate) follows: bool,
     /// The places of each sharer's acknowledgers in the next height.
     pub(super) ackers: Vec<Places>,
 }

@@ -78,6 +78,28 @@ fn the_object_has_the_documented_keys_and_every_round_counts_once() {
 }
 
 #[test]
+fn hostile_members_break_nothing_and_are_named() {
+    let text = good(&[
+        "--members",
+        "7",
+        "--rounds",
+        "4",
+        "--byzantine",
+        "0.3",
+        "--seed",
+        "2",
+    ]);
+    let hostile = text.lines().find(|line| line.starts_with("hostile: "));
+    let hostile = hostile.expect("they are named");
+    assert_eq!(hostile.matches('(').count(), 2, "{hostile}");
+    assert!(
+        text.contains("all 5 honest members hold one adapter"),
+        "{text}"
+    );
+    assert!(text.contains("nothing promised was broken"), "{text}");
+}
+
+#[test]
 fn equal_seeds_give_equal_digests_and_other_flags_other_ones() {
     let flags = [
         "--members",
@@ -191,7 +213,7 @@ fn the_drawing_shows_every_round() {
 #[test]
 fn what_cannot_be_meant_is_refused_before_anything_is_done() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let cases: [(&[&str], &[&str]); 14] = [
+    let cases: [(&[&str], &[&str]); 16] = [
         (&["--members", "2"], &["--members 2", "3 to 200"]),
         (&["--members", "201"], &["--members 201", "3 to 200"]),
         (&["--members", "many"], &["many", "--members"]),
@@ -205,6 +227,14 @@ fn what_cannot_be_meant_is_refused_before_anything_is_done() {
         (
             &["--members", "3", "--churn", "0.1"],
             &["--churn 0.1", "--members 4"],
+        ),
+        (
+            &["--byzantine", "0.5"],
+            &["--byzantine 0.5", "less than a third"],
+        ),
+        (
+            &["--members", "10", "--byzantine", "0.2", "--churn", "0.5"],
+            &["--churn 0.5", "--churn 0.25"],
         ),
         (&["--loss", "1"], &["--loss 1"]),
         (&["--loss=-0.1"], &["-0.1", "--loss"]),

@@ -24,7 +24,7 @@ use crate::testnet::listen_for_signals;
 
 const EXAMPLE: &str = "Examples:
   conclave simulate --members 7 --rounds 10 --churn 0.2
-  conclave simulate --members 20 --rounds 20 --churn 0.1 --loss 0.05 --partition 0.2 --seed 7 --plot churn.svg
+  conclave simulate --members 20 --rounds 20 --churn 0.1 --byzantine 0.2 --seed 7 --plot churn.svg
   conclave simulate --members 50 --rounds 5 --latency 100 --json
 
 In each round each member crashes with the probability of --churn, at a random moment, and is back after half a round on
@@ -52,6 +52,9 @@ pub struct Args {
     /// How probably the network is cut in two in each round, for half a round on average.
     #[arg(long, value_name = "P", default_value = "0", value_parser = probability)]
     partition: Fraction,
+    /// Which part of the members follows hostile scripts, rounded down to whole members; less than a third.
+    #[arg(long, value_name = "P", default_value = "0", value_parser = probability)]
+    byzantine: Fraction,
     /// Everything random comes from it.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -78,6 +81,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         loss: args.loss,
         latency: args.latency,
         partition: args.partition,
+        byzantine: args.byzantine,
         seed: args.seed,
     };
     plan.check().map_err(FlagError)?;
@@ -134,7 +138,7 @@ fn live(world: &mut World, show: &mut Show, interrupted: &AtomicBool) -> Result<
             break;
         }
     }
-    if let Some((place, reason)) = world.watch().halted.iter().next() {
+    if let Some((place, reason)) = halted(world).next() {
         return Err(format!("member {place} halted: {reason}"));
     }
     if world.finished() {
@@ -151,7 +155,13 @@ fn live(world: &mut World, show: &mut Show, interrupted: &AtomicBool) -> Result<
 fn over(world: &World) -> bool {
     let last = world.watch().diary.decided.values().next_back();
     let since = world.now() - last.copied().unwrap_or_default();
-    world.finished() || !world.watch().halted.is_empty() || since > PATIENCE
+    world.finished() || halted(world).next().is_some() || since > PATIENCE
+}
+
+/// The honest members that stopped, and why.
+fn halted(world: &World) -> impl Iterator<Item = (&usize, &String)> {
+    let halted = world.watch().halted.iter();
+    halted.filter(|(place, _)| !world.is_hostile(**place))
 }
 
 /// The broken promises of a world, in words.

@@ -37,13 +37,14 @@ pub struct Column {
 }
 
 /// The reasons of a column, from the bottom up, with the class of each.
-pub const REASONS: [(&str, &str); 6] = [
+pub const REASONS: [(&str, &str); 7] = [
     ("crashed", "crashed"),
     ("cut off", "cut"),
     ("late", "late"),
     ("left out", "left"),
     ("not a sharer", "idle"),
     ("removed", "gone"),
+    ("hostile", "hostile"),
 ];
 
 const WIDTH: f64 = 900.0;
@@ -58,9 +59,9 @@ const STYLE: &str = "svg{background:#fff;font:13px system-ui,sans-serif}\
 text{fill:#333}.title{font-size:17px;font-weight:600}.small{font-size:11.5px;fill:#666}\
 .rule{stroke:#ddd;fill:none}.need{stroke:#333;stroke-dasharray:5 4;fill:none}.lost{fill:#b3261e;opacity:.13}\
 .in{fill:#2f6db3}.in.unused{fill:#a9bdd2}.crashed{fill:#b3261e}.cut{fill:#e08a1e}.late{fill:#c9b21a}\
-.left{fill:#7b4fa3}.idle{fill:#8a8f98}.gone{fill:#cfd3d8}.bytes{fill:#3b8f7d}.bad{fill:#b3261e}\
+.left{fill:#7b4fa3}.idle{fill:#8a8f98}.gone{fill:#cfd3d8}.hostile{fill:#1d1f23}.bytes{fill:#3b8f7d}.bad{fill:#b3261e}\
 @media(prefers-color-scheme:dark){svg{background:#15181c}text{fill:#dde}.small{fill:#9aa}.rule{stroke:#333a42}\
-.need{stroke:#dde}.lost{opacity:.3}.bad{fill:#ff8a80}.in.unused{fill:#4d6075}.gone{fill:#4a4f57}}";
+.need{stroke:#dde}.lost{opacity:.3}.bad{fill:#ff8a80}.in.unused{fill:#4d6075}.gone{fill:#4a4f57}.hostile{fill:#f0f0f4}}";
 
 /// The drawing.
 pub fn svg(churn: &Churn) -> String {
@@ -309,9 +310,9 @@ mod tests {
                 word: if lost { "null" } else { "opened" },
                 counted: if lost { 3 } else { 6 },
                 out: if lost {
-                    [3, 1, 0, 0, 0, 0]
+                    [3, 1, 0, 0, 0, 0, 0]
                 } else {
-                    [1, 0, 0, 0, 0, 0]
+                    [1, 0, 0, 0, 0, 0, 0]
                 },
                 bytes: 20_000 + u64::from(round) * 900,
             }

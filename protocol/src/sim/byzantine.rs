@@ -134,13 +134,18 @@ impl Script {
 
 /// `⌊members · permille / 1000⌋` members, drawn from the seed, each with a script; one at most goes out of range.
 pub fn assign(seed: u64, members: usize, permille: u64) -> Vec<(usize, Script)> {
-    let mut chance = Chance::new(seed, "conclave/sim/hostile");
     let all = u64::try_from(members).unwrap_or(u64::MAX);
     let count = all.saturating_mul(permille) / 1000;
+    pick(seed, members, usize::try_from(count).unwrap_or(members))
+}
+
+/// So many of the members, drawn from the seed, each with a script; one at most goes out of range.
+pub fn pick(seed: u64, members: usize, count: usize) -> Vec<(usize, Script)> {
+    let mut chance = Chance::new(seed, "conclave/sim/hostile");
     let mut places: Vec<usize> = (0..members).collect();
     let mut scripts = SCRIPTS.to_vec();
     let mut assigned = Vec::new();
-    for _ in 0..count.min(all) {
+    for _ in 0..count.min(members) {
         let place = places.swap_remove(chance.index(places.len()));
         let script = scripts.get(chance.index(scripts.len())).copied();
         let script = script.unwrap_or(Script::Replay);

@@ -10,7 +10,7 @@ use conclave_crypto::fraction::Fraction;
 use super::faults::POINTS;
 use super::links::link;
 use super::world::Event;
-use super::{Chance, Crash, Faults, Latency, Point, Strike, World};
+use super::{Chance, Crash, Faults, Latency, Point, Strike, World, byzantine};
 use crate::names::Height;
 use crate::output::Report;
 use crate::time::{Span, Time};
@@ -26,6 +26,8 @@ pub struct Climate {
     pub partition: Fraction,
     /// How far the members are from each other.
     pub latency: Latency,
+    /// How many members follow a hostile script.
+    pub hostile: usize,
 }
 
 impl Climate {
@@ -40,6 +42,7 @@ impl Climate {
             churn: self.churn,
             partition: self.partition,
             heal: None,
+            hostile: byzantine::pick(seed, members, self.hostile),
             ..Faults::default()
         };
         for place in 0..members {
@@ -184,10 +187,13 @@ mod tests {
             loss: never(),
             partition: never(),
             latency: Latency::Wan,
+            hostile: 20,
         };
         let faults = climate.faults(7, 100);
         let again = climate.faults(7, 100);
         assert_eq!((&faults.slow, &faults.apart), (&again.slow, &again.apart));
+        assert_eq!(faults.hostile.len(), 20);
+        assert_eq!(faults.hostile, again.hostile);
         assert!((5..25).contains(&faults.slow.len()), "{:?}", faults.slow);
         let pairs = faults.apart.len();
         assert!((60..140).contains(&pairs), "{pairs} of 4950 pairs");

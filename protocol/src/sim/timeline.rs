@@ -36,6 +36,8 @@ pub enum Why {
     NotASharer,
     /// It was no member at this height.
     Removed,
+    /// It follows a hostile script.
+    Hostile,
 }
 
 /// A round.
@@ -71,17 +73,19 @@ impl Why {
             Self::LeftOut => "left out",
             Self::NotASharer => "not a sharer",
             Self::Removed => "removed",
+            Self::Hostile => "hostile",
         }
     }
 
     /// Every reason.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Crashed,
         Self::CutOff,
         Self::Late,
         Self::LeftOut,
         Self::NotASharer,
         Self::Removed,
+        Self::Hostile,
     ];
 }
 
@@ -141,10 +145,15 @@ pub fn line(world: &World, height: Height) -> Option<Line> {
                 counted.push(place);
                 continue;
             }
+            _ if world.is_hostile(place) => Why::Hostile,
             _ if !members.contains(&place) => Why::Removed,
             Some(why) => why,
         };
         out.entry(why).or_default().push(place);
+    }
+    if matches!(record.previous, Previous::Spent { .. }) {
+        // Nobody was to submit anything.
+        out.remove(&Why::Late);
     }
     let next = diary.records.get(&Height(height.0 + 1));
     let (outcome, reason) = view.outcome(record, next, members.len(), least(world, members.len()));

@@ -18,6 +18,7 @@ pub(super) struct Account {
     seed: u64,
     members: u32,
     quorum: u32,
+    hostile: usize,
     rounds: u32,
     opened: usize,
     null: usize,
@@ -48,7 +49,8 @@ impl Account {
             .filter(|line| line.outcome == timeline::Outcome::Opened)
             .count();
         let all = 0..plan.size();
-        let mut ends = all.map(|place| watch.finished.get(&place));
+        let honest = all.filter(|place| !world.is_hostile(*place));
+        let mut ends = honest.map(|place| watch.finished.get(&place));
         let first = ends.next().flatten();
         let moved = world.tally().bytes_by_place(plan.size());
         Self {
@@ -56,6 +58,7 @@ impl Account {
             seed: plan.seed,
             members: plan.members,
             quorum: plan.quorum(),
+            hostile: plan.hostile(),
             rounds: plan.rounds,
             opened,
             null: lines.len() - opened,
@@ -93,12 +96,15 @@ impl Account {
     /// The last lines for people.
     pub(super) fn summary(&self) -> String {
         let agreement = if self.agreed {
-            format!(
-                "all {} members hold one adapter and one ledger",
-                self.members
-            )
+            let who = if self.hostile > 0 {
+                "honest members"
+            } else {
+                "members"
+            };
+            let count = usize::try_from(self.members).unwrap_or(usize::MAX) - self.hostile;
+            format!("all {count} {who} hold one adapter and one ledger")
         } else {
-            "the members do not hold one adapter and one ledger".to_owned()
+            "the honest members do not hold one adapter and one ledger".to_owned()
         };
         let promises = if self.violations.is_empty() {
             "nothing promised was broken".to_owned()

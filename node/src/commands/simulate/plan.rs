@@ -17,6 +17,7 @@ pub(super) struct Plan {
     pub(super) loss: Fraction,
     pub(super) latency: Distance,
     pub(super) partition: Fraction,
+    pub(super) byzantine: Fraction,
     pub(super) seed: u64,
 }
 
@@ -109,32 +110,55 @@ impl Plan {
         if self.loss.numerator() >= self.loss.denominator() {
             return Err("--loss 1: where every message is lost nobody meets; say less".to_owned());
         }
+        let (hostile, most) = (self.hostile(), (self.size() - 1) / 3);
+        if hostile > most {
+            return Err(format!(
+                "--byzantine {}: {hostile} of {n} members would be hostile; less than a third may be, that is {most}",
+                decimal(&self.byzantine)
+            ));
+        }
         self.check_quorum()
     }
 
-    /// The living must be a quorum on average: a member is down for churn / 2 of the time.
+    /// The living honest must be a quorum on average: a member is down for churn / 2 of the time.
     fn check_quorum(&self) -> Result<(), String> {
-        let (n, quorum) = (u64::from(self.members), u64::from(self.quorum()));
+        let quorum = u64::from(self.quorum());
+        let n = u64::from(self.members) - u64::try_from(self.hostile()).unwrap_or(0);
         let (top, bottom) = (self.churn.numerator(), self.churn.denominator());
         if n * (2 * bottom - top) >= 2 * bottom * quorum {
             return Ok(());
         }
         // n · (1 − P/2) ≥ q  ⇔  P ≤ 2 · (n − q) / n
         let most = 200 * (n - quorum) / n;
-        let way_out = if most == 0 {
+        let way_out = if most == 0 && n < u64::from(self.members) {
+            format!(
+                "the {n} honest members cannot do without any; lower --byzantine or leave --churn away"
+            )
+        } else if most == 0 {
             format!("{n} members cannot do without any; --members 4 takes a churn up to 0.5")
         } else {
             format!("the most that works is --churn {}", hundredths(most))
         };
         Err(format!(
-            "--churn {}: on average fewer than the {quorum} of {n} members that decide would be up; {way_out}",
-            decimal(&self.churn)
+            "--churn {}: on average fewer than the {quorum} of {} members that decide would be up{}; {way_out}",
+            decimal(&self.churn),
+            self.members,
+            if n < u64::from(self.members) {
+                " and honest"
+            } else {
+                ""
+            },
         ))
     }
 
     /// How many of the members decide.
     pub(super) const fn quorum(&self) -> u32 {
         2 * self.members / 3 + 1
+    }
+
+    /// How many members are hostile.
+    pub(super) fn hostile(&self) -> usize {
+        usize::try_from(self.byzantine.floor_of(self.members.into())).unwrap_or(usize::MAX)
     }
 
     pub(super) fn size(&self) -> usize {
@@ -152,6 +176,7 @@ impl Plan {
             churn: self.churn,
             loss: self.loss,
             partition: self.partition,
+            hostile: self.hostile(),
             latency: match self.latency {
                 Distance::Wan => Latency::Wan,
                 Distance::Lan => Latency::LAN,
@@ -170,6 +195,7 @@ impl Plan {
             ("churn", &self.churn),
             ("loss", &self.loss),
             ("partition", &self.partition),
+            ("byzantine", &self.byzantine),
         ] {
             if !value.is_zero() {
                 words.push(format!("--{flag} {}", decimal(value)));
@@ -206,6 +232,7 @@ mod tests {
             loss: probability("0.05").expect("a probability"),
             latency: Distance::Fixed(50),
             partition: probability("0").expect("a probability"),
+            byzantine: probability("0").expect("a probability"),
             seed: 9,
         }
     }
@@ -227,6 +254,32 @@ mod tests {
         assert!(refusal.contains("--members 4"), "{refusal}");
         assert_eq!(plan(3, "0").check(), Ok(()));
         assert_eq!(plan(4, "0.5").check(), Ok(()));
+    }
+
+    #[test]
+    fn fewer_than_a_third_may_be_hostile_and_the_honest_decide() {
+        let with = |members, churn, byzantine| {
+            let byzantine = probability(byzantine).expect("a probability");
+            Plan {
+                byzantine,
+                ..plan(members, churn)
+            }
+        };
+        assert_eq!(with(10, "0", "0.3").check(), Ok(()));
+        assert_eq!(with(10, "0.25", "0.2").check(), Ok(()));
+        assert_eq!(
+            with(4, "0.5", "0.2").check(),
+            Ok(()),
+            "rounded down to none"
+        );
+        let refusal = with(10, "0", "0.4").check().expect_err("four of ten");
+        assert!(refusal.contains("--byzantine 0.4: 4 of 10"), "{refusal}");
+        let refusal = with(10, "0.4", "0.2").check().expect_err("too few honest");
+        assert!(refusal.ends_with("--churn 0.25"), "{refusal}");
+        let refusal = with(10, "0.1", "0.3")
+            .check()
+            .expect_err("all seven are needed");
+        assert!(refusal.contains("lower --byzantine"), "{refusal}");
     }
 
     #[test]

@@ -101,6 +101,12 @@ impl Show {
 fn opening(plan: &Plan, world: &World) -> String {
     let faults = world.faults();
     let mut lines = vec![format!("$ {}", plan.command())];
+    if !faults.hostile.is_empty() {
+        let hostile = faults.hostile.iter();
+        let hostile = hostile.map(|(place, script)| format!("{place} ({})", script.name()));
+        let hostile: Vec<String> = hostile.collect();
+        lines.push(format!("hostile: {}", hostile.join(", ")));
+    }
     if !faults.slow.is_empty() {
         let slow = faults.slow.iter();
         let slow = slow.map(|(place, times)| format!("{place} ({times} times)"));

@@ -250,11 +250,11 @@ fn late_vectors(seed: u64, controls: &[(usize, Script)]) -> World {
 #[test]
 fn a_voter_that_judges_anew_deadlocks() {
     let everybody: Vec<_> = (0..4).map(|place| (place, Script::Unlatched)).collect();
-    let caught = (0..80).find(|seed| {
+    let caught = (0..600).find(|seed| {
         let world = late_vectors(*seed, &everybody);
         check::liveness::check(&world).is_err()
     });
-    let seed = caught.expect("no seed of 80 stands still");
+    let seed = caught.expect("no seed of 600 stands still");
     assert_eq!(check::liveness::check(&late_vectors(seed, &[])), Ok(()));
 }
 

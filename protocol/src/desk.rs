@@ -212,7 +212,8 @@ impl Desk {
     pub(crate) fn damaged(&mut self, newest: Height) {
         if let Some(until) = self.keep_silent(newest) {
             self.warn(format!(
-                "rows that tell what this node said are lost: nothing is said before height {}, so that nothing is said twice",
+                "rows that tell what this node said are lost: nothing is said before height {}, so that \
+                 nothing is said twice",
                 until.0.saturating_add(1)
             ));
         }

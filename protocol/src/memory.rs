@@ -84,8 +84,8 @@ impl Memory {
         self.answered.contains(&member)
     }
 
-    /// R60. Settled when all others of the roster answered; or when q − 1 did, T_sync after the first answer. `Err`: look
-    /// again at that moment.
+    /// R60. Settled when all others of the roster answered; or when q − 1 did, T_sync after the first answer. `Err`:
+    /// look again at that moment.
     pub(crate) fn settle(
         &mut self,
         roster: &Roster,

@@ -24,8 +24,8 @@ pub struct Setup {
     pub initial: Vec<f32>,
     /// For one who is no founder: the invitation of the ticket.
     pub invite: Option<Invite>,
-    /// Whether journal, outbox and consensus log are known to be whole. If not, the member sits out the sessions in which
-    /// it may have spoken (R60).
+    /// Whether journal, outbox and consensus log are known to be whole. If not, the member sits out the sessions in
+    /// which it may have spoken (R60).
     pub intact: bool,
     /// Results that a world remembers for all its members; a node has none.
     pub memo: Remembered,

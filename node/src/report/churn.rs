@@ -61,7 +61,8 @@ text{fill:#333}.title{font-size:17px;font-weight:600}.small{font-size:11.5px;fil
 .in{fill:#2f6db3}.in.unused{fill:#a9bdd2}.crashed{fill:#b3261e}.cut{fill:#e08a1e}.late{fill:#c9b21a}\
 .left{fill:#7b4fa3}.idle{fill:#8a8f98}.gone{fill:#cfd3d8}.hostile{fill:#1d1f23}.bytes{fill:#3b8f7d}.bad{fill:#b3261e}\
 @media(prefers-color-scheme:dark){svg{background:#15181c}text{fill:#dde}.small{fill:#9aa}.rule{stroke:#333a42}\
-.need{stroke:#dde}.lost{opacity:.3}.bad{fill:#ff8a80}.in.unused{fill:#4d6075}.gone{fill:#4a4f57}.hostile{fill:#f0f0f4}}";
+.need{stroke:#dde}.lost{opacity:.3}.bad{fill:#ff8a80}.in.unused{fill:#4d6075}.gone{fill:#4a4f57}\
+.hostile{fill:#f0f0f4}}";
 
 /// The drawing.
 pub fn svg(churn: &Churn) -> String {

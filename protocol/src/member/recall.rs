@@ -112,8 +112,8 @@ impl Member {
         Ok(true)
     }
 
-    /// Whether we signed this, in the session that it names, and it is of a kind that outbox or log hold. (It may be of a
-    /// chain that we do not know any more.)
+    /// Whether we signed this, in the session that it names, and it is of a kind that outbox or log hold. (It may be of
+    /// a chain that we do not know any more.)
     fn is_own(&self, recalled: &Recalled) -> bool {
         let lasting = matches!(
             recalled.claim.kind,

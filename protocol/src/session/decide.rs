@@ -121,8 +121,6 @@ impl Bench<'_> {
         let previous = self.previous(desk)?;
         let survivors = match (&self.current.work, &previous) {
             (None, _) | (_, Previous::Spent { .. }) => None,
-            // R21  Whoever starts early does not make us propose early.
-            (Some(_), Previous::None | Previous::Opened(_)) if !self.settled(desk) => return None,
             (Some(work), Previous::None | Previous::Opened(_)) => match self.choose(desk, round) {
                 Some(survivors) => Some(survivors),
                 None if desk.due(work.since + self.patience) => None,

@@ -241,7 +241,7 @@ impl Bench<'_> {
         let parts = [
             self.judge_previous(desk, record, polka),
             self.judge_survivors(desk, record, polka),
-            self.judge_sharers(record, &weighed.ackers),
+            self.judge_sharers(record, &weighed.ackers, polka),
         ];
         if parts.contains(&Judgement::Invalid) {
             Judgement::Invalid
@@ -349,14 +349,14 @@ impl Bench<'_> {
     }
 
     /// R12. A voter holds the keys, dealings and acknowledgements that it votes for.
-    fn judge_sharers(&self, record: &Record, ackers: &[Places]) -> Judgement {
+    fn judge_sharers(&self, record: &Record, ackers: &[Places], polka: bool) -> Judgement {
         let Some(next) = self.next else {
             return valid(record.sharers_next.is_empty());
         };
         let held = |(sharer, ackers): (&Sharer, &Places)| {
             next.recorded_advert(sharer).is_some()
                 && next.recorded_deal(sharer)
-                && next.have_acked(ackers, sharer)
+                && (polka || next.have_acked(ackers, sharer))
         };
         if record.sharers_next.iter().zip(ackers).all(held) {
             Judgement::Valid

@@ -55,7 +55,7 @@ pub fn evaluate(model: &Model, moving: &Moving, examples: &[Example]) -> Result<
     );
     if !loss.is_finite() {
         candle_core::bail!(
-            "the loss is not finite: the model's weights or the adapter hold values that are not numbers; \
+            "the loss is not finite: the model's weights or the adapter hold values that are not finite; \
              fetch them again"
         );
     }

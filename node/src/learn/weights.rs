@@ -97,7 +97,7 @@ pub enum WeightsError {
     },
     /// A value that is no number.
     #[error(
-        "{file}: the tensor {name} holds values that are not numbers (NaN or infinite); use a sound model"
+        "{file}: the tensor {name} holds values that are not finite (NaN or infinite); use a sound model"
     )]
     NotFinite {
         /// The file.

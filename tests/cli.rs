@@ -267,7 +267,7 @@ fn a_model_with_values_that_are_no_numbers_is_refused() {
     // Whatever its format: an exponent and a mantissa of ones.
     bytes[first..first + 4].fill(0xFF);
     std::fs::write(&path, bytes).unwrap();
-    let words = ["model.safetensors", "not numbers"];
+    let words = ["model.safetensors", "not finite"];
     refused(
         at,
         1,

@@ -3,31 +3,18 @@
 //! A failing seed prints itself; `CONCLAVE_SEED=<seed> cargo test --release -p conclave-protocol --test byzantine
 //! scripts` runs it alone, and `CONCLAVE_SEED=200..400` runs more of them.
 
+#[path = "worlds.rs"]
+mod worlds;
+
 use std::collections::BTreeSet;
-use std::num::NonZero;
-use std::ops::Range;
 
 use conclave_protocol::names::Height;
 use conclave_protocol::sim::byzantine::{self, SCRIPTS};
-use conclave_protocol::sim::{Faults, Script, Terms, World, check};
-use conclave_protocol::time::Time;
+use conclave_protocol::sim::{Faults, Script, Terms, World};
 
-type Outcome<T = ()> = Result<T, String>;
+use self::worlds::{Outcome, asked_for, over, sound};
 
-/// The latest end of a run, in virtual time.
-const LIMIT: Time = Time(900_000);
-
-/// Runs a world to its end and lets all checkers judge it.
-fn sound(terms: Terms, faults: Faults) -> Outcome<World> {
-    let label = format!("{terms:?} {faults:?}");
-    let mut world = World::new(terms, faults);
-    let end = world.finish(LIMIT);
-    check::all(&world).map_err(|violation| format!("{violation}\n{label}"))?;
-    end.map_err(|stuck| format!("{stuck}\n{label}"))?;
-    Ok(world)
-}
-
-fn with(hostile: Vec<(usize, Script)>) -> Faults {
+fn hostile(hostile: Vec<(usize, Script)>) -> Faults {
     Faults {
         hostile,
         ..Faults::default()
@@ -52,7 +39,7 @@ fn each_script_alone_stops_nobody() {
                 terms.inline_limit = 1;
             }
             let place = usize::try_from(seed).expect("small") % founders;
-            let world = match sound(terms, with(vec![(place, script)])) {
+            let world = match sound(terms, hostile(vec![(place, script)])) {
                 Ok(world) => world,
                 Err(why) => {
                     failures.push(format!("{}, seed {seed}: {why}", script.name()));
@@ -91,45 +78,11 @@ fn mixed(seed: u64) -> Outcome {
         Faults::default()
     };
     faults.hostile = byzantine::assign(seed, founders, 333);
-    sound(terms, faults)
-        .map(drop)
-        .map_err(|why| format!("seed {seed}: {why}"))
-}
-
-/// Runs all seeds, on all cores.
-fn over(seeds: Range<u64>, run: fn(u64) -> Outcome) -> Outcome {
-    let seeds: Vec<u64> = seeds.collect();
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let failures: Vec<String> = std::thread::scope(|scope| {
-        let parts = seeds.chunks(seeds.len().div_ceil(threads).max(1));
-        let running: Vec<_> = parts
-            .map(|part| {
-                let fails = move |seed: &u64| run(*seed).err();
-                scope.spawn(move || part.iter().filter_map(fails).collect::<Vec<_>>())
-            })
-            .collect();
-        running
-            .into_iter()
-            .flat_map(|thread| thread.join().expect("a run does not panic"))
-            .collect()
-    });
-    match failures.first() {
-        None => Ok(()),
-        Some(first) => Err(format!(
-            "{} of {} seeds fail; the first: {first}",
-            failures.len(),
-            seeds.len()
-        )),
+    let world = sound(terms, faults)?;
+    if opened(&world).is_empty() {
+        return Err("nothing was opened".to_owned());
     }
-}
-
-/// `CONCLAVE_SEED=7` or `CONCLAVE_SEED=200..2000`.
-#[expect(clippy::disallowed_methods, reason = "a test may be told its seeds")]
-fn asked_for() -> Option<Range<u64>> {
-    let text = std::env::var("CONCLAVE_SEED").ok()?;
-    let (from, to) = text.split_once("..").unwrap_or((&text, ""));
-    let from: u64 = from.parse().ok()?;
-    Some(from..to.parse().unwrap_or(from + 1))
+    Ok(())
 }
 
 #[test]

@@ -2,48 +2,18 @@
 //!
 //! A failing seed prints itself.
 
+#[path = "worlds.rs"]
+mod worlds;
+
 use std::collections::BTreeSet;
 
 use conclave_protocol::names::Height;
 use conclave_protocol::output::Phase;
 use conclave_protocol::sim::faults::{PHASES, POINTS};
-use conclave_protocol::sim::{Crash, Faults, Loss, Point, Strike, Terms, World, check};
+use conclave_protocol::sim::{Crash, Faults, Loss, Point, Strike, Terms, World};
 use conclave_protocol::time::Time;
 
-type Outcome<T = ()> = Result<T, String>;
-
-const LIMIT: Time = Time(900_000);
-
-fn judged(world: &World, label: &str) -> Outcome {
-    check::all(world).map_err(|violation| format!("{violation}\n{label}"))
-}
-
-/// Runs a world to its end and lets all checkers judge it.
-fn sound(terms: Terms, faults: Faults) -> Outcome<World> {
-    let label = format!("{terms:?} {faults:?}");
-    let mut world = World::new(terms, faults);
-    let end = world.finish(LIMIT);
-    judged(&world, &label)?;
-    end.map_err(|stuck| format!("{stuck}\n{label}"))?;
-    Ok(world)
-}
-
-fn crash(place: usize, strike: Strike, back_after: Option<u64>) -> Crash {
-    Crash {
-        place,
-        strike,
-        point: Point::AfterSend,
-        back_after,
-        rollback: false,
-    }
-}
-
-fn with(crashes: Vec<Crash>) -> Faults {
-    Faults {
-        crashes,
-        ..Faults::default()
-    }
-}
+use self::worlds::{LIMIT, Outcome, crash, ended, judged, left_out, sound, with};
 
 /// The heights in which a place is among the survivors.
 fn survived(world: &World, place: usize) -> BTreeSet<Height> {
@@ -77,7 +47,12 @@ fn warned(world: &World, place: usize, what: &str) -> bool {
 fn snapshot(place: usize, height: u64) -> Crash {
     Crash {
         rollback: true,
-        ..crash(place, Strike::AfterSubmitted { height }, Some(50))
+        ..crash(
+            place,
+            Strike::AfterSubmitted { height },
+            Point::AfterSend,
+            Some(50),
+        )
     }
 }
 
@@ -138,10 +113,7 @@ fn forgets(loss: Loss, phase: Phase, point: Point, number: usize) -> Outcome {
         phase,
         skip: 0,
     };
-    let death = Crash {
-        point,
-        ..crash(3, strike, Some(600))
-    };
+    let death = crash(3, strike, point, Some(600));
     let faults = Faults {
         losses: vec![(3, loss)],
         ..with(vec![death])
@@ -166,34 +138,17 @@ fn a_member_put_back_from_a_copy_alone_says_nothing() -> Outcome {
         .map_err(|stuck| stuck.to_string())?;
     let mut faults = with(vec![snapshot(1, 2)]);
     faults.splits = vec![(vec![1], Time(at.0 + 1), Time(at.0 + 30_000))];
-    let mut world = World::new(Terms::new(30, 4), faults);
-    let end = world.finish(LIMIT);
+    let world = sound(Terms::new(30, 4), faults)?;
     assert!(!world.watch().struck.is_empty(), "nobody died");
-    judged(&world, "alone")?;
-    end.map(drop).map_err(|stuck| stuck.to_string())
+    Ok(())
 }
 
 // R63: the delta of a member that was cut off when it submitted counts in the factor's next round, before the clamp.
 #[test]
 fn a_delta_that_a_certificate_left_out_is_carried() -> Outcome {
     let mut carried = 0;
-    for seed in 60..66 {
-        let mut terms = Terms::new(seed, 5);
-        terms.rounds = 8;
-        let submitted = |world: &World| world.watch().submitted.contains(&(Height(3), 2));
-        let mut plain = World::new(terms.clone(), Faults::default());
-        let at = plain
-            .run(LIMIT, submitted)
-            .map_err(|stuck| stuck.to_string())?;
-        let faults = Faults {
-            splits: vec![(
-                vec![2],
-                Time(at.0 - 1),
-                Time(at.0 + 3600 + 400 * (seed - 60)),
-            )],
-            ..Faults::default()
-        };
-        let world = sound(terms, faults)?;
+    for seed in 0..6 {
+        let world = left_out(seed)?;
         let bound = world.watch().committed.iter();
         let own = bound.filter(|((_, place), _)| *place == 2);
         let left_out = own
@@ -261,7 +216,7 @@ fn a_federation_shrinks_from_nine_to_four_and_grows_again() -> Outcome {
             skip: 0,
         };
         let place_number = usize::try_from(place).expect("small");
-        crash(place_number, strike, back(place))
+        crash(place_number, strike, Point::AfterSend, back(place))
     });
     let world = sound(terms, with(away.to_vec()))?;
     let sizes = sizes(&world);
@@ -283,11 +238,11 @@ fn with_a_third_away_the_others_name_them_and_wait() -> Outcome {
     let mut terms = Terms::new(90, 6);
     terms.rounds = 4;
     let strike = Strike::AfterDealt { height: 3 };
-    let away = [4, 5].map(|place| crash(place, strike, Some(90_000)));
+    let away = [4, 5].map(|place| crash(place, strike, Point::AfterSend, Some(90_000)));
     let mut world = World::new(terms, with(away.to_vec()));
     let stuck = world.run(Time(60_000), |_| false);
     assert!(stuck.is_err(), "it ended");
-    judged(&world, "halted")?;
+    judged(&world)?;
     let shown = world.watch().shown.len();
     let text = stuck
         .err()
@@ -297,9 +252,7 @@ fn with_a_third_away_the_others_name_them_and_wait() -> Outcome {
         text.contains("waiting for member 4, member 5: 5 of 6 members are needed"),
         "{text}"
     );
-    let end = world.finish(LIMIT);
-    judged(&world, "returned")?;
-    end.map_err(|stuck| stuck.to_string())?;
+    let world = ended(world)?;
     assert!(
         world.watch().shown.len() > shown,
         "no round was opened afterwards"

@@ -1,5 +1,8 @@
 //! What implementers get wrong, one test each.
 
+#[path = "worlds.rs"]
+mod worlds;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crypto::dealing::{self, Secret, Share};
@@ -15,37 +18,16 @@ use conclave_protocol::output::{Phase, Stored, Table};
 use conclave_protocol::record::Record;
 use conclave_protocol::refusal::Refusal;
 use conclave_protocol::setup::Setup;
-use conclave_protocol::sim::{Crash, Faults, Point, Strike, Terms, World, check};
+use conclave_protocol::sim::{Faults, Point, Strike, Terms, World, check};
 use conclave_protocol::time::Time;
 
-type Outcome<T = ()> = Result<T, String>;
-
-/// The latest end of a run, in virtual time.
-const LIMIT: Time = Time(900_000);
+use self::worlds::{Outcome, crash, ended, left_out, with};
 
 /// Runs a world to its end, with everything that is said and stored kept, and lets all checkers judge it.
 fn sound(terms: Terms, faults: Faults) -> Outcome<World> {
-    let label = format!("{terms:?} {faults:?}");
     let mut world = World::new(terms, faults);
     world.keep_log();
-    let end = world.finish(LIMIT);
-    check::all(&world).map_err(|violation| format!("{violation}\n{label}"))?;
-    end.map_err(|stuck| format!("{stuck}\n{label}"))?;
-    Ok(world)
-}
-
-fn crash(place: usize, strike: Strike, point: Point, back_after: Option<u64>) -> Faults {
-    let crash = Crash {
-        place,
-        strike,
-        point,
-        back_after,
-        rollback: false,
-    };
-    Faults {
-        crashes: vec![crash],
-        ..Faults::default()
-    }
+    ended(world)
 }
 
 /// Five founders; member 0 advertises its keys for height 2 and dies before it deals: W is 0 to 4, U is 1 to 4.
@@ -54,7 +36,10 @@ fn without_the_first() -> Outcome<World> {
         phase: Phase::Deal,
         skip: 0,
     };
-    let world = sound(Terms::new(3, 5), crash(0, strike, Point::BeforeStore, None))?;
+    let world = sound(
+        Terms::new(3, 5),
+        with(vec![crash(0, strike, Point::BeforeStore, None)]),
+    )?;
     assert_eq!(ids(&world, 2, true), [1, 2, 3, 4], "the sharers");
     assert_eq!(ids(&world, 2, false), [1, 2, 3, 4], "the survivors");
     Ok(world)
@@ -161,22 +146,15 @@ fn masks_are_over_u_not_w() -> Outcome {
 #[test]
 fn signs_follow_ids_not_places() -> Outcome {
     // Member 0 never deals, so places among the sharers are not ids; member 2 drops out in the middle of them.
-    let mut faults = crash(
-        0,
-        Strike::InPhase {
-            phase: Phase::Deal,
-            skip: 0,
-        },
-        Point::BeforeStore,
-        Some(30_000),
-    );
-    faults.crashes.push(Crash {
-        place: 3,
-        strike: Strike::AfterDealt { height: 2 },
-        point: Point::AfterSend,
-        back_after: Some(40_000),
-        rollback: false,
-    });
+    let dealing = Strike::InPhase {
+        phase: Phase::Deal,
+        skip: 0,
+    };
+    let dealt = Strike::AfterDealt { height: 2 };
+    let faults = with(vec![
+        crash(0, dealing, Point::BeforeStore, Some(30_000)),
+        crash(3, dealt, Point::AfterSend, Some(40_000)),
+    ]);
     let mut terms = Terms::new(6, 7);
     terms.rounds = 3;
     let world = sound(terms, faults)?;
@@ -194,24 +172,8 @@ fn signs_follow_ids_not_places() -> Outcome {
 #[expect(clippy::cast_precision_loss, reason = "the clamp is a small fraction")]
 fn a_carried_delta_is_added_before_the_clip() -> Outcome {
     let mut differs = false;
-    for seed in 60..66 {
-        let mut terms = Terms::new(seed, 5);
-        terms.rounds = 8;
-        let submitted = |world: &World| world.watch().submitted.contains(&(Height(3), 2));
-        let mut plain = World::new(terms.clone(), Faults::default());
-        let at = plain
-            .run(LIMIT, submitted)
-            .map_err(|stuck| stuck.to_string())?;
-        let away = (
-            vec![2],
-            Time(at.0 - 1),
-            Time(at.0 + 3600 + 400 * (seed - 60)),
-        );
-        let faults = Faults {
-            splits: vec![away],
-            ..Faults::default()
-        };
-        let world = sound(terms, faults)?;
+    for seed in 0..6 {
+        let world = left_out(seed)?;
         let clip = world.terms().charter().aggregation.clip;
         let clip = clip.numerator() as f32 / clip.denominator() as f32;
         for trained in world.watch().committed.values().flat_map(BTreeMap::values) {
@@ -240,7 +202,10 @@ fn a_reveal_waits_for_the_journal() -> Outcome {
     ] {
         let phase = Phase::Reveal;
         let strike = Strike::InPhase { phase, skip };
-        let world = sound(Terms::new(8, 4), crash(1, strike, point, Some(500)))?;
+        let world = sound(
+            Terms::new(8, 4),
+            with(vec![crash(1, strike, point, Some(500))]),
+        )?;
         assert!(!world.watch().struck.is_empty(), "nobody died");
         assert!(!world.watch().shown.is_empty(), "nothing was revealed");
     }
@@ -259,7 +224,7 @@ fn secrets_never_enter_the_database() -> Outcome {
     let strike = Strike::AfterDealt { height: 3 };
     let world = sound(
         Terms::new(9, 5),
-        crash(2, strike, Point::AfterSend, Some(9000)),
+        with(vec![crash(2, strike, Point::AfterSend, Some(9000))]),
     )?;
     let stores = world.watch().stored.as_deref().unwrap_or_default();
     let files = stores
@@ -392,7 +357,7 @@ fn a_replayed_log_proposes_nothing_new() -> Outcome {
         };
         let world = sound(
             Terms::new(seed, 4),
-            crash(2, strike, Point::AfterSend, Some(back)),
+            with(vec![crash(2, strike, Point::AfterSend, Some(back))]),
         )?;
         deaths += world.watch().struck.len();
         let sess = chain(&world).session_id(Height(2)).ok_or("no session")?;

@@ -5,19 +5,17 @@
 
 #[path = "shards/moved.rs"]
 mod moved;
+#[path = "worlds.rs"]
+mod worlds;
 
 use std::collections::BTreeSet;
 
 use conclave_protocol::envelope::Kind;
 use conclave_protocol::names::Height;
 use conclave_protocol::sim::byzantine::SHARD_SCRIPTS;
-use conclave_protocol::sim::{Crash, Faults, Point, Script, Strike, Terms, World, check};
-use conclave_protocol::time::Time;
+use conclave_protocol::sim::{Faults, Point, Script, Strike, Terms, World};
 
-type Outcome<T = ()> = Result<T, String>;
-
-/// The latest end of a run, in virtual time.
-const LIMIT: Time = Time(900_000);
+use self::worlds::{Outcome, asked_for, crash, over, sound, with};
 
 /// A federation that sums in shards.
 fn terms(seed: u64, founders: usize) -> Terms {
@@ -25,19 +23,6 @@ fn terms(seed: u64, founders: usize) -> Terms {
         inline_limit: 1,
         ..Terms::new(seed, founders)
     }
-}
-
-/// Runs a world to its end and lets all checkers judge it.
-fn sound(terms: Terms, faults: Faults) -> Outcome<World> {
-    let label = format!("{terms:?} {faults:?}");
-    let mut world = World::new(terms, faults);
-    let end = world.finish(LIMIT);
-    check::all(&world).map_err(|violation| format!("{violation}\n{label}"))?;
-    end.map_err(|stuck| format!("{stuck}\n{label}"))?;
-    if let Some((place, reason)) = world.watch().halted.iter().next() {
-        return Err(format!("place {place} halted: {reason}\n{label}"));
-    }
-    Ok(world)
 }
 
 /// How many messages of a kind were said, a slot counted once.
@@ -174,19 +159,11 @@ fn other_lies_do_shards_no_more_harm() -> Outcome {
 fn dead_holders_are_replaced() -> Outcome {
     // R71, R73, R77, R78: at most a third may be gone; whoever they were, their shards are summed.
     for (seed, dead) in [(3, vec![1]), (4, vec![2, 5]), (5, vec![0, 7])] {
-        let strike = |place| Crash {
-            place,
-            strike: Strike::AfterSubmitted { height: 2 },
-            point: Point::AfterSend,
-            back_after: None,
-            rollback: false,
-        };
-        let crashes = dead.iter().map(|place| strike(*place)).collect();
-        let faults = Faults {
-            crashes,
-            ..Faults::default()
-        };
-        let world = sound(terms(seed, 9), faults)?;
+        let strike = Strike::AfterSubmitted { height: 2 };
+        let crashes = dead
+            .iter()
+            .map(|place| crash(*place, strike, Point::AfterSend, None));
+        let world = sound(terms(seed, 9), with(crashes.collect()))?;
         assert!(
             !opened(&world).is_empty(),
             "seed {seed}: nothing was opened"
@@ -198,17 +175,8 @@ fn dead_holders_are_replaced() -> Outcome {
 #[test]
 fn shards_survive_faults_over_seeds() -> Outcome {
     // R72, R75
-    for seed in asked_for().map_or(0..12, |seed| seed..seed + 1) {
+    over(asked_for().unwrap_or(0..12), |seed| {
         let founders = [8, 9, 11][usize::try_from(seed % 3).expect("below three")];
-        let world = sound(terms(seed, founders), Faults::mixed(seed, founders));
-        world
-            .map(drop)
-            .map_err(|why| format!("seed {seed}: {why}"))?;
-    }
-    Ok(())
-}
-
-#[expect(clippy::disallowed_methods, reason = "a test may be told its seed")]
-fn asked_for() -> Option<u64> {
-    std::env::var("CONCLAVE_SEED").ok()?.parse().ok()
+        sound(terms(seed, founders), Faults::mixed(seed, founders)).map(drop)
+    })
 }

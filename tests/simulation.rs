@@ -3,49 +3,17 @@
 //! A failing seed prints itself; `CONCLAVE_SEED=<seed> cargo test --release -p conclave-protocol --test simulation
 //! mixed` runs it alone, and `CONCLAVE_SEED=200..2000` runs more of them.
 
+#[path = "worlds.rs"]
+mod worlds;
+
 use std::collections::BTreeSet;
-use std::num::NonZero;
-use std::ops::Range;
 
 use conclave_protocol::names::Height;
 use conclave_protocol::sim::faults::{PHASES, POINTS, percent};
-use conclave_protocol::sim::{Crash, Faults, Point, Strike, Terms, World, check};
+use conclave_protocol::sim::{Faults, Point, Strike, Terms, World, check};
 use conclave_protocol::time::Time;
 
-type Outcome<T = ()> = Result<T, String>;
-
-/// The latest end of a run, in virtual time.
-const LIMIT: Time = Time(900_000);
-
-/// Runs a world to its end and lets all checkers judge it.
-fn sound(terms: Terms, faults: Faults) -> Outcome<World> {
-    let label = format!("{terms:?} {faults:?}");
-    let mut world = World::new(terms, faults);
-    let end = world.finish(LIMIT);
-    check::all(&world).map_err(|violation| format!("{violation}\n{label}"))?;
-    end.map_err(|stuck| format!("{stuck}\n{label}"))?;
-    if let Some((place, reason)) = world.watch().halted.iter().next() {
-        return Err(format!("place {place} halted: {reason}\n{label}"));
-    }
-    Ok(world)
-}
-
-fn crash(place: usize, strike: Strike, point: Point, back_after: Option<u64>) -> Crash {
-    Crash {
-        place,
-        strike,
-        point,
-        back_after,
-        rollback: false,
-    }
-}
-
-fn with(crashes: Vec<Crash>) -> Faults {
-    Faults {
-        crashes,
-        ..Faults::default()
-    }
-}
+use self::worlds::{Outcome, asked_for, crash, over, sound, with};
 
 /// The survivors of a height as places.
 fn survivors(world: &World, height: u64) -> Vec<usize> {
@@ -117,33 +85,6 @@ fn wild_faults_over_seeds() -> Outcome {
     over(asked_for().unwrap_or(0..40), wild)
 }
 
-/// Runs all seeds, on all cores.
-fn over(seeds: Range<u64>, run: fn(u64) -> Outcome) -> Outcome {
-    let seeds: Vec<u64> = seeds.collect();
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let failures: Vec<String> = std::thread::scope(|scope| {
-        let parts = seeds.chunks(seeds.len().div_ceil(threads).max(1));
-        let running: Vec<_> = parts
-            .map(|part| {
-                let fails = move |seed: &u64| run(*seed).err();
-                scope.spawn(move || part.iter().filter_map(fails).collect::<Vec<_>>())
-            })
-            .collect();
-        running
-            .into_iter()
-            .flat_map(|thread| thread.join().expect("a run does not panic"))
-            .collect()
-    });
-    match failures.first() {
-        None => Ok(()),
-        Some(first) => Err(format!(
-            "{} of {} seeds fail; the first: {first}",
-            failures.len(),
-            seeds.len()
-        )),
-    }
-}
-
 /// One seed of the harder kind: four to seven founders, three rounds, sometimes a joiner.
 fn wild(seed: u64) -> Outcome {
     let founders = [4, 5, 6, 7][usize::try_from(seed % 4).expect("below four")];
@@ -154,9 +95,7 @@ fn wild(seed: u64) -> Outcome {
         terms.inline_limit = 1;
     }
     let faults = Faults::wild(seed, founders);
-    sound(terms, faults)
-        .map(drop)
-        .map_err(|why| format!("seed {seed}: {why}"))
+    sound(terms, faults).map(drop)
 }
 
 /// One seed: three to five founders, vectors inline or pulled, any faults.
@@ -167,18 +106,7 @@ fn mixed(seed: u64) -> Outcome {
         terms.inline_limit = 1;
     }
     let faults = Faults::mixed(seed, founders);
-    sound(terms, faults)
-        .map(drop)
-        .map_err(|why| format!("seed {seed}: {why}"))
-}
-
-/// `CONCLAVE_SEED=7` or `CONCLAVE_SEED=200..2000`.
-#[expect(clippy::disallowed_methods, reason = "a test may be told its seeds")]
-fn asked_for() -> Option<Range<u64>> {
-    let text = std::env::var("CONCLAVE_SEED").ok()?;
-    let (from, to) = text.split_once("..").unwrap_or((&text, ""));
-    let from: u64 = from.parse().ok()?;
-    Some(from..to.parse().unwrap_or(from + 1))
+    sound(terms, faults).map(drop)
 }
 
 #[test]

@@ -51,24 +51,14 @@ pub enum Spot {
 impl Claim {
     /// What this envelope says.
     pub fn of(envelope: &Envelope) -> Self {
-        let said = match envelope.kind {
-            Kind::Seal | Kind::Vote | Kind::Proposal | Kind::Reveal => {
-                Said::Whole(envelope.body.clone())
-            }
-            Kind::KeyAd
-            | Kind::Deal
-            | Kind::Ack
-            | Kind::Commit
-            | Kind::Have
-            | Kind::Liveness
-            | Kind::Heartbeat
-            | Kind::Join
-            | Kind::Want
-            | Kind::Decided
-            | Kind::Leave
-            | Kind::Recall
-            | Kind::SumCommit
-            | Kind::Tags => Said::Hash(Envelope::hash(&envelope.body)),
+        let told_apart_by_body = matches!(
+            envelope.kind,
+            Kind::Seal | Kind::Vote | Kind::Proposal | Kind::Reveal
+        );
+        let said = if told_apart_by_body {
+            Said::Whole(envelope.body.clone())
+        } else {
+            Said::Hash(Envelope::hash(&envelope.body))
         };
         Self {
             kind: envelope.kind,

@@ -143,23 +143,10 @@ impl Desk {
     /// Says something to all.
     pub(crate) fn publish(&mut self, kind: Kind, bytes: impl Into<Letter>) {
         let bytes = bytes.into();
-        let topic = match kind {
-            Kind::Proposal | Kind::Vote | Kind::Liveness => Topic::Vote,
-            Kind::KeyAd
-            | Kind::Deal
-            | Kind::Seal
-            | Kind::Ack
-            | Kind::Commit
-            | Kind::Have
-            | Kind::Reveal
-            | Kind::Heartbeat
-            | Kind::Join
-            | Kind::Want
-            | Kind::Decided
-            | Kind::Leave
-            | Kind::Recall
-            | Kind::SumCommit
-            | Kind::Tags => Topic::Control,
+        let topic = if kind.is_consensus() {
+            Topic::Vote
+        } else {
+            Topic::Control
         };
         self.tray.push_back(Output::Publish { topic, bytes });
     }

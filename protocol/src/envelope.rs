@@ -128,6 +128,16 @@ impl Envelope {
 }
 
 impl Kind {
+    /// Whether it is the consensus engine's: heard by the decision of a height, gossiped on a topic of its own.
+    pub const fn is_consensus(self) -> bool {
+        matches!(self, Self::Proposal | Self::Vote | Self::Liveness)
+    }
+
+    /// Whether a later one of a sender contains its earlier ones: the sequence number counts up.
+    pub const fn is_monotone(self) -> bool {
+        matches!(self, Self::Ack | Self::Have | Self::Reveal)
+    }
+
     /// The name that is signed.
     pub const fn name(self) -> &'static str {
         match self {

@@ -63,11 +63,6 @@ impl Slot {
             holder,
         }
     }
-
-    /// Whether a higher sequence number replaces a lower one.
-    const fn monotone(self) -> bool {
-        matches!(self.kind, Kind::Ack | Kind::Have | Kind::Reveal)
-    }
 }
 
 impl Post {
@@ -86,7 +81,7 @@ impl Post {
             } else {
                 Place::Clash
             }
-        } else if slot.monotone() {
+        } else if slot.kind.is_monotone() {
             if seq > held.seq {
                 Place::New
             } else {
@@ -182,39 +177,14 @@ fn prefix(digest: &Digest) -> [u8; 8] {
 /// The slot of an envelope; slot-unique kinds carry the sequence number 0.
 pub(crate) fn slot_of(letter: &Letter) -> Result<Slot, Refusal> {
     let envelope = letter.envelope().map_err(|_| Refusal::Malformed)?;
-    let slot = Slot::of(envelope.kind, envelope.sender);
-    match envelope.kind {
-        Kind::Seal => {
-            let seal = letter.body::<Seal>().map_err(|_| Refusal::Malformed)?;
-            let holder = seal.to;
-            if envelope.seq == 0 {
-                Ok(Slot { holder, ..slot })
-            } else {
-                Err(Refusal::Rule)
-            }
-        }
-        Kind::Ack | Kind::Have | Kind::Reveal => Ok(slot),
-        Kind::KeyAd
-        | Kind::Deal
-        | Kind::Commit
-        | Kind::Proposal
-        | Kind::Vote
-        | Kind::Liveness
-        | Kind::Heartbeat
-        | Kind::Join
-        | Kind::Want
-        | Kind::Decided
-        | Kind::Leave
-        | Kind::Recall
-        | Kind::SumCommit
-        | Kind::Tags => {
-            if envelope.seq == 0 {
-                Ok(slot)
-            } else {
-                Err(Refusal::Rule)
-            }
-        }
+    if envelope.seq != 0 && !envelope.kind.is_monotone() {
+        return Err(Refusal::Rule);
     }
+    let mut slot = Slot::of(envelope.kind, envelope.sender);
+    if envelope.kind == Kind::Seal {
+        slot.holder = letter.body::<Seal>().map_err(|_| Refusal::Malformed)?.to;
+    }
+    Ok(slot)
 }
 
 #[cfg(test)]

@@ -246,24 +246,8 @@ impl Session {
 
     /// What must outlive a crash of ours: what we acknowledge, what we vote for, what opens the sum.
     fn keeps(desk: &Desk, slot: Slot) -> bool {
-        match slot.kind {
-            Kind::KeyAd | Kind::Deal | Kind::Commit => true,
-            Kind::Seal => desk.me == Some(slot.holder),
-            Kind::Ack
-            | Kind::Have
-            | Kind::Reveal
-            | Kind::Proposal
-            | Kind::Vote
-            | Kind::Liveness
-            | Kind::Heartbeat
-            | Kind::Join
-            | Kind::Want
-            | Kind::Decided
-            | Kind::Leave
-            | Kind::Recall
-            | Kind::SumCommit
-            | Kind::Tags => false,
-        }
+        let opened_here = slot.kind == Kind::Seal && desk.me == Some(slot.holder);
+        opened_here || matches!(slot.kind, Kind::KeyAd | Kind::Deal | Kind::Commit)
     }
 
     /// The plot of a session: each kind of envelope goes to its phase.
@@ -340,26 +324,11 @@ impl Session {
 
     /// Drops what a slot that a record overrules had brought.
     fn forget(&mut self, slot: Slot) {
-        match slot.kind {
-            Kind::KeyAd | Kind::Deal | Kind::Seal => self.dealings.forget(slot.sender),
-            Kind::Commit => {
-                self.submissions.forget(slot.sender);
-                self.sharding.forget(slot.sender);
-            }
-            Kind::Ack
-            | Kind::Have
-            | Kind::Reveal
-            | Kind::Proposal
-            | Kind::Vote
-            | Kind::Liveness
-            | Kind::Heartbeat
-            | Kind::Join
-            | Kind::Want
-            | Kind::Decided
-            | Kind::Leave
-            | Kind::Recall
-            | Kind::SumCommit
-            | Kind::Tags => {}
+        if matches!(slot.kind, Kind::KeyAd | Kind::Deal | Kind::Seal) {
+            self.dealings.forget(slot.sender);
+        } else if slot.kind == Kind::Commit {
+            self.submissions.forget(slot.sender);
+            self.sharding.forget(slot.sender);
         }
     }
 }

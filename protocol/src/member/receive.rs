@@ -70,25 +70,10 @@ impl Member {
         let Some(session) = self.sessions.get_mut(&height) else {
             return Ok(false);
         };
-        match envelope.kind {
-            Kind::Proposal | Kind::Vote | Kind::Liveness => {
-                self.receive_talk(height, current, letter, envelope)
-            }
-            Kind::KeyAd
-            | Kind::Deal
-            | Kind::Seal
-            | Kind::Ack
-            | Kind::Commit
-            | Kind::Have
-            | Kind::Reveal
-            | Kind::Heartbeat
-            | Kind::Join
-            | Kind::Want
-            | Kind::Decided
-            | Kind::Leave
-            | Kind::Recall
-            | Kind::SumCommit
-            | Kind::Tags => session.receive(&mut self.desk, letter),
+        if envelope.kind.is_consensus() {
+            self.receive_talk(height, current, letter, envelope)
+        } else {
+            session.receive(&mut self.desk, letter)
         }
     }
 

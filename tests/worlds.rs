@@ -1,0 +1,115 @@
+//! What the tests in the deterministic world share: runs that are judged at their end, over seeds.
+#![allow(dead_code, reason = "each test takes what it needs")]
+
+use std::num::NonZero;
+use std::ops::Range;
+
+use conclave_protocol::names::Height;
+use conclave_protocol::sim::{Crash, Faults, Point, Strike, Terms, World, check};
+use conclave_protocol::time::Time;
+
+pub(crate) type Outcome<T = ()> = Result<T, String>;
+
+/// The latest end of a run, in virtual time.
+pub(crate) const LIMIT: Time = Time(900_000);
+
+/// Runs a world to its end and lets all checkers judge it; nobody may halt.
+pub(crate) fn sound(terms: Terms, faults: Faults) -> Outcome<World> {
+    ended(World::new(terms, faults))
+}
+
+/// The same, of a world that was made ready.
+pub(crate) fn ended(mut world: World) -> Outcome<World> {
+    let end = world.finish(LIMIT);
+    judged(&world)?;
+    end.map_err(|stuck| format!("{stuck}\n{}", label(&world)))?;
+    if let Some((place, reason)) = world.watch().halted.iter().next() {
+        return Err(format!("place {place} halted: {reason}\n{}", label(&world)));
+    }
+    Ok(world)
+}
+
+/// What all checkers say of a world so far.
+pub(crate) fn judged(world: &World) -> Outcome {
+    check::all(world).map_err(|violation| format!("{violation}\n{}", label(world)))
+}
+
+fn label(world: &World) -> String {
+    format!("{:?} {:?}", world.terms(), world.faults())
+}
+
+/// One death with the disk as it was.
+pub(crate) fn crash(place: usize, strike: Strike, point: Point, back_after: Option<u64>) -> Crash {
+    Crash {
+        place,
+        strike,
+        point,
+        back_after,
+        rollback: false,
+    }
+}
+
+/// Deaths, and nothing else that goes wrong.
+pub(crate) fn with(crashes: Vec<Crash>) -> Faults {
+    Faults {
+        crashes,
+        ..Faults::default()
+    }
+}
+
+/// Five members, of which one is cut off when it submits in height 3, for 3.6 to 5.6 seconds by the seed (0 to 5): long
+/// enough to be left out of that sum, mostly short enough to share in the factor's next one.
+pub(crate) fn left_out(seed: u64) -> Outcome<World> {
+    let mut terms = Terms::new(60 + seed, 5);
+    terms.rounds = 8;
+    let submitted = |world: &World| world.watch().submitted.contains(&(Height(3), 2));
+    let mut plain = World::new(terms.clone(), Faults::default());
+    let at = plain
+        .run(LIMIT, submitted)
+        .map_err(|stuck| stuck.to_string())?;
+    let away = (vec![2], Time(at.0 - 1), Time(at.0 + 3600 + 400 * seed));
+    let faults = Faults {
+        splits: vec![away],
+        ..Faults::default()
+    };
+    sound(terms, faults)
+}
+
+/// Runs all seeds, on all cores.
+pub(crate) fn over(seeds: Range<u64>, run: fn(u64) -> Outcome) -> Outcome {
+    let seeds: Vec<u64> = seeds.collect();
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let failures: Vec<String> = std::thread::scope(|scope| {
+        let parts = seeds.chunks(seeds.len().div_ceil(threads).max(1));
+        let running: Vec<_> = parts
+            .map(|part| {
+                let fails = move |seed: &u64| {
+                    let why = run(*seed).err()?;
+                    Some(format!("seed {seed}: {why}"))
+                };
+                scope.spawn(move || part.iter().filter_map(fails).collect::<Vec<_>>())
+            })
+            .collect();
+        running
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("a run does not panic"))
+            .collect()
+    });
+    match failures.first() {
+        None => Ok(()),
+        Some(first) => Err(format!(
+            "{} of {} seeds fail; the first: {first}",
+            failures.len(),
+            seeds.len()
+        )),
+    }
+}
+
+/// `CONCLAVE_SEED=7` or `CONCLAVE_SEED=200..2000`.
+#[expect(clippy::disallowed_methods, reason = "a test may be told its seeds")]
+pub(crate) fn asked_for() -> Option<Range<u64>> {
+    let text = std::env::var("CONCLAVE_SEED").ok()?;
+    let (from, to) = text.split_once("..").unwrap_or((&text, ""));
+    let from: u64 = from.parse().ok()?;
+    Some(from..to.parse().unwrap_or(from + 1))
+}

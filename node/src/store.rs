@@ -63,13 +63,8 @@ impl Store {
     pub fn open(dir: &Path, charter: &Digest) -> Result<Self, StoreError> {
         let lock = FolderLock::take(dir)?;
         let path = dir.join("db");
-        // A folder that was used and has lost its database has forgotten what it said.
-        let forgot = !path.exists() && dir.join(SECRETS).exists();
         let database = open_database(&path)?;
         tables::settle(&database, &path, charter)?;
-        if forgot {
-            tables::doubt(&database, &path, true)?;
-        }
         Ok(Self {
             database: Arc::new(database),
             secrets: Secrets::open(dir)?,
@@ -358,11 +353,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), &CHARTER).unwrap();
         store.perform(&[put(Table::Facts, b"a", b"b")]).unwrap();
+        let (seed, sealed) = (b"seed one", put(Table::Secrets, b"2.mask", b"seed two"));
+        // A crash in the upgrade leaves some secrets with checksums, and the schema as it was.
+        store.perform(&[sealed]).unwrap();
+        std::fs::write(dir.path().join("secrets/1.mask"), seed).unwrap();
         tables::forget_checksums(&store.database, &store.path).unwrap();
         drop(store);
         for _ in 0..2 {
             let store = Store::open(dir.path(), &CHARTER).unwrap();
-            assert_eq!(store.load().unwrap()[&(Table::Facts, b"a".to_vec())], b"b");
+            let stored = store.load().unwrap();
+            assert_eq!(stored[&(Table::Facts, b"a".to_vec())], b"b");
+            assert_eq!(stored[&(Table::Secrets, b"1.mask".to_vec())], seed);
+            assert_eq!(stored[&(Table::Secrets, b"2.mask".to_vec())], b"seed two");
+            assert_eq!(mode(&dir.path().join("secrets/1.mask")), 0o600);
         }
     }
 
@@ -396,6 +399,18 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let error = read_ledger(empty.path()).unwrap_err();
         assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_ledger_of_an_older_schema_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), &CHARTER).unwrap();
+        let record = put(Table::Ledger, &1_u64.to_be_bytes(), b"record");
+        store.perform(&[record]).unwrap();
+        tables::forget_checksums(&store.database, &store.path).unwrap();
+        assert_eq!(read_ledger(dir.path()).unwrap().rows, [b"record".to_vec()]);
+        drop(store);
+        assert_eq!(read_ledger(dir.path()).unwrap().rows, [b"record".to_vec()]);
     }
 
     #[test]

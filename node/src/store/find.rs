@@ -7,7 +7,7 @@ use conclave_crypto::digest::Digest;
 use conclave_protocol::output::Table;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableError};
 
-use super::tables::{Rows, TABLES, definition, fault, name, read_file_row};
+use super::tables::{Rows, SEALED, TABLES, check_schema, definition, fault, name, read_file_row};
 use super::{StoreError, row};
 
 /// What stands in a database, as far as it is whole.
@@ -19,6 +19,8 @@ pub(super) struct Found {
     pub(super) torn: BTreeSet<Table>,
     /// For which federation it was made, if that can be read.
     pub(super) charter: Option<Digest>,
+    /// Whether its rows and the secrets beside it end in checksums: those of the first schema did not.
+    pub(super) sealed: bool,
 }
 
 impl Found {
@@ -28,6 +30,7 @@ impl Found {
             rows: Rows::new(),
             torn: TABLES.into_iter().collect(),
             charter: None,
+            sealed: true,
         }
     }
 
@@ -44,15 +47,20 @@ impl Found {
 }
 
 /// Everything that is whole, from both ends of each table: a page that cannot be read hides no more than it must.
+///
+/// Refused: a schema that this program does not know.
 pub(super) fn find(database: &Database, path: &Path) -> Result<Found, StoreError> {
     let transaction = database.begin_read().map_err(|e| fault(path, e.into()))?;
+    let file = read_file_row(database, path).ok().flatten();
+    if let Some((schema, _)) = file {
+        check_schema(path, schema)?;
+    }
+    let sealed = file.is_none_or(|(schema, _)| schema >= SEALED);
     let mut found = Found {
         rows: Rows::new(),
         torn: BTreeSet::new(),
-        charter: read_file_row(database, path)
-            .ok()
-            .flatten()
-            .map(|row| row.1),
+        charter: file.map(|(_, charter)| charter),
+        sealed,
     };
     // Shards may be larger than the memory, and others hold them too: they are left behind.
     for table in TABLES.into_iter().filter(|table| *table != Table::Shards) {
@@ -66,12 +74,17 @@ pub(super) fn find(database: &Database, path: &Path) -> Result<Found, StoreError
             }
         };
         let name = name(table).unwrap_or_default();
-        let mut keep = |key: &[u8], value: &[u8]| match row::open(name, key, value) {
-            Some(value) => {
-                found.rows.insert((table, key.to_vec()), value.to_vec());
+        let mut keep = |key: &[u8], stored: &[u8]| {
+            let value = if sealed {
+                row::open(name, key, stored)
+            } else {
+                Some(stored)
+            };
+            let whole = value.map(<[u8]>::to_vec);
+            whole.is_some_and(|value| {
+                found.rows.insert((table, key.to_vec()), value);
                 true
-            }
-            None => false,
+            })
         };
         let mut whole = true;
         let mut read_through = true;

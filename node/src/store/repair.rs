@@ -12,7 +12,7 @@ use redb::{ConcurrencyMode, Database};
 
 use super::find::{Found, find};
 use super::lock::FolderLock;
-use super::{StoreError, open_database, tables};
+use super::{StoreError, open_database, secrets, tables};
 
 /// What a repair has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,14 @@ pub fn repair(dir: &Path, charter: &Charter) -> Result<Option<Repaired>, StoreEr
     if !path.exists() {
         return Ok(None);
     }
-    let found = match open_database(&path).and_then(|database| look(&database, &path, charter)) {
+    let opened = open_database(&path).and_then(|database| {
+        // Without its mark no schema can be told, and the file is searched as one of this schema.
+        if matches!(tables::read_file_row(&database, &path), Ok(Some(_))) {
+            tables::settle(&database, &path, &charter.digest())?;
+        }
+        look(&database, &path, charter)
+    });
+    let found = match opened {
         Ok(found) if found.is_whole() => return Ok(None),
         Ok(found) => found,
         Err(StoreError::Damaged { .. }) => salvage(dir, &path, charter)?,
@@ -59,6 +66,9 @@ pub fn repair(dir: &Path, charter: &Charter) -> Result<Option<Repaired>, StoreEr
         });
         tables::commit(&database, &fresh, &writes.collect::<Vec<_>>())?;
         tables::doubt(&database, &fresh, !intact)?;
+    }
+    if !found.sealed {
+        secrets::seal(&path)?;
     }
     let aside = free_name(dir);
     // A second name first: at no moment is there no database, which would pass for a node that never said anything.
@@ -124,8 +134,8 @@ fn salvage(dir: &Path, path: &Path, charter: &Charter) -> Result<Found, StoreErr
         let database = Database::builder()
             .set_concurrency_mode(ConcurrencyMode::SingleWriter)
             .open(&copy)
-            .map_err(|error| StoreError::database(&copy, &error.into()))?;
-        look(&database, &copy, charter)
+            .map_err(|error| StoreError::database(path, &error.into()))?;
+        look(&database, path, charter)
     }));
     std::panic::set_hook(hook);
     remove(&copy)?;
@@ -154,7 +164,7 @@ fn free_name(dir: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Store;
+    use super::super::{SCHEMA, Store};
     use super::*;
     use crate::ticket::tests::charter;
 
@@ -245,10 +255,59 @@ mod tests {
             let store = Store::open(dir.path(), &charter(1).digest()).unwrap();
             assert!(store.is_doubtful().unwrap());
         }
-        // A folder whose database was taken away is in doubt too.
-        fs::remove_file(dir.path().join("db")).unwrap();
+        // A folder whose database was taken away is in doubt too, also when a crash left a new one without its mark.
+        for crashed in [false, true] {
+            let path = dir.path().join("db");
+            fs::remove_file(&path).unwrap();
+            if crashed {
+                drop(open_database(&path).unwrap());
+            }
+            let store = Store::open(dir.path(), &charter(1).digest()).unwrap();
+            assert!(store.is_doubtful().unwrap());
+        }
+    }
+
+    #[test]
+    fn an_older_schema_is_whole_and_a_newer_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path());
+        let path = dir.path().join("db");
+        let secret = dir.path().join("secrets/1.mask");
+        fs::write(&secret, b"seed").unwrap();
+        tables::forget_checksums(&open_database(&path).unwrap(), &path).unwrap();
+        let older = fs::read(&path).unwrap();
+        assert_eq!(repair(dir.path(), &charter(1)).unwrap(), None);
         let store = Store::open(dir.path(), &charter(1).digest()).unwrap();
-        assert!(store.is_doubtful().unwrap());
+        assert_eq!(store.load().unwrap().len(), 403);
+        drop(store);
+        // Damaged besides: the rows that can be read are kept, and so are the secrets.
+        let mut bytes = older;
+        flip(&mut bytes, b"the very word");
+        fs::write(&path, &bytes).unwrap();
+        fs::write(&secret, b"seed").unwrap();
+        let done = repair(dir.path(), &charter(1))
+            .unwrap()
+            .expect("it was damaged");
+        assert!(done.kept > 0, "{done:?}");
+        let store = Store::open(dir.path(), &charter(1).digest()).unwrap();
+        let rows = store.load().unwrap();
+        assert_eq!(rows.len(), done.kept + 1);
+        assert_eq!(rows[&(Table::Secrets, b"1.mask".to_vec())], b"seed");
+        drop(store);
+        tables::write_schema(&open_database(&path).unwrap(), &path, SCHEMA + 1).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for damaged in [false, true] {
+            let mut bytes = whole.clone();
+            if damaged {
+                flip(&mut bytes, b"what others said");
+            }
+            fs::write(&path, &bytes).unwrap();
+            let error = repair(dir.path(), &charter(1)).unwrap_err();
+            assert!(
+                matches!(&error, StoreError::Newer { path: named, .. } if *named == path),
+                "{error}"
+            );
+        }
     }
 
     #[test]

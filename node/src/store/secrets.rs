@@ -68,20 +68,7 @@ impl Secrets {
         let path = self.dir.join(name);
         match &write.value {
             Some(bytes) => {
-                let fresh = self.dir.join(format!(".{name}.new"));
-                let fault = |e| StoreError::io(&fresh, &e);
-                let mut file = OpenOptions::new()
-                    .create(true)
-                    .truncate(true)
-                    .write(true)
-                    .mode(0o600)
-                    .open(&fresh)
-                    .map_err(fault)?;
-                file.write_all(bytes)
-                    .and_then(|()| file.write_all(&row::sum(TABLE, &write.key, bytes)))
-                    .map_err(fault)?;
-                file.sync_all().map_err(fault)?;
-                fs::rename(&fresh, &path).map_err(fault)?;
+                write_sealed(&self.dir, name, bytes)?;
             }
             None => match fs::remove_file(&path) {
                 Err(e) if e.kind() != ErrorKind::NotFound => {
@@ -92,6 +79,44 @@ impl Secrets {
         }
         sync(&self.dir)
     }
+}
+
+/// Adds checksums to the secrets beside the database `path`, whose schema knew none. One that has its checksum is left
+/// as it is: so this may be done again after a crash.
+pub(super) fn seal(path: &Path) -> Result<(), StoreError> {
+    let dir = path.with_file_name(super::SECRETS);
+    let entries = match fs::read_dir(&dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|e| StoreError::io(&dir, &e))?,
+    };
+    let paths: Result<Vec<PathBuf>, _> = entries.map(|entry| entry.map(|e| e.path())).collect();
+    for path in paths.map_err(|e| StoreError::io(&dir, &e))? {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let Ok(name) = plain_name(name) else { continue };
+        let bytes = fs::read(&path).map_err(|e| StoreError::io(&path, &e))?;
+        if row::open(TABLE, name.as_bytes(), &bytes).is_none() {
+            write_sealed(&dir, name, &bytes)?;
+        }
+    }
+    sync(&dir)
+}
+
+/// Puts a secret with its checksum in place, whole or not at all.
+fn write_sealed(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    let fresh = dir.join(format!(".{name}.new"));
+    let fault = |e| StoreError::io(&fresh, &e);
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&fresh)
+        .map_err(fault)?;
+    file.write_all(bytes)
+        .and_then(|()| file.write_all(&row::sum(TABLE, name.as_bytes(), bytes)))
+        .map_err(fault)?;
+    file.sync_all().map_err(fault)?;
+    fs::rename(&fresh, dir.join(name)).map_err(fault)
 }
 
 /// The key as a file name that cannot lead out of the folder.

@@ -9,7 +9,7 @@ use redb::{
     Database, ReadableDatabase, ReadableTable as _, TableDefinition, TableError, WriteTransaction,
 };
 
-use super::{SCHEMA, StoreError, row};
+use super::{SCHEMA, SECRETS, StoreError, row, secrets};
 
 /// All rows of the protocol's tables.
 pub type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
@@ -62,12 +62,19 @@ pub(super) const fn name(table: Table) -> Option<&'static str> {
     })
 }
 
-/// Checks what the file is, and marks a new one.
+/// The first schema whose rows and secrets end in checksums.
+pub(super) const SEALED: u64 = 2;
+
+/// Checks what the file is, brings an older one to this schema, and marks a new one.
+///
+/// A folder that has secrets and no marked database was used and has forgotten what it said: the mark tells that too.
 pub(super) fn settle(database: &Database, path: &Path, charter: &Digest) -> Result<(), StoreError> {
     let Some((schema, found)) = read_file_row(database, path)? else {
         let transaction = begin(database, path)?;
         insert(&transaction, path, FILE, b"schema", &SCHEMA.to_le_bytes())?;
         insert(&transaction, path, FILE, b"charter", charter.as_bytes())?;
+        let forgot = path.with_file_name(SECRETS).exists();
+        insert(&transaction, path, FILE, b"doubtful", &[u8::from(forgot)])?;
         for table in TABLES.into_iter().filter_map(definition) {
             transaction
                 .open_table(table)
@@ -92,8 +99,9 @@ pub(super) fn settle(database: &Database, path: &Path, charter: &Digest) -> Resu
     Ok(())
 }
 
-/// Schema 1 had no checksums: they are added, in one transaction.
+/// Schema 1 had no checksums: they are added, to the secrets one by one and then to the rows in one transaction.
 fn upgrade(database: &Database, path: &Path) -> Result<(), StoreError> {
+    secrets::seal(path)?;
     let transaction = begin(database, path)?;
     for table in TABLES {
         let definition = definition(table).expect("only secrets stand outside the database");
@@ -149,13 +157,17 @@ pub(super) fn load(database: &Database, path: &Path) -> Result<Rows, StoreError>
     Ok(rows)
 }
 
-/// The values of one table, in the order of their keys; refused if any is damaged.
+/// The values of one table, in the order of their keys; refused if any is damaged, as far as its schema tells.
 pub(super) fn rows(
     database: &impl ReadableDatabase,
     path: &Path,
     table: Table,
 ) -> Result<Vec<Vec<u8>>, StoreError> {
-    let rows = sound_rows(database, path, table)?;
+    let schema = read_file_row(database, path)?.map_or(SCHEMA, |(schema, _)| schema);
+    let rows = match definition(table) {
+        Some(definition) if schema < SEALED => read_all(database, path, definition)?,
+        _ => sound_rows(database, path, table)?,
+    };
     Ok(rows.into_iter().map(|(_, value)| value).collect())
 }
 
@@ -245,7 +257,8 @@ pub(super) fn forget_checksums(database: &Database, path: &Path) -> Result<(), S
     transaction.commit().map_err(|e| fault(path, e.into()))
 }
 
-fn check_schema(path: &Path, schema: u64) -> Result<(), StoreError> {
+/// Refuses a schema that this program does not know.
+pub(super) fn check_schema(path: &Path, schema: u64) -> Result<(), StoreError> {
     if schema > SCHEMA {
         return Err(StoreError::Newer {
             path: path.to_owned(),

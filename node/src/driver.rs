@@ -14,6 +14,7 @@ use std::time::Duration;
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::PublicKey;
 use conclave_protocol::input::{Input, Verdict};
+use conclave_protocol::letter::Letter;
 use conclave_protocol::member::Member;
 use conclave_protocol::names::{Height, Round};
 use conclave_protocol::output::{Order, Output, Report, Topic, Write};
@@ -188,7 +189,7 @@ impl Driver {
                 from,
                 bytes,
                 gossip,
-            } => self.received(from, bytes, gossip),
+            } => self.received(from, &Letter::from(bytes), gossip),
             NetworkEvent::Connected { peer, addresses } => {
                 tracing::info!(peer = %peer.short(), "connected");
                 if let Err(error) = self.store.remember(peer.as_bytes(), &addresses) {
@@ -220,18 +221,18 @@ impl Driver {
         }
     }
 
-    fn received(&mut self, from: PublicKey, bytes: Vec<u8>, gossip: Option<GossipId>) {
+    fn received(&mut self, from: PublicKey, letter: &Letter, gossip: Option<GossipId>) {
         let (ledger, now) = (self.member.ledger(), self.clock.now().0);
-        if self.guests.shows_invitation(ledger, from, &bytes, now) {
+        if self.guests.shows_invitation(ledger, from, letter, now) {
             tracing::info!(peer = %from.short(), "a newcomer shows its invitation");
             self.network.admit(vec![from]);
         }
         // A newcomer knows few: what it told one of us concerns all.
-        let join = (gossip.is_none() && is_join(&bytes)).then(|| bytes.clone());
+        let hand_on = gossip.is_none() && is_join(letter);
         self.told.peers.hear(&from, self.clock.now());
         let verdict = self.handle(Input::Received {
             from,
-            bytes: bytes.into(),
+            bytes: letter.clone(),
         });
         if let Verdict::Refused(refusal) = verdict {
             self.told.peers.refuse(&from, refusal);
@@ -240,8 +241,8 @@ impl Driver {
         if let Some(gossip) = gossip {
             self.network.judged(gossip, verdict);
         }
-        if let Some(join) = join.filter(|_| verdict == Verdict::Accepted) {
-            self.network.publish(Topic::Control, join);
+        if hand_on && verdict == Verdict::Accepted {
+            self.network.publish(Topic::Control, letter.clone());
         }
     }
 
@@ -292,8 +293,8 @@ impl Driver {
             self.flush(&mut writes)?;
             match output {
                 Output::Store(_) => unreachable!("stores were taken above"),
-                Output::Publish { topic, bytes } => self.network.publish(topic, bytes.to_vec()),
-                Output::Send { to, bytes } => self.network.send(to, bytes.to_vec()),
+                Output::Publish { topic, bytes } => self.network.publish(topic, bytes),
+                Output::Send { to, bytes } => self.network.send(to, bytes),
                 Output::Pull { name, length, from } => self.network.pull(name, length, from),
                 Output::Order(order) => self.order(order),
                 Output::Report(report) => {

@@ -26,6 +26,7 @@ use std::time::Duration;
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::{IdentityKey, PublicKey};
 use conclave_protocol::input::Verdict;
+use conclave_protocol::letter::Letter;
 use conclave_protocol::output::Topic;
 use conclave_protocol::refusal::Refusal;
 use libp2p::Multiaddr;
@@ -157,11 +158,11 @@ pub struct Network {
 enum Command {
     Publish {
         topic: Topic,
-        bytes: Vec<u8>,
+        letter: Letter,
     },
     Send {
         to: PublicKey,
-        bytes: Vec<u8>,
+        letter: Letter,
     },
     Pull {
         name: Digest,
@@ -213,13 +214,15 @@ pub fn start(
 
 impl Network {
     /// Says an envelope to the whole federation.
-    pub fn publish(&self, topic: Topic, bytes: Vec<u8>) {
-        self.tell(Command::Publish { topic, bytes });
+    pub fn publish(&self, topic: Topic, letter: impl Into<Letter>) {
+        let letter = letter.into();
+        self.tell(Command::Publish { topic, letter });
     }
 
     /// Says an envelope to one peer; lost if it is not connected.
-    pub fn send(&self, to: PublicKey, bytes: Vec<u8>) {
-        self.tell(Command::Send { to, bytes });
+    pub fn send(&self, to: PublicKey, letter: impl Into<Letter>) {
+        let letter = letter.into();
+        self.tell(Command::Send { to, letter });
     }
 
     /// Fetches a blob of `length` bytes from the first of these peers that gives it whole; one that dies on the way

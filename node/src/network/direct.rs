@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use conclave_protocol::letter::Letter;
 use conclave_protocol::refusal::Refusal;
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::{PeerId, StreamProtocol};
@@ -21,7 +22,7 @@ use super::names::member_of;
 pub(super) struct Direct {
     control: Control,
     protocol: StreamProtocol,
-    queues: BTreeMap<PeerId, mpsc::Sender<Vec<u8>>>,
+    queues: BTreeMap<PeerId, mpsc::Sender<Letter>>,
 }
 
 impl Direct {
@@ -34,12 +35,12 @@ impl Direct {
     }
 
     /// Queues an envelope; false if it is lost because the queue is full.
-    pub(super) fn send(&mut self, to: PeerId, bytes: Vec<u8>) -> bool {
+    pub(super) fn send(&mut self, to: PeerId, letter: Letter) -> bool {
         let queue = match self.queues.get(&to) {
             Some(queue) if !queue.is_closed() => queue.clone(),
             _ => self.open(to),
         };
-        queue.try_send(bytes).is_ok()
+        queue.try_send(letter).is_ok()
     }
 
     /// Whether nothing waits to be written.
@@ -54,7 +55,7 @@ impl Direct {
         self.queues.remove(peer);
     }
 
-    fn open(&mut self, to: PeerId) -> mpsc::Sender<Vec<u8>> {
+    fn open(&mut self, to: PeerId) -> mpsc::Sender<Letter> {
         let (queue, envelopes) = mpsc::channel(QUEUE);
         let (control, protocol) = (self.control.clone(), self.protocol.clone());
         tokio::spawn(async move {
@@ -89,15 +90,15 @@ async fn write(
     mut control: Control,
     protocol: StreamProtocol,
     to: PeerId,
-    mut envelopes: mpsc::Receiver<Vec<u8>>,
+    mut envelopes: mpsc::Receiver<Letter>,
 ) -> io::Result<()> {
     let opened = timeout(PATIENCE, control.open_stream(to, protocol)).await?;
     let mut stream = opened.map_err(io::Error::other)?;
-    while let Some(bytes) = envelopes.recv().await {
-        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    while let Some(letter) = envelopes.recv().await {
+        let length = u32::try_from(letter.len()).map_err(io::Error::other)?;
         let written = async {
             stream.write_all(&length.to_le_bytes()).await?;
-            stream.write_all(&bytes).await?;
+            stream.write_all(&letter).await?;
             if envelopes.is_empty() {
                 stream.flush().await?;
             }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conclave_protocol::input::Verdict;
+use conclave_protocol::letter::Letter;
 use conclave_protocol::output::Topic;
 use futures::StreamExt as _;
 use libp2p::gossipsub::{MessageAcceptance, PublishError};
@@ -173,10 +174,10 @@ impl Loop {
 
     fn obey(&mut self, order: Command) {
         match order {
-            Command::Publish { topic, bytes } => self.publish(topic, &bytes),
-            Command::Send { to, bytes } => {
+            Command::Publish { topic, letter } => self.publish(topic, &letter),
+            Command::Send { to, letter } => {
                 if let Some(to) = peer_of(&to) {
-                    self.send(to, bytes);
+                    self.send(to, letter);
                 }
             }
             Command::Pull { name, length, from } => {
@@ -232,17 +233,17 @@ impl Loop {
     }
 
     /// Gossips; what gossip will not carry again, or cannot carry yet, goes to every connected member directly.
-    fn publish(&mut self, topic: Topic, bytes: &[u8]) {
+    fn publish(&mut self, topic: Topic, letter: &Letter) {
         let topic = match topic {
             Topic::Control => &self.topics.control,
             Topic::Vote => &self.topics.vote,
         };
         let gossip = &mut self.swarm.behaviour_mut().gossip;
-        match gossip.publish(topic.hash(), bytes) {
+        match gossip.publish(topic.hash(), letter.to_vec()) {
             Ok(_) => {}
             Err(PublishError::Duplicate | PublishError::NoPeersSubscribedToTopic) => {
                 for peer in self.directory.reached().collect::<Vec<_>>() {
-                    self.send(peer, bytes.to_vec());
+                    self.send(peer, letter.clone());
                 }
             }
             Err(error) => {
@@ -251,8 +252,8 @@ impl Loop {
         }
     }
 
-    fn send(&mut self, to: PeerId, bytes: Vec<u8>) {
-        if !self.swarm.is_connected(&to) || !self.direct.send(to, bytes) {
+    fn send(&mut self, to: PeerId, letter: Letter) {
+        if !self.swarm.is_connected(&to) || !self.direct.send(to, letter) {
             tracing::debug!(%to, "a directed message is lost");
         }
     }

@@ -19,7 +19,7 @@ mod tables;
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use conclave_crypto::digest::Digest;
 use conclave_protocol::output::{Table, Write};
@@ -48,12 +48,17 @@ pub struct Store {
 #[derive(Debug, Clone)]
 pub struct Blobs {
     database: Arc<Database>,
-    /// The blob that was read last: when a vector is announced, everybody asks for it at once.
-    last: Arc<Mutex<Option<Blob>>>,
+    shelf: Arc<Mutex<Shelf>>,
 }
 
-/// A blob with its name.
-type Blob = (Digest, Arc<Vec<u8>>);
+/// Blobs in memory: when a vector is announced, everybody asks for it at once.
+#[derive(Debug, Default)]
+struct Shelf {
+    /// What is being read, or in somebody's hands: whoever asks meanwhile shares it.
+    lent: BTreeMap<Digest, Arc<Mutex<Weak<Vec<u8>>>>>,
+    /// The blob that was read last, unless it is too long to be kept.
+    last: Option<Arc<Vec<u8>>>,
+}
 
 impl Store {
     /// Opens (or makes) the durable state in the data folder `dir` for the federation of `charter`.
@@ -110,7 +115,7 @@ impl Store {
     pub fn blobs(&self) -> Blobs {
         Blobs {
             database: Arc::clone(&self.database),
-            last: Arc::default(),
+            shelf: Arc::default(),
         }
     }
 
@@ -140,15 +145,17 @@ impl Blobs {
     /// adapter by its digest.
     /// A read fault counts as not having it: another holder is asked then.
     pub fn read(&self, name: &Digest) -> Option<Arc<Vec<u8>>> {
-        // A panic elsewhere leaves a name with its own bytes here, or nothing.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, bytes)) = last.as_ref()
-            && known == name
-        {
-            return Some(Arc::clone(bytes));
+        let place = lock(&self.shelf).place(name);
+        // Whoever wants the same blob waits here for one reading of it; others do not.
+        let mut lent = lock(&place);
+        if let Some(bytes) = lent.upgrade() {
+            return Some(bytes);
         }
         let bytes = Arc::new(self.read_stored(name)?);
-        *last = (bytes.len() <= KEPT_BYTES).then(|| (*name, Arc::clone(&bytes)));
+        *lent = Arc::downgrade(&bytes);
+        if bytes.len() <= KEPT_BYTES {
+            lock(&self.shelf).last = Some(Arc::clone(&bytes));
+        }
         Some(bytes)
     }
 
@@ -163,6 +170,27 @@ impl Blobs {
                 Some(whole.to_vec())
             })
     }
+}
+
+impl Shelf {
+    /// The place of a blob; those that nobody reads and nobody has in hand are cleared away.
+    fn place(&mut self, name: &Digest) -> Arc<Mutex<Weak<Vec<u8>>>> {
+        self.lent.retain(|_, place| {
+            // Places are handed out here alone: one that nobody else has is locked by nobody.
+            Arc::strong_count(place) > 1 || lock(place).strong_count() > 0
+        });
+        Arc::clone(self.lent.entry(*name).or_default())
+    }
+}
+
+/// Locks what holds together after a panic elsewhere too.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether there is durable state in the data folder.
+pub fn exists(dir: &Path) -> bool {
+    dir.join("db").exists()
 }
 
 /// What a data folder's ledger holds.
@@ -223,7 +251,7 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
 
 /// The folder of secrets in a data folder.
 const SECRETS: &str = "secrets";
-/// A longer blob is read anew for each peer, in bytes.
+/// A longer blob is kept only as long as somebody takes it, in bytes.
 const KEPT_BYTES: usize = 64 << 20;
 
 /// Bytes of pages that redb keeps in memory.
@@ -288,6 +316,35 @@ mod tests {
         assert!(!dir.path().join("secrets/2.mask").exists());
         // Deleting twice is no fault: a replay after a crash does it.
         store.perform(&[delete(Table::Secrets, b"2.mask")]).unwrap();
+    }
+
+    #[test]
+    fn those_who_take_a_blob_share_it_and_no_longer_than_they_take_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), &CHARTER).unwrap();
+        let (small, large) = (Digest([1; 32]), Digest([2; 32]));
+        for (name, length) in [(small, 9), (large, KEPT_BYTES + 1)] {
+            let write = put(Table::Vectors, name.as_bytes(), &vec![3; length]);
+            store.perform(&[write]).unwrap();
+        }
+        let blobs = store.blobs();
+        let read = || {
+            std::thread::scope(|scope| {
+                let takers = [(); 4].map(|()| scope.spawn(|| blobs.read(&large).unwrap()));
+                takers.map(|taker| taker.join().unwrap())
+            })
+        };
+        let taken = read();
+        assert!(taken.iter().all(|bytes| Arc::ptr_eq(bytes, &taken[0])));
+        let gone = Arc::downgrade(&taken[0]);
+        drop(taken);
+        assert_eq!(gone.strong_count(), 0);
+        let kept = Arc::downgrade(&blobs.read(&small).unwrap());
+        assert!(Arc::ptr_eq(
+            &kept.upgrade().unwrap(),
+            &blobs.read(&small).unwrap()
+        ));
+        assert_eq!(lock(&blobs.shelf).lent.len(), 1);
     }
 
     #[test]

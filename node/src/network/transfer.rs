@@ -5,6 +5,7 @@
 //! the member's to check.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use conclave_crypto::digest::Digest;
@@ -37,7 +38,7 @@ pub(super) async fn pull(
     if let Ok(Some(bytes)) = found
         && bytes.len() as u64 == length
     {
-        return Some(bytes.to_vec());
+        return Some(Arc::unwrap_or_clone(bytes));
     }
     let mut bytes = Vec::new();
     for holder in wanted

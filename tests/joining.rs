@@ -155,6 +155,13 @@ fn a_newcomer_enters_a_member_leaves_and_what_is_damaged_is_repaired() {
         Some(5),
         "{verified}"
     );
+    // A member is one by the ledger: it needs its ticket no more.
+    fs::write(newcomer.dir.join("ticket"), "torn").unwrap();
+    fs::remove_file(newcomer.dir.join("reports/final.json")).unwrap();
+    newcomer.start(&[]);
+    until("the member whose ticket is torn", PATIENCE, || {
+        newcomer.status().or_else(|| newcomer.finished())
+    });
     repair(&mut nodes[0], &reports[0]);
 }
 

@@ -1,16 +1,17 @@
 //! `conclave run`: this institution's node, until the job is done or the operator stops it.
 
+mod standing;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use conclave_crypto::sign::{IdentityKey, PublicKey};
+use anyhow::{Context as _, anyhow, bail};
+use conclave_crypto::sign::PublicKey;
 use conclave_protocol::charter::{self, Admission, Charter};
 use conclave_protocol::ledger::Ledger;
 use conclave_protocol::member::Member;
 use conclave_protocol::memo::Remembered;
-use conclave_protocol::message::Invite;
 use conclave_protocol::names::MemberId;
 use conclave_protocol::setup::Setup;
 use libp2p::Multiaddr;
@@ -18,6 +19,7 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use self::standing::standing;
 use crate::cli::FlagError;
 use crate::config::NodeConfig;
 use crate::driver::{Clock, Driver, End, Guests, Stop, Told};
@@ -25,7 +27,7 @@ use crate::learn::engine::{self, EngineSetup};
 use crate::learn::peft::{self, AdapterSpec};
 use crate::network::{self, Addressing};
 use crate::store::{self, Store};
-use crate::ticket::{self, Ticket};
+use crate::ticket;
 use crate::{api, cli, keys};
 
 const EXAMPLE: &str = "Example:
@@ -79,7 +81,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut addressing = addressing(&config)?;
     let charter = read_charter(&args.dir)?;
     let identity = keys::open(&args.dir)?;
-    let (name, invite) = standing(&charter, &identity, &config, &args.dir)?;
+    let (name, entrance) = standing(&charter, &identity, &config, &args.dir);
+    let (invite, mut lacks) = match entrance {
+        Ok(invite) => (invite, None),
+        // A newcomer cannot enter so; whoever was admitted needs no ticket any more, and its ledger will tell.
+        Err(error) if store::exists(&args.dir) => (None, Some(error)),
+        Err(error) => return Err(error),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -121,9 +129,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             inline_limit,
             store.blobs(),
         )?;
-        let expired = invite
+        if invite
             .as_ref()
-            .is_some_and(|invite| ticket::has_expired(invite, clock.now().0));
+            .is_some_and(|invite| ticket::has_expired(invite, clock.now().0))
+        {
+            lacks = Some(anyhow!(
+                "the invitation in {} has expired: ask for a new ticket and `conclave join` again",
+                args.dir.join(ticket::FILE).display()
+            ));
+        }
         let doubtful = store.is_doubtful()?;
         let setup = Setup {
             charter,
@@ -139,11 +153,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let stored = store.load()?.into_iter();
         let stored = stored.map(|(key, value)| (key, value.into())).collect();
         let member = Member::open(setup, stored, clock.now(), rand::random())?;
-        if expired && member.ledger().member(&key).is_none() {
-            bail!(
-                "the invitation in {} has expired: ask for a new ticket and `conclave join` again",
-                args.dir.join(ticket::FILE).display()
-            );
+        if let Some(lacks) = lacks.filter(|_| member.ledger().member(&key).is_none()) {
+            return Err(lacks);
         }
         network.admit(everybody(member.ledger()));
         let mut told = Told::open(&args.dir).context("metrics.jsonl cannot be opened")?;
@@ -232,37 +243,6 @@ fn read_charter(dir: &Path) -> anyhow::Result<Charter> {
         )
     })?;
     Charter::parse(&text).with_context(|| path.display().to_string())
-}
-
-/// The name of this identity, and the invitation by which it enters if it is no founder.
-fn standing(
-    charter: &Charter,
-    identity: &IdentityKey,
-    config: &NodeConfig,
-    dir: &Path,
-) -> anyhow::Result<(String, Option<Invite>)> {
-    let key = identity.public();
-    if let Some(founder) = charter.members.iter().find(|founder| founder.key == key) {
-        return Ok((founder.name.clone(), None));
-    }
-    let place = dir.join(ticket::FILE);
-    let ticket = Ticket::open(dir).with_context(|| place.display().to_string())?;
-    let Some(ticket) = ticket else {
-        bail!(
-            "the key {key} in {} is no founder of the charter {:?}: ask a member for a ticket (`conclave invite`) \
-             and enter with `conclave join`",
-            dir.join(keys::FILE).display(),
-            charter.federation.name
-        );
-    };
-    if ticket.charter.digest() != charter.digest() {
-        bail!(
-            "{} is a ticket to another federation than that of charter.toml: `conclave join` in a folder of its own",
-            place.display()
-        );
-    }
-    let name = config.name.clone().unwrap_or_else(|| key.short());
-    Ok((name, Some(ticket.invite)))
 }
 
 /// Everybody who ever was a member.

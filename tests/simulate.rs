@@ -213,7 +213,7 @@ fn the_drawing_shows_every_round() {
 #[test]
 fn what_cannot_be_meant_is_refused_before_anything_is_done() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let cases: [(&[&str], &[&str]); 16] = [
+    let cases: [(&[&str], &[&str]); 17] = [
         (&["--members", "2"], &["--members 2", "3 to 200"]),
         (&["--members", "201"], &["--members 201", "3 to 200"]),
         (&["--members", "many"], &["many", "--members"]),
@@ -244,6 +244,10 @@ fn what_cannot_be_meant_is_refused_before_anything_is_done() {
         (
             &["--plot", "no/such/folder.svg"],
             &["--plot no/such/folder.svg", "folder"],
+        ),
+        (
+            &["--plot", "/proc/churn.svg"],
+            &["--plot /proc/churn.svg", "name another file"],
         ),
     ];
     for (arguments, words) in cases {

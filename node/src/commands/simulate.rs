@@ -6,7 +6,7 @@ mod plan;
 mod show;
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -107,12 +107,26 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         cli::print(&account.summary());
     }
-    if let Some(path) = &args.plot {
-        let svg = churn::svg(&account.churn(&world));
-        std::fs::write(path, svg).with_context(|| format!("--plot {}", path.display()))?;
-        cli::note(&format!("plot: {}", path.display()));
+    let drawn = args
+        .plot
+        .as_ref()
+        .map_or(Ok(()), |path| draw(path, &account, &world));
+    match (account.verdict(), drawn) {
+        // A broken promise weighs more than a drawing that could not be written.
+        (Err(broken), Err(undrawn)) => {
+            cli::note(&format!("{undrawn:#}"));
+            Err(broken)
+        }
+        (verdict, drawn) => verdict.and(drawn),
     }
-    account.verdict()
+}
+
+/// Writes the drawing of `--plot`.
+fn draw(path: &Path, account: &Account, world: &World) -> anyhow::Result<()> {
+    let svg = churn::svg(&account.churn(world));
+    std::fs::write(path, svg).with_context(|| format!("--plot {}", path.display()))?;
+    cli::note(&format!("plot: {}", path.display()));
+    Ok(())
 }
 
 /// Runs the world to its end and shows each round as soon as it is known what became of it.

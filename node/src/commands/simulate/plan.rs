@@ -1,6 +1,7 @@
 //! What is simulated: the flags as values, what they exclude, and the command that runs the same again.
 
 use std::fmt;
+use std::fs::{self, File};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -89,7 +90,14 @@ pub(super) fn writable(path: &Path) -> Result<(), String> {
             path.display()
         ));
     }
-    Ok(())
+    // What stands there is not touched, and what is made for the trial does not stay.
+    let fresh = !path.exists();
+    File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .and_then(|_| if fresh { fs::remove_file(path) } else { Ok(()) })
+        .map_err(|error| format!("--plot {}: {error}; name another file", path.display()))
 }
 
 impl Plan {

@@ -241,10 +241,23 @@ impl Masked {
         &self.0
     }
 
+    /// Bytes of all elements.
+    pub fn length(&self) -> u64 {
+        u64::try_from(self.0.len())
+            .unwrap_or(u64::MAX)
+            .saturating_mul(4)
+    }
+
     /// The elements as little-endian bytes: four each.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![0; self.0.len().saturating_mul(4)];
-        for (word, value) in bytes.as_chunks_mut().0.iter_mut().zip(&self.0) {
+        self.bytes_of(0..self.0.len())
+    }
+
+    /// Some of the elements as little-endian bytes; none for a range beyond them.
+    pub fn bytes_of(&self, range: core::ops::Range<usize>) -> Vec<u8> {
+        let part = self.0.get(range).unwrap_or_default();
+        let mut bytes = vec![0; part.len().saturating_mul(4)];
+        for (word, value) in bytes.as_chunks_mut().0.iter_mut().zip(part) {
             *word = value.to_le_bytes();
         }
         bytes

@@ -51,11 +51,7 @@ pub enum Spot {
 impl Claim {
     /// What this envelope says.
     pub fn of(envelope: &Envelope) -> Self {
-        let told_apart_by_body = matches!(
-            envelope.kind,
-            Kind::Seal | Kind::Vote | Kind::Proposal | Kind::Reveal
-        );
-        let said = if told_apart_by_body {
+        let said = if Self::is_whole(envelope.kind) {
             Said::Whole(envelope.body.clone())
         } else {
             Said::Hash(Envelope::hash(&envelope.body))
@@ -68,6 +64,14 @@ impl Claim {
             said,
             signature: envelope.signature,
         }
+    }
+
+    /// Whether the body of this kind tells its slot, so that it must be whole.
+    pub(crate) const fn is_whole(kind: Kind) -> bool {
+        matches!(
+            kind,
+            Kind::Seal | Kind::Vote | Kind::Proposal | Kind::Reveal
+        )
     }
 
     /// What this envelope says, for one who knows its own envelopes: the hash alone.
@@ -103,16 +107,11 @@ impl Claim {
     }
 
     /// Bytes of the body that are carried.
-    pub fn len(&self) -> usize {
+    pub fn carried(&self) -> usize {
         match &self.said {
             Said::Whole(body) => body.len(),
             Said::Hash(hash) => hash.len(),
         }
-    }
-
-    /// Never: a hash has 64 bytes.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The spot that it fills; `None` if it is of a kind that may be said more than once, or unreadable.

@@ -146,13 +146,7 @@ impl Decider {
             return Verdict::Ignored;
         }
         match feed {
-            Feed::Envelope(envelope) => return self.receive(envelope, None, key),
-            Feed::Letter(letter) => {
-                let Ok(envelope) = letter.envelope() else {
-                    return Verdict::Refused(Refusal::Malformed);
-                };
-                return self.receive(envelope, Some(letter), key);
-            }
+            Feed::Letter(letter) => return self.receive(letter, key),
             Feed::Certificate {
                 record,
                 certificate,

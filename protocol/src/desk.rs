@@ -141,13 +141,11 @@ impl Desk {
     }
 
     /// Says something to all.
-    pub(crate) fn publish(&mut self, kind: Kind, bytes: impl Into<Letter>) {
-        let bytes = bytes.into();
-        let topic = if kind.is_consensus() {
-            Topic::Vote
-        } else {
-            Topic::Control
-        };
+    pub(crate) fn publish(&mut self, bytes: Letter) {
+        let talk = bytes
+            .envelope()
+            .is_ok_and(|envelope| envelope.kind.is_consensus());
+        let topic = if talk { Topic::Vote } else { Topic::Control };
         self.tray.push_back(Output::Publish { topic, bytes });
     }
 
@@ -179,7 +177,7 @@ impl Desk {
         (age <= CARRY_ROUNDS).then_some(carried)
     }
 
-    /// R64. Remembers a contradiction, and counts the refusal.
+    /// R64. Remembers a contradiction.
     pub(crate) fn accuse(&mut self, one: &Envelope, other: &Envelope) {
         let Some(evidence) = Evidence::of(one, other) else {
             return;
@@ -197,37 +195,30 @@ impl Desk {
 
     /// R60. The store is known to be damaged: what it lacks may have been said in any session up to this height's.
     pub(crate) fn damaged(&mut self, newest: Height) {
-        if let Some(until) = self.keep_silent(newest) {
-            self.warn(format!(
-                "rows that tell what this node said are lost: nothing is said before height {}, so that \
-                 nothing is said twice",
-                until.0.saturating_add(1)
-            ));
-        }
+        self.fall_silent(newest, "rows that tell what this node said are lost");
     }
 
-    /// Begins a silence, durably; the last height of it, if it grew.
-    fn keep_silent(&mut self, height: Height) -> Option<Height> {
-        if !self.memory.silence(height) {
-            return None;
-        }
-        let until = self.memory.silent()?;
-        let row = until.0.to_be_bytes().to_vec();
-        self.store(Table::Facts, memory::FACT.to_vec(), row);
-        Some(until)
-    }
-
-    /// R61. Something that we signed in this height's session is not known here: nothing more is said up to two
-    /// heights later.
+    /// R61. Something that we signed in this height's session is not known here.
     pub(crate) fn forgotten(&mut self, height: Height) {
-        let Some(until) = self.keep_silent(height) else {
+        self.fall_silent(
+            height,
+            "others hold messages of ours that are not stored here (was this folder put back from a copy, or does a \
+             second node run with its key?)",
+        );
+    }
+
+    /// R61. Nothing more is said up to two heights later, restarts included.
+    fn fall_silent(&mut self, height: Height, why: &str) {
+        if !self.memory.silence(height) {
+            return;
+        }
+        let Some(until) = self.memory.silent() else {
             return;
         };
+        let row = until.0.to_be_bytes().to_vec();
+        self.store(Table::Facts, memory::FACT.to_vec(), row);
         self.warn(format!(
-            "others hold messages of ours of height {} that are not stored here: was this folder put back from a \
-             copy, or does a second node run with its key? Nothing is said before height {}, so that nothing is \
-             said twice",
-            height.0,
+            "{why}: nothing is said before height {}, so that nothing is said twice",
             until.0.saturating_add(1)
         ));
     }

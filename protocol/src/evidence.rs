@@ -20,6 +20,16 @@ pub struct Evidence {
 impl Evidence {
     /// The contradiction between two envelopes, if there is one and it is small enough for a record.
     pub fn of(one: &Envelope, other: &Envelope) -> Option<Self> {
+        let whole = |envelope: &Envelope| {
+            if Claim::is_whole(envelope.kind) {
+                envelope.body.len()
+            } else {
+                0
+            }
+        };
+        if whole(one).saturating_add(whole(other)) > limits::EVIDENCE {
+            return None;
+        }
         let (one, other) = (Claim::of(one), Claim::of(other));
         let (first, second) = if one.hash() < other.hash() {
             (one, other)
@@ -48,7 +58,7 @@ impl Evidence {
     /// One spot, two words. The order makes one encoding of each pair.
     fn contradicts(&self) -> bool {
         let (one, other) = (&self.first, &self.second);
-        let small = one.len().saturating_add(other.len()) <= limits::EVIDENCE;
+        let small = one.carried().saturating_add(other.carried()) <= limits::EVIDENCE;
         let spot = one.spot();
         small
             && one.kind == other.kind
@@ -57,8 +67,7 @@ impl Evidence {
             && spot.is_some()
             && spot == other.spot()
             && one.hash() < other.hash()
-            && one.word().is_some()
-            && one.word() != other.word()
+            && one.word().is_some_and(|word| Some(word) != other.word())
     }
 }
 

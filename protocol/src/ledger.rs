@@ -362,11 +362,12 @@ impl Ledger {
         self.standing.convicted(member)
     }
 
-    /// R62, R64. Whether this member may not share in the height after this record, by the chain and the record itself.
-    pub(crate) fn excluded(&self, member: MemberId, record: &Record) -> bool {
+    /// R62, R64. Who may not share in the height after this record, by the chain and the record itself.
+    pub(crate) fn exclusion(&self, record: &Record) -> impl Fn(MemberId) -> bool + use<> {
         let mut standing = self.standing.clone();
         standing.note(record);
-        standing.excluded(member, Height(record.height.0.saturating_add(1)))
+        let next = Height(record.height.0.saturating_add(1));
+        move |member| standing.excluded(member, next)
     }
 
     /// Numbers and names of the chain.

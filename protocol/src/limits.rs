@@ -26,11 +26,11 @@ pub const EARLY_BYTES: usize = 16 * 1024 * 1024;
 /// Consensus messages kept for each sender in one session, to be handed on.
 pub const TALK: usize = 256;
 
-/// The most shards of a vector: 16 GiB.
-pub const SHARDS: usize = 4096;
-
 /// Bytes of them.
 pub const TALK_BYTES: usize = 6 * 1024 * 1024;
+
+/// The most shards of a vector: 16 GiB.
+pub const SHARDS: usize = 4096;
 
 /// Envelopes sent in answer to one Want.
 pub const ANSWER: usize = 512;

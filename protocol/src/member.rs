@@ -14,7 +14,7 @@ mod sync;
 mod tell;
 mod weigh;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use conclave_crypto::digest::Digest;
@@ -35,7 +35,6 @@ use crate::output::{Output, Phase, Stored, Table};
 use crate::refusal::Refusal;
 use crate::session::Session;
 use crate::session::open::Outcome;
-use crate::session::weighed::Weighed;
 use crate::setup::{OpenError, Setup};
 use crate::time::{Span, Time};
 
@@ -53,10 +52,8 @@ pub struct Member {
     decider: Option<Decider>,
     /// The consensus log of the current height.
     wal: Vec<Bytes>,
-    /// R24. Records judged valid: they stay valid for the height.
-    latched: BTreeSet<Digest>,
-    /// The records that were proposed, and what they were judged on.
-    weighed: BTreeMap<Digest, (Arc<Weighed>, Option<weigh::Seen>)>,
+    /// The records that were proposed, and what came of them here.
+    weighed: BTreeMap<Digest, weigh::Considered>,
     /// Adapters that are held, by digest.
     adapters: BTreeMap<Digest, Arc<Vec<f32>>>,
     /// The adapter that the engine and the operator know as the newest.
@@ -142,7 +139,6 @@ impl Member {
             sessions: BTreeMap::new(),
             decider: None,
             wal: Vec::new(),
-            latched: BTreeSet::new(),
             weighed: BTreeMap::new(),
             adapters,
             // The operator may have lost the newest one with the process: it is handed over again.

@@ -176,8 +176,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// R66. A Leave that a record at this height may release: of a member of the next height, in its own words.
-    pub fn may_leave(&self, envelope: &Envelope, height: Height) -> Result<(), &'static str> {
+    /// R66. The key of who asks by a Leave that a record at this height may release: a member of the next height.
+    /// Whether the words are its own, its signature says.
+    pub(crate) fn leaver(
+        &self,
+        envelope: &Envelope,
+        height: Height,
+    ) -> Result<PublicKey, &'static str> {
         if envelope.kind != Kind::Leave || envelope.seq != 0 {
             return Err("it is none");
         }
@@ -191,12 +196,10 @@ impl Ledger {
         let roster = self
             .roster(Height(height.0.saturating_add(1)))
             .ok_or("no members")?;
-        let key = roster
+        roster
             .key(envelope.sender)
-            .ok_or("the sender is no member")?;
-        envelope
-            .verify(key)
-            .map_err(|_| "its signature does not verify")
+            .copied()
+            .ok_or("the sender is no member")
     }
 
     /// R66. Whether the members can do without one more: more than three times the corrupt ones stay.
@@ -300,8 +303,12 @@ impl Ledger {
             .collect();
         let mut last = None;
         for envelope in &record.leaves {
-            self.may_leave(envelope, record.height)
+            let key = self
+                .leaver(envelope, record.height)
                 .map_err(|what| format!("a Leave: {what}"))?;
+            envelope
+                .verify(&key)
+                .map_err(|_| "a Leave: its signature does not verify")?;
             if last >= Some(envelope.sender) {
                 return Err("its Leaves are not in order".to_owned());
             }

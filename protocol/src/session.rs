@@ -26,7 +26,7 @@ use std::sync::Arc;
 use crate::desk::Desk;
 use crate::envelope::{Envelope, Kind};
 use crate::letter::Letter;
-use crate::message::{self, Malformed};
+use crate::message::{Malformed, Reveal};
 use crate::names::{Height, MemberId, SessId};
 use crate::outbox;
 use crate::output::{Stored, Table};
@@ -91,11 +91,15 @@ impl Session {
                 let letter = Letter::from(Arc::clone(bytes));
                 let kept = self.keep(&letter);
                 let known = kept.is_ok() && self.take(desk, &letter).is_ok();
-                if !known && letter.envelope().is_ok() {
+                if !known {
                     desk.warn(format!(
                         "a stored envelope of height {} is damaged",
                         self.height.0
                     ));
+                    // R60  What we said in this session is not known any more.
+                    if table == Table::Outbox {
+                        desk.damaged(self.height);
+                    }
                 }
             }
         }
@@ -121,7 +125,8 @@ impl Session {
         if desk.me == Some(envelope.sender) {
             desk.forgotten(self.height);
         }
-        if matches!(place, Place::Clash | Place::Cited) || envelope.kind == Kind::Reveal {
+        let overtaken = matches!(place, Place::Clash | Place::Cited);
+        if overtaken || envelope.kind == Kind::Reveal && self.reveals_anew(slot, letter) {
             self.accuse(desk, slot, envelope);
         }
         match place {
@@ -136,6 +141,15 @@ impl Session {
         }
         self.keep(letter)?;
         Ok(true)
+    }
+
+    /// Whether a Reveal is under another record than the one of its sender that is held.
+    fn reveals_anew(&self, slot: Slot, letter: &Letter) -> bool {
+        let held = self.post.held(slot).map(|held| held.bytes.body::<Reveal>());
+        match (held, letter.body::<Reveal>()) {
+            (Some(Ok(held)), Ok(new)) => held.record != new.record,
+            _ => false,
+        }
     }
 
     /// R64. What the slot holds may contradict what came for it now.
@@ -179,7 +193,7 @@ impl Session {
         match holder {
             Some(holder) if holder == desk.key => {}
             Some(holder) if desk.peers.contains(&holder) => desk.send(holder, letter.clone()),
-            Some(_) | None => desk.publish(envelope.kind, letter.clone()),
+            Some(_) | None => desk.publish(letter.clone()),
         }
     }
 
@@ -294,12 +308,12 @@ impl Session {
             }
             // R74  The sums of shards are fixed before anything is revealed.
             Kind::SumCommit => {
-                let body = message::decode(&envelope.body).map_err(malformed)?;
-                self.sharding.take_sums(sender, digest, body)
+                let body = letter.body().map_err(malformed)?;
+                self.sharding.take_sums(sender, digest, &body)
             }
             // R76  Each survivor publishes the tags of its vector.
             Kind::Tags => {
-                let body = message::decode(&envelope.body).map_err(malformed)?;
+                let body = letter.body().map_err(malformed)?;
                 self.sharding.take_tags(sender, body)
             }
             Kind::Proposal

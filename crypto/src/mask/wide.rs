@@ -1,4 +1,7 @@
 //! ChaCha20 (RFC 8439, section 2.3) sixteen blocks at a time, added to ring elements straight from the registers.
+//!
+//! The library's own AVX-512 backend needs a compiler flag for the whole build, and writes the stream to memory before
+//! it can be added.
 #![expect(
     clippy::inline_always,
     reason = "what runs under the wide instructions must be compiled into the function that has them"

@@ -35,8 +35,6 @@ pub struct ConsensusTimers {
 #[derive(Debug)]
 pub enum Feed<'a> {
     /// A proposal, vote or liveness message of this session, from anybody.
-    Envelope(&'a Envelope),
-    /// The same, with its signature judged at most once, whoever asks.
     Letter(&'a Letter),
     /// The answer to [`Effect::NeedValue`]: the encoded record.
     Value(Vec<u8>),

@@ -25,12 +25,10 @@ const ROUNDS_AHEAD: u32 = 10;
 
 impl Decider {
     /// One envelope of this session.
-    pub(super) fn receive(
-        &mut self,
-        envelope: &Envelope,
-        letter: Option<&Letter>,
-        key: &IdentityKey,
-    ) -> Verdict {
+    pub(super) fn receive(&mut self, letter: &Letter, key: &IdentityKey) -> Verdict {
+        let Ok(envelope) = letter.envelope() else {
+            return Verdict::Refused(Refusal::Malformed);
+        };
         if envelope.sess != self.shell.sess || envelope.seq != 0 {
             return Verdict::Refused(Refusal::Rule);
         }
@@ -110,7 +108,7 @@ impl Decider {
     fn take_said(
         &mut self,
         envelope: &Envelope,
-        letter: Option<&Letter>,
+        letter: &Letter,
         key: &IdentityKey,
     ) -> Result<(), Verdict> {
         let slot = self.slot(envelope).map_err(Verdict::Refused)?;
@@ -136,21 +134,16 @@ impl Decider {
     }
 
     /// Whether the signature is the sender's.
-    fn is_signed(&self, envelope: &Envelope, letter: Option<&Letter>) -> bool {
-        let Some(sender) = self.shell.voters.key(envelope.sender) else {
-            return false;
-        };
-        match letter {
-            Some(letter) => letter.verify(sender).is_ok(),
-            None => envelope.verify(sender).is_ok(),
-        }
+    fn is_signed(&self, envelope: &Envelope, letter: &Letter) -> bool {
+        let sender = self.shell.voters.key(envelope.sender);
+        sender.is_some_and(|sender| letter.verify(sender).is_ok())
     }
 
     /// Checks and feeds a polka or round certificate.
     fn take_certificate(
         &mut self,
         envelope: &Envelope,
-        letter: Option<&Letter>,
+        letter: &Letter,
         key: &IdentityKey,
     ) -> Result<(), Verdict> {
         if envelope.body.len() > LIVENESS_MAX {

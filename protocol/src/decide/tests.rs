@@ -11,6 +11,7 @@ use self::run::{Plan, Run, SESS, TIMERS, id, key, voters};
 use super::wire::{ProposalBody, VoteBody};
 use super::*;
 use crate::envelope::Kind;
+use crate::letter::Letter;
 use crate::refusal::Refusal;
 
 /// Runs a plan that must decide, agree and sign once.
@@ -256,7 +257,10 @@ fn messages_that_break_the_rules_are_refused() {
     let mut decider = Decider::new(Height(1), SESS, Some(id(0)), voters(4), TIMERS);
     let own = key(0);
     decider.start(Time(0), &[], &own).unwrap();
-    let mut tell = |envelope: &Envelope| decider.handle(Time(1), Feed::Envelope(envelope), &own);
+    let mut tell = |envelope: &Envelope| {
+        let letter = Letter::of(envelope.clone());
+        decider.handle(Time(1), Feed::Letter(&letter), &own)
+    };
     let vote = |node: usize, record: Option<Digest>| {
         let body = wire::encode(&VoteBody {
             height: Height(1),

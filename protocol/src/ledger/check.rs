@@ -134,9 +134,10 @@ impl Ledger {
             return Err(self.broken("its next height has no members"));
         };
         let ids: Vec<_> = sharers.iter().map(|sharer| sharer.member).collect();
+        let excluded = self.exclusion(record);
         let sound = |sharer: &Sharer| {
             roster.contains(sharer.member)
-                && !self.excluded(sharer.member, record)
+                && !excluded(sharer.member)
                 && ascending(&sharer.ackers)
                 && sharer.ackers.iter().all(|acker| roster.contains(*acker))
                 && sharer.ackers.contains(&sharer.member)

@@ -174,7 +174,7 @@ impl Member {
     fn work(&mut self) {
         self.adopt();
         let height = self.ledger.next();
-        let terms = if self.lacks_terms(height) {
+        let terms = if self.lacks_terms(height) || self.has_stale_terms(height) {
             self.terms(height)
         } else {
             None
@@ -185,13 +185,7 @@ impl Member {
         let Some(work) = &mut session.work else {
             return;
         };
-        let stale = match (&work.terms, &terms) {
-            (None, _) => true,
-            (Some(known), Some(new)) => known.digest != new.digest,
-            (Some(_), None) => false,
-        };
-        if stale {
-            // R77  The result that we trained from turned out to be another one.
+        if terms.is_some() {
             work.terms = terms;
             work.ordered = false;
         }
@@ -209,6 +203,19 @@ impl Member {
     fn lacks_terms(&self, height: Height) -> bool {
         let work = self.sessions.get(&height).and_then(|s| s.work.as_ref());
         work.is_some_and(|work| work.terms.is_none())
+    }
+
+    /// R77. Whether the current height works from a result of the one before that was summed again to another.
+    fn has_stale_terms(&self, height: Height) -> bool {
+        let work = self.sessions.get(&height).and_then(|s| s.work.as_ref());
+        let terms = work.and_then(|work| work.terms.as_ref());
+        let before = self.sessions.get(&self.ledger.head());
+        match before.and_then(|before| before.opening.result.as_ref()) {
+            Some(Outcome::Opened { digest, .. }) => {
+                terms.is_some_and(|terms| terms.digest != *digest)
+            }
+            Some(Outcome::OutOfRange | Outcome::Guilty(_)) | None => false,
+        }
     }
 
     /// What a decided height was trained from: the adapter that its own record, or one before, certifies.

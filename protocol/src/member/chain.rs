@@ -5,11 +5,9 @@ use std::sync::Arc;
 use conclave_crypto::digest::Digest;
 
 use crate::charter::Charter;
-use crate::decide::Certificate;
 use crate::evidence::Evidence;
 use crate::ledger::{Ledger, Start};
-use crate::member::Member;
-use crate::message::{self, Decided};
+use crate::member::{Member, advance};
 use crate::names::Height;
 use crate::outbox;
 use crate::output::{Order, Output, Report, Stored, Table};
@@ -142,30 +140,21 @@ impl Member {
     }
 
     /// R40, R41. Appends a decided record: durable first, then everything that follows from it.
-    pub(super) fn decided(&mut self, record: &[u8], certificate: Certificate) -> bool {
-        let Ok(entry) = Entry::known(&self.desk.memo, record, certificate) else {
-            return false;
-        };
+    pub(super) fn decided(&mut self, entry: &Entry) -> bool {
         let height = self.ledger.next();
         if let Err(broken) = self.ledger.append(entry.clone()) {
             self.desk
                 .warn(format!("a certified record is not taken: {broken}"));
             return false;
         }
-        let row = Decided {
-            record: entry.bytes.to_vec(),
-            certificate: entry.certificate.clone(),
-        };
-        self.desk.store(
-            Table::Ledger,
-            outbox::height_key(height),
-            message::encode(&row),
-        );
+        let row = advance::decided_body(entry);
+        self.desk
+            .store(Table::Ledger, outbox::height_key(height), row);
         self.forget_log(height);
-        self.certify(height, &entry);
+        self.certify(height, entry);
         self.close_session(Height(height.0.saturating_sub(1)));
-        self.settle(height, &entry);
-        self.report_decided(height, &entry);
+        self.settle(height, entry);
+        self.report_decided(height, entry);
         self.desk.me = self.ledger.member(&self.desk.key);
         self.open_session(Height(height.0.saturating_add(1)));
         self.open_session(Height(height.0.saturating_add(2)));
@@ -176,7 +165,7 @@ impl Member {
         self.joins
             .retain(|_, join| self.ledger.admissible(join, next).is_ok());
         self.leaves
-            .retain(|_, leave| self.ledger.may_leave(leave, next).is_ok());
+            .retain(|_, leave| self.ledger.leaver(leave, next).is_ok());
         if self.ledger.over() {
             self.closed = Some(self.desk.now);
             self.pulse.heartbeat = self.desk.now;
@@ -190,7 +179,6 @@ impl Member {
             self.desk.erase(Table::Wal, outbox::wal_key(height, index));
         }
         self.wal.clear();
-        self.latched.clear();
         self.weighed.clear();
     }
 

@@ -12,7 +12,7 @@ use crate::member::advance::PASSES;
 use crate::names::{Height, MemberId};
 use crate::outbox;
 use crate::output::Table;
-use crate::record::{Previous, Record};
+use crate::record::{Entry, Previous, Record};
 use crate::session::decide::{Bench, Judgement};
 use crate::session::open::Outcome;
 use crate::time::Span;
@@ -163,7 +163,7 @@ impl Member {
     }
 
     /// R77. Another result than ours is proposed: sums that we took from others are made again from the vectors.
-    pub(super) fn doubt(&mut self, height: Height, record: &Record) {
+    pub(super) fn doubt(&mut self, height: Height, digest: Digest, record: &Record) {
         let before = Height(height.0.saturating_sub(1));
         let (Previous::Opened(proposed), Some(session)) =
             (&record.previous, self.sessions.get_mut(&before))
@@ -171,7 +171,10 @@ impl Member {
             return;
         };
         let differs = matches!(&session.opening.result, Some(Outcome::Opened { digest, .. }) if digest != proposed);
-        if differs && session.sum_again(&self.desk) {
+        // One honest voter at least must stand behind it.
+        let decider = self.decider.as_ref();
+        let backed = || decider.is_some_and(|decider| decider.is_backed(&digest));
+        if differs && backed() && session.sum_again(&self.desk) {
             let reason = format!(
                 "another result of height {} is proposed: it is summed again",
                 before.0
@@ -205,17 +208,20 @@ impl Member {
                 self.wal.push(entry);
             }
             Effect::Publish(envelope) => {
-                let (kind, sender) = (envelope.kind, envelope.sender);
+                let sender = envelope.sender;
                 let letter = Letter::of(envelope);
                 if let Some(session) = self.sessions.get_mut(&height) {
                     session.post.keep(sender, letter.digest(), letter.clone());
                 }
-                self.desk.publish(kind, letter);
+                self.desk.publish(letter);
             }
             Effect::Decided {
                 record,
                 certificate,
-            } => return self.decided(&record, certificate),
+            } => {
+                let entry = Entry::known(&self.desk.memo, &record, certificate);
+                return entry.is_ok_and(|entry| self.decided(&entry));
+            }
             Effect::NeedValue { .. } | Effect::Judge { .. } => {}
             Effect::Evidence(evidence) => {
                 self.desk.accuse(&evidence.first, &evidence.second);

@@ -15,13 +15,16 @@ pub(super) struct Leaving {
     since: Time,
     /// The head that the newest Leave names.
     said: Option<Height>,
+    /// When it is said again: gossip may lose it.
+    again: Time,
 }
 
 impl Member {
     /// The operator wants to leave.
     pub(super) fn want_to_leave(&mut self) {
-        let since = self.desk.now;
-        self.leaving.get_or_insert(Leaving { since, said: None });
+        let (since, again) = (self.desk.now, self.desk.now);
+        let said = None;
+        self.leaving.get_or_insert(Leaving { since, said, again });
     }
 
     /// R66. Says the Leave until a record releases us; then stays until the last sum that we hold shares of is
@@ -72,22 +75,26 @@ impl Member {
         let (Some(me), Some(sess)) = (self.desk.me, self.ledger.session_id(head)) else {
             return;
         };
-        if fresh {
+        if fresh && !self.desk.due(leaving.again) {
             return;
         }
-        self.leaving = Some(Leaving {
-            said: Some(head),
-            ..leaving
-        });
+        let again = self.desk.now + self.desk.timers().sync;
+        self.desk.due(again);
+        let head = leaving.said.filter(|_| fresh).unwrap_or(head);
+        let (said, since) = (Some(head), leaving.since);
+        self.leaving = Some(Leaving { since, said, again });
+        let Some(digest) = self.ledger.record_digest(head) else {
+            return;
+        };
         let body = Leave {
-            head: self.ledger.head_digest(),
+            head: digest,
             head_height: head,
         };
         let letter = self.desk.sign(Kind::Leave, sess, 0, &body);
         if let Ok(envelope) = letter.envelope() {
             self.leaves.insert(me, envelope.clone());
         }
-        self.desk.publish(Kind::Leave, letter);
+        self.desk.publish(letter);
     }
 
     fn stay(&mut self, reason: String) {
@@ -106,17 +113,11 @@ impl Member {
         if known || leave.head_height > self.ledger.head() {
             return Ok(false);
         }
-        let person = self
-            .ledger
-            .person(envelope.sender)
-            .ok_or(Refusal::Stranger)?;
-        envelope
-            .verify(&person.key)
-            .map_err(|_| Refusal::Signature)?;
         // One that came too late, or twice, is nobody's fault.
-        if self.ledger.may_leave(envelope, self.ledger.next()).is_err() {
+        let Ok(key) = self.ledger.leaver(envelope, self.ledger.next()) else {
             return Ok(false);
-        }
+        };
+        envelope.verify(&key).map_err(|_| Refusal::Signature)?;
         self.leaves.insert(envelope.sender, envelope.clone());
         Ok(true)
     }

@@ -6,6 +6,7 @@ use conclave_crypto::sign::PublicKey;
 use crate::claim::Claim;
 use crate::decide;
 use crate::envelope::{Envelope, Kind};
+use crate::letter::Letter;
 use crate::limits;
 use crate::member::Member;
 use crate::message::{self, Recall, Recalled};
@@ -13,17 +14,15 @@ use crate::names::{Height, MemberId};
 use crate::params;
 use crate::post::Slot;
 use crate::refusal::Refusal;
+use crate::roster::Roster;
 use crate::session::Session;
 
 impl Member {
     /// R60. Settles once enough others told what they hold of us; R61, a silence erases the masks of its sessions.
     pub(super) fn remember(&mut self) {
-        let next = self.ledger.next();
-        let after = Height(next.0.saturating_add(1));
+        let after = Height(self.ledger.next().0.saturating_add(1));
         if let Some(me) = self.desk.me.filter(|_| !self.desk.memory.is_settled()) {
-            let rosters = [next, after].map(|height| self.ledger.roster(height));
-            let mut rosters = rosters.into_iter().flatten();
-            let roster = rosters.find(|roster| roster.contains(me));
+            let roster = self.coming_roster(me);
             let (sync, now) = (self.desk.timers().sync, self.desk.now);
             let settled = roster.map(|roster| self.desk.memory.settle(&roster, me, sync, now));
             match settled {
@@ -47,6 +46,15 @@ impl Member {
         self.begin_decision();
     }
 
+    /// The members of the next height or of the one after, if this one is among them.
+    fn coming_roster(&self, member: MemberId) -> Option<Roster> {
+        let next = self.ledger.next();
+        let after = Height(next.0.saturating_add(1));
+        let rosters = [next, after].map(|height| self.ledger.roster(height));
+        let mut rosters = rosters.into_iter().flatten();
+        rosters.find(|roster| roster.contains(member))
+    }
+
     /// R60. Tells a member the newest that we hold of it in the open sessions.
     pub(super) fn send_recall(&mut self, to: PublicKey, envelope: &Envelope) {
         let (Some(me), Some(asker)) = (self.desk.me, self.ledger.member(&to)) else {
@@ -68,8 +76,8 @@ impl Member {
         self.pulse.beats = self.pulse.beats.saturating_add(1);
         let body = message::encode(&Recall { claims });
         let key = &self.desk.identity;
-        let answer = Envelope::sign(key, Kind::Recall, envelope.sess, me, self.pulse.beats, body);
-        self.desk.send(to, answer.to_bytes());
+        let answer = Letter::sign(key, Kind::Recall, envelope.sess, me, self.pulse.beats, body);
+        self.desk.send(to, answer);
     }
 
     /// R60. What a member holds of us.
@@ -100,13 +108,8 @@ impl Member {
             }
         }
         self.desk.heard.insert(sender, self.desk.now);
-        // Only the word of a member of the coming height counts towards enough.
-        let next = self.ledger.next();
-        let after = Height(next.0.saturating_add(1));
-        let mut rosters = [next, after]
-            .map(|height| self.ledger.roster(height))
-            .into_iter();
-        if rosters.any(|roster| roster.is_some_and(|roster| roster.contains(sender))) {
+        // Only the word of a member of a coming height counts towards enough.
+        if self.coming_roster(sender).is_some() {
             self.desk.memory.answer(sender, self.desk.now);
         }
         Ok(true)

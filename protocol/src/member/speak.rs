@@ -1,6 +1,7 @@
 //! What a member says without being asked: signs of life, questions in turn, the wish to enter.
 
-use crate::envelope::{Envelope, Kind};
+use crate::envelope::Kind;
+use crate::letter::Letter;
 use crate::member::Member;
 use crate::message::{self, Heartbeat, Join};
 use crate::names::{Height, MemberId};
@@ -56,7 +57,7 @@ impl Member {
         let letter = self
             .desk
             .sign(Kind::Heartbeat, sess, self.pulse.beats, &body);
-        self.desk.publish(Kind::Heartbeat, letter);
+        self.desk.publish(letter);
     }
 
     /// R50. Every T_sync one reachable peer is asked, in turn, while anything of others is waited for.
@@ -140,9 +141,11 @@ impl Member {
         };
         let body = message::encode(&body);
         let key = &self.desk.identity;
-        let envelope = Envelope::sign(key, Kind::Join, sess, MemberId::NEWCOMER, 0, body);
-        self.joins.insert(self.desk.key, envelope.clone());
-        self.desk.publish(Kind::Join, envelope.to_bytes());
+        let letter = Letter::sign(key, Kind::Join, sess, MemberId::NEWCOMER, 0, body);
+        if let Ok(envelope) = letter.envelope() {
+            self.joins.insert(self.desk.key, envelope.clone());
+        }
+        self.desk.publish(letter);
     }
 
     /// R65. Why the job cannot go on, if the chain says so.

@@ -181,8 +181,8 @@ impl Member {
             self.catch_up(from);
             return Ok(false);
         }
-        let entry =
-            Entry::new(&decided.record, decided.certificate).map_err(|_| Refusal::Malformed)?;
+        let entry = Entry::known(&self.desk.memo, &decided.record, decided.certificate)
+            .map_err(|_| Refusal::Malformed)?;
         // The head names the chain, and with it who may sign.
         let (head, certificate) = (
             self.ledger.head_digest(),
@@ -197,7 +197,7 @@ impl Member {
         {
             return Err(Refusal::Signature);
         }
-        if self.decided(&entry.bytes, entry.certificate) {
+        if self.decided(&entry) {
             Ok(true)
         } else {
             Err(Refusal::Rule)

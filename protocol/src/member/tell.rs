@@ -27,7 +27,9 @@ impl Member {
             });
         }
         // Whom it waits for is many names: they are looked up now and then.
-        if self.told.is_some_and(|at| self.desk.now < at + TELL) {
+        if let Some(at) = self.told
+            && !self.desk.due(at + TELL)
+        {
             return;
         }
         self.told = Some(self.desk.now);

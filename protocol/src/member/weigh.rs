@@ -12,8 +12,15 @@ use crate::session::decide::Judgement;
 use crate::session::weighed::Weighed;
 use crate::time::Time;
 
-/// What a record was judged on last, and when time alone may change that.
-pub(super) type Seen = ((u64, bool), Option<Time>);
+/// A record that was proposed.
+#[derive(Debug)]
+pub(super) struct Considered {
+    weighed: Arc<Weighed>,
+    /// What it was judged on last, and when time alone may change that.
+    seen: Option<((u64, bool), Option<Time>)>,
+    /// R24. Once valid, valid for the height.
+    valid: bool,
+}
 
 impl Member {
     /// R24. What a proposed record is worth here; `None` if that cannot have changed since it was last asked.
@@ -29,32 +36,29 @@ impl Member {
             .is_some_and(|decider| decider.polka(&digest));
         if !self.weighed.contains_key(&digest) {
             let weighed = self.unfold(height, digest, bytes);
-            self.weighed.insert(digest, (weighed, None));
+            let considered = Considered {
+                weighed,
+                seen: None,
+                valid: false,
+            };
+            self.weighed.insert(digest, considered);
         }
-        // R24  Once valid, valid for the height.
-        if self.latched.contains(&digest) {
+        if self.weighed.get(&digest)?.valid {
             return Some(Judgement::Valid);
         }
         let news = (self.news(height), polka);
         let sharded = self.sums_in_shards(height);
-        let (weighed, seen) = self.weighed.get(&digest)?;
-        if let Some((at, until)) = seen
+        let considered = self.weighed.get(&digest)?;
+        if let Some((at, until)) = &considered.seen
             && *at == news
             && !sharded
             && until.is_none_or(|until| !self.desk.due(until))
         {
             return None;
         }
-        let weighed = Arc::clone(weighed);
-        // R77  One honest voter at least stands behind it.
-        let decider = self.decider.as_ref();
-        let backed = decider.is_some_and(|decider| decider.is_backed(&digest));
-        if let Some(record) = weighed
-            .record
-            .as_ref()
-            .filter(|_| weighed.follows && backed)
-        {
-            self.doubt(height, record);
+        let weighed = Arc::clone(&considered.weighed);
+        if let Some(record) = weighed.record.as_ref().filter(|_| weighed.follows) {
+            self.doubt(height, digest, record);
         }
         let alarm = self.desk.set_alarm_aside();
         let judged = self.with_bench(height, |bench, desk| bench.judge(desk, &weighed, polka));
@@ -62,11 +66,9 @@ impl Member {
         if let Some(alarm) = alarm {
             self.desk.due(alarm);
         }
-        if let Some((_, seen)) = self.weighed.get_mut(&digest) {
-            *seen = Some((news, until));
-        }
-        if judged == Some(Judgement::Valid) {
-            self.latched.insert(digest);
+        if let Some(considered) = self.weighed.get_mut(&digest) {
+            considered.seen = Some((news, until));
+            considered.valid = judged == Some(Judgement::Valid);
         }
         judged
     }

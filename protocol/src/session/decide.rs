@@ -142,7 +142,7 @@ impl Bench<'_> {
             previous,
             evidence: self.evidence(desk),
         };
-        let excluded = |id| self.ledger.excluded(id, &record);
+        let excluded = self.ledger.exclusion(&record);
         let sharers = self.next.map(|next| next.sharers(desk, excluded));
         record.sharers_next = sharers.unwrap_or_default();
         self.release(&mut record);

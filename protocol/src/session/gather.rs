@@ -21,7 +21,7 @@ use crate::time::Time;
 const FAILURES: u32 = 3;
 
 /// Sums that are made from the vectors at a time.
-const TOGETHER: usize = 4;
+pub(super) const SUMS_TOGETHER: usize = 4;
 
 /// The sums of all shards, as they come in.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct Gathering {
     /// Shards whose sum is known to be right.
     done: BTreeSet<usize>,
     /// Sums that are here and wait for tags: name and product with the challenge.
-    claims: BTreeMap<usize, (Digest, u64)>,
+    claims: BTreeMap<usize, u64>,
     /// Shards that are summed from the vectors.
     direct: BTreeSet<usize>,
     /// Tags that we computed from the vectors.
@@ -158,7 +158,10 @@ impl Session {
         let Some(gathering) = &self.opening.gathering else {
             return;
         };
-        let open = gathering.direct.difference(&gathering.done).take(TOGETHER);
+        let open = gathering
+            .direct
+            .difference(&gathering.done)
+            .take(SUMS_TOGETHER);
         for m in open.copied().collect::<Vec<_>>() {
             self.begin_sum(m);
         }
@@ -171,7 +174,7 @@ impl Session {
             return;
         };
         let (mut right, mut wrong) = (Vec::new(), Vec::new());
-        for (m, (_, product)) in &gathering.claims {
+        for (m, product) in &gathering.claims {
             let tag = |id: &MemberId| self.tag(*id, *m);
             let tags = called.survivors.keys().map(tag).collect::<Option<Vec<_>>>();
             let Some(tags) = tags else { continue };
@@ -228,7 +231,7 @@ impl Session {
             }
         }
         let late = !gathering.claims.is_empty() && desk.due(gathering.since + self.moving(desk));
-        let liars = self.sharding.plan().map(|plan| &plan.liars);
+        let liars = self.sharding.plan.as_ref().map(|plan| &plan.liars);
         let asked = |id: &MemberId| late || liars.is_some_and(|liars| liars.contains(id));
         for m in gathering.claims.keys() {
             let survivors = called.survivors.keys().filter(|id| asked(id));
@@ -240,7 +243,7 @@ impl Session {
 
     /// Our place in the order in which a shard calls the sharers; 0 if we are none.
     fn rank(&self, desk: &Desk, m: usize) -> usize {
-        let plan = self.sharding.plan();
+        let plan = self.sharding.plan.as_ref();
         let rank = plan
             .zip(desk.me)
             .and_then(|(plan, me)| plan.seats.rank(m, me));
@@ -302,7 +305,7 @@ impl Session {
                 gathering.done.insert(m);
             } else {
                 let product = gathering.challenge.product(m, sum::elements(bytes));
-                gathering.claims.insert(m, (*name, product));
+                gathering.claims.insert(m, product);
             }
         }
         !wanted.is_empty()

@@ -162,9 +162,9 @@ impl Session {
         let mut from = Vec::new();
         if !self.sharding.held.contains(&name) {
             from.push(member);
-            let plan = self.sharding.plan()?;
+            let plan = self.sharding.plan.as_ref()?;
             let holders = plan.seats.order(shard).filter(|id| *id != member);
-            from.extend(holders.filter(|id| self.sharding.covers(*id, &commit, shard)));
+            from.extend(holders.filter(|id| self.covers(*id, &commit, shard)));
         }
         let length = cut.bytes(shard);
         Some(Wanted { name, length, from })

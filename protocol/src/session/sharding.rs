@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use conclave_crypto::digest::Digest;
 
 use crate::limits;
-use crate::message::Have;
 use crate::names::{MemberId, SumId};
 use crate::output::{Stored, Table};
 use crate::refusal::Refusal;
@@ -28,8 +27,6 @@ pub(crate) struct Sharding {
     index: BTreeMap<Digest, BTreeSet<(MemberId, usize)>>,
     /// Names of the shards and sums that stand in the own table.
     pub(super) held: BTreeSet<Digest>,
-    /// What each member says it holds.
-    pub(super) covers: BTreeMap<MemberId, Cover>,
     /// R73. Commits whose vectors count as held: once counted, always.
     pub(super) counted: BTreeSet<Digest>,
     pub(super) have_at: Option<Time>,
@@ -57,19 +54,20 @@ pub(super) struct Plan {
     pub(super) liars: BTreeSet<MemberId>,
 }
 
+impl Plan {
+    /// Whether a member's word that it holds shards of a vector proves anything: the author's does not, unless nobody
+    /// else is asked to hold them.
+    pub(super) fn bears_witness(&self, member: MemberId, author: MemberId) -> bool {
+        self.replicas == 1 || member != author
+    }
+}
+
 /// The shards of an announced vector.
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) commit: Digest,
     pub(super) names: Vec<Digest>,
     pub(super) since: Time,
-}
-
-/// What a member says it holds: each of these shards of each of these vectors.
-#[derive(Debug, Default)]
-pub(super) struct Cover {
-    pub(super) commits: BTreeSet<Digest>,
-    pub(super) shards: BTreeSet<usize>,
 }
 
 impl Sharding {
@@ -100,18 +98,6 @@ impl Sharding {
                 since,
             },
         );
-        Ok(())
-    }
-
-    /// Takes what a member says it holds.
-    pub(crate) fn take_have(&mut self, sender: MemberId, body: &Have) -> Result<(), Refusal> {
-        if body.shards.len() > limits::SHARDS {
-            return Err(Refusal::Rule);
-        }
-        let shards = body.shards.iter().filter_map(|m| usize::try_from(*m).ok());
-        let commits = body.commits.iter().copied().collect();
-        let shards = shards.collect();
-        self.covers.insert(sender, Cover { commits, shards });
         Ok(())
     }
 
@@ -151,10 +137,6 @@ impl Sharding {
             .map(|name| (Table::Shards, name.as_bytes().to_vec()))
     }
 
-    pub(super) fn plan(&self) -> Option<&Plan> {
-        self.plan.as_ref()
-    }
-
     /// The name of a shard of an announced vector.
     pub(super) fn name(&self, member: MemberId, shard: usize) -> Option<Digest> {
         self.lists.get(&member)?.names.get(shard).copied()
@@ -166,26 +148,5 @@ impl Sharding {
         places
             .map(|places| places.iter().copied().collect())
             .unwrap_or_default()
-    }
-
-    /// Whether a member says that it holds this shard of this vector.
-    pub(super) fn covers(&self, member: MemberId, commit: &Digest, shard: usize) -> bool {
-        let cover = self.covers.get(&member);
-        cover.is_some_and(|cover| cover.commits.contains(commit) && cover.shards.contains(&shard))
-    }
-
-    /// How many members say that they hold their shards of this vector.
-    pub(super) fn holders(&self, commit: &Digest) -> usize {
-        let covers = self.covers.values();
-        covers
-            .filter(|cover| cover.commits.contains(commit))
-            .count()
-    }
-
-    /// Whether a member says that it holds its shards of this vector.
-    pub(super) fn said(&self, member: MemberId, commit: &Digest) -> bool {
-        self.covers
-            .get(&member)
-            .is_some_and(|cover| cover.commits.contains(commit))
     }
 }

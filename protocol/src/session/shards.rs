@@ -10,12 +10,13 @@ use conclave_crypto::merkle;
 use crate::desk::Desk;
 use crate::envelope::Kind;
 use crate::message::{Commit, Have};
-use crate::names::{MemberId, Round};
-use crate::output::{Report, Table};
+use crate::names::{MemberId, SumId};
+use crate::output::Table;
 use crate::params;
 use crate::session::Session;
 use crate::session::deal::GATHER;
-use crate::session::sharding::{Cover, Plan};
+use crate::session::sharding::Plan;
+use crate::session::submit::Blob;
 use crate::shard::{self, Cut, seats::Seats};
 use crate::time::Span;
 
@@ -33,53 +34,33 @@ impl Session {
         )
     }
 
-    /// R17, R72. Announces a masked vector by the names of its shards; each is stored before the Commit is sent.
-    pub(crate) fn submit_shards(
+    /// R72. A masked vector in shards: the Commit that names them, and what must be durable before it is said.
+    pub(super) fn cut_vector(
         &mut self,
-        desk: &mut Desk,
+        desk: &Desk,
+        sid: SumId,
         masked: &Masked,
-        changed: u64,
-        carried: Option<Round>,
-    ) {
+    ) -> Option<(Commit, Vec<Blob>)> {
         self.plan_shards(desk);
-        let (Some(work), Some(cut)) = (&self.work, self.cut()) else {
-            return;
+        let cut = self.cut()?;
+        let shard = |shard| {
+            let bytes = Arc::new(masked.bytes_of(cut.range(shard)));
+            (Table::Shards, merkle::root(&bytes), bytes)
         };
-        let Some(terms) = &work.terms else { return };
-        let elements = masked.elements();
-        let shard = |shard: usize| {
-            let part = elements.get(cut.range(shard)).unwrap_or_default();
-            let bytes = part.iter().flat_map(|value| value.to_le_bytes());
-            Arc::new(bytes.collect::<Vec<u8>>())
-        };
-        let blobs: Vec<_> = (0..cut.shards()).map(shard).collect();
-        let shards: Vec<_> = blobs.iter().map(|blob| merkle::root(blob)).collect();
-        let coordinates = u64::try_from(elements.len()).unwrap_or(u64::MAX);
-        let length = coordinates.saturating_mul(4);
-        let body = Commit {
-            sid: terms.sid,
-            root: shard::root(&shards),
-            length,
-            inline: None,
-            shards: shards.clone(),
-        };
-        let envelope = desk.sign(Kind::Commit, self.sess, 0, &body);
+        let blobs: Vec<Blob> = (0..cut.shards()).map(shard).collect();
+        let shards: Vec<_> = blobs.iter().map(|(_, name, _)| *name).collect();
         self.sharding.held.extend(&shards);
-        self.say_with(desk, &envelope, |desk| {
-            for (name, blob) in shards.iter().zip(&blobs) {
-                desk.store(Table::Shards, name.as_bytes().to_vec(), Arc::clone(blob));
-            }
-        });
-        for (name, blob) in shards.iter().zip(&blobs) {
-            self.sharding.recent.keep(*name, blob);
+        for (_, name, bytes) in &blobs {
+            self.sharding.recent.keep(*name, bytes);
         }
-        desk.report(Report::Submitted {
-            height: self.height,
-            coordinates,
-            clipped: changed,
-            bytes: length,
-            carried,
-        });
+        let commit = Commit {
+            sid,
+            root: shard::root(&shards),
+            length: masked.length(),
+            inline: None,
+            shards,
+        };
+        Some((commit, blobs))
     }
 
     /// R16, R20, R73. The Commit of a member whose vector counts as held here.
@@ -99,19 +80,22 @@ impl Session {
         let said = |m| {
             plan.seats
                 .order(m)
-                .filter(|id| plan.replicas == 1 || *id != member)
-                .any(|id| self.sharding.covers(id, commit, m))
+                .any(|id| plan.bears_witness(id, member) && self.covers(id, commit, m))
         };
         self.fitting(member) == Some(*commit) && (0..plan.cut.shards()).all(said)
     }
 
     /// R73. Whether we hold the shards that call us of a member's vector.
     pub(crate) fn holds_own_shards(&self, member: MemberId) -> bool {
+        self.holds(member, &self.sharding.mine)
+    }
+
+    fn holds(&self, member: MemberId, shards: &BTreeSet<usize>) -> bool {
         let held = |m: &usize| {
             let name = self.sharding.name(member, *m);
             name.is_some_and(|name| self.sharding.held.contains(&name))
         };
-        self.sharding.mine.iter().all(held)
+        shards.iter().all(held)
     }
 
     /// What is due while the vectors come in: seats are taken, Haves sent, vectors counted.
@@ -162,9 +146,7 @@ impl Session {
     /// R71. We sum the shards that call us among the first `replicas`, leaving out members that T_move after a Commit
     /// do not say that they hold its vector, while more than f others do.
     pub(super) fn take_seats(&mut self, desk: &mut Desk) {
-        let (Some(me), moving) = (self.me(desk), self.moving(desk)) else {
-            return;
-        };
+        let Some(me) = self.me(desk) else { return };
         let fitting: Vec<_> = self.announced().collect();
         let Some(plan) = &self.sharding.plan else {
             return;
@@ -172,13 +154,9 @@ impl Session {
         let mut late = BTreeSet::new();
         let faults = params::faults(self.roster.len());
         for (member, commit) in &fitting {
-            let since = self
-                .sharding
-                .lists
-                .get(member)
-                .map_or(desk.now, |list| list.since);
-            if desk.due(since + moving) && self.sharding.holders(commit) > faults {
-                let missing = |id: &MemberId| *id != me && !self.sharding.said(*id, commit);
+            let holders = self.roster.ids().filter(|id| self.has(*id, commit));
+            if self.move_is_over(desk, *member) && holders.count() > faults {
+                let missing = |id: &MemberId| *id != me && !self.has(*id, commit);
                 late.extend(plan.seats.order(0).filter(missing));
             }
         }
@@ -201,24 +179,16 @@ impl Session {
         let Some(plan) = &self.sharding.plan else {
             return;
         };
-        let moving = self.moving(desk);
         let mut counted = Vec::new();
         for (member, commit) in fitting {
             if self.sharding.counted.contains(&commit) {
                 continue;
             }
             let first = |m| {
-                let seats = plan.seats.order(m).take(plan.replicas);
-                // The author's word for its own vector proves nothing.
-                let mut seats = seats.filter(|id| plan.replicas == 1 || *id != member);
-                seats.all(|id| self.sharding.covers(id, &commit, m))
+                let mut seats = plan.seats.order(m).take(plan.replicas);
+                seats.all(|id| !plan.bears_witness(id, member) || self.covers(id, &commit, m))
             };
-            let since = self
-                .sharding
-                .lists
-                .get(&member)
-                .map_or(desk.now, |list| list.since);
-            let over = desk.due(since + moving);
+            let over = self.move_is_over(desk, member);
             if (0..plan.cut.shards()).all(first) || over && self.is_claimed(member, &commit) {
                 counted.push(commit);
             }
@@ -230,25 +200,25 @@ impl Session {
     fn announce_shards(&mut self, desk: &mut Desk) {
         let Some(me) = self.me(desk) else { return };
         let complete = |shards: &BTreeSet<usize>| {
-            let whole = |(member, commit): (MemberId, Digest)| {
-                let held = |m: &usize| {
-                    let name = self.sharding.name(member, *m);
-                    name.is_some_and(|name| self.sharding.held.contains(&name))
-                };
-                shards.iter().all(held).then_some(commit)
-            };
+            let whole =
+                |(member, commit): (MemberId, Digest)| self.holds(member, shards).then_some(commit);
             self.announced().filter_map(whole).collect::<BTreeSet<_>>()
         };
-        let none = Cover::default();
-        let said = self.sharding.covers.get(&me).unwrap_or(&none);
-        let (mine, before) = (&self.sharding.mine, &said.shards);
+        let said = self.submissions.haves.get(&me);
+        let before: BTreeSet<_> = said
+            .iter()
+            .flat_map(|said| &said.shards)
+            .filter_map(|m| usize::try_from(*m).ok())
+            .collect();
+        let said = said.map_or(&[][..], |said| said.commits.as_slice());
+        let mine = &self.sharding.mine;
         let commits = complete(mine);
-        let (commits, shards) = if said.commits.is_subset(&commits) {
+        let (commits, shards) = if said.iter().all(|commit| commits.contains(commit)) {
             (commits, mine.clone())
         } else {
-            (complete(before), before.clone())
+            (complete(&before), before.clone())
         };
-        let more = commits.len() > said.commits.len() || shards.len() > before.len();
+        let more = commits.len() > said.len() || shards.len() > before.len();
         if commits.is_empty() || shards.is_empty() || !more {
             return;
         }
@@ -304,11 +274,14 @@ impl Session {
 
     /// R21, R73. Whether a member's vector is announced and its shards may still be on their way.
     pub(crate) fn is_moving(&self, desk: &mut Desk, member: MemberId) -> bool {
-        let list = self
-            .fitting(member)
-            .and_then(|_| self.sharding.lists.get(&member));
-        let until = list.map(|list| list.since + self.moving(desk));
-        until.is_some_and(|until| !desk.due(until))
+        self.fitting(member).is_some() && !self.move_is_over(desk, member)
+    }
+
+    /// Whether T_move is over since a member's vector was announced.
+    fn move_is_over(&self, desk: &mut Desk, member: MemberId) -> bool {
+        let list = self.sharding.lists.get(&member);
+        let since = list.map_or(desk.now, |list| list.since);
+        desk.due(since + self.moving(desk))
     }
 
     /// R42, R78. How long the opening of the sum may take before it counts as failed.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use conclave_crypto::dealing;
 use conclave_crypto::digest::Digest;
-use conclave_crypto::ladder::{Carried, Delta, NetMask, Noise};
+use conclave_crypto::ladder::{Carried, Delta, Masked, NetMask, Noise};
 use conclave_crypto::mask::{MaskSeed, Sign};
 use conclave_crypto::merkle;
 
@@ -18,6 +18,9 @@ use crate::output::{Report, Table};
 use crate::refusal::Refusal;
 use crate::session::Session;
 use crate::time::Time;
+
+/// Bytes of a vector or shard, the table that they stand in, and their name.
+pub(super) type Blob = (Table, Digest, Bytes);
 
 /// Masked vectors: announced, held, and said to be held.
 #[derive(Debug, Default)]
@@ -99,42 +102,53 @@ impl Session {
             .encode(&desk.scale, weight)
             .noise(Noise::None)
             .mask(net);
-        if self.is_sharded(desk) {
-            self.submit_shards(desk, &masked, changed, carried);
-            return;
-        }
-        let vector = masked.to_bytes();
-        let length = u64::try_from(vector.len()).unwrap_or(u64::MAX);
-        let inline = length <= desk.charter.aggregation.inline_limit;
-        let root = merkle::root(&vector);
+        let (sid, bytes) = (terms.sid, masked.length());
         let coordinates = u64::try_from(work.coordinates).unwrap_or(u64::MAX);
-        let body = Commit {
-            sid: terms.sid,
-            root,
-            length,
-            inline: inline.then(|| vector.clone()),
-            shards: Vec::new(),
+        let made = if self.is_sharded(desk) {
+            self.cut_vector(desk, sid, &masked)
+        } else {
+            Some(self.whole_vector(desk, sid, &masked))
         };
-        let envelope = desk.sign(Kind::Commit, self.sess, 0, &body);
+        drop(masked);
+        let Some((body, blobs)) = made else { return };
+        let letter = desk.sign(Kind::Commit, self.sess, 0, &body);
         // R17  Durable order: the Commit, its vector, then (take_commit) the secrets go, then the Commit is sent. The
         // Commit is first: a crash behind it leaves a member that is no survivor, never one that masks a second vector.
-        let apart = (!inline).then(|| Arc::new(vector));
-        if let Some(vector) = &apart {
-            self.submissions.vectors.insert(root, Arc::clone(vector));
-        }
-        self.say_with(desk, &envelope, |desk| {
-            if let Some(vector) = apart {
-                desk.store(Table::Vectors, root.as_bytes().to_vec(), vector);
+        self.say_with(desk, &letter, |desk| {
+            for (table, name, bytes) in blobs {
+                desk.store(table, name.as_bytes().to_vec(), bytes);
             }
         });
-        let height = self.height;
         desk.report(Report::Submitted {
-            height,
+            height: self.height,
             coordinates,
             clipped: changed,
-            bytes: length,
+            bytes,
             carried,
         });
+    }
+
+    /// A masked vector in one piece: inside its Commit while it is small, else durable before that is said.
+    fn whole_vector(&mut self, desk: &Desk, sid: SumId, masked: &Masked) -> (Commit, Vec<Blob>) {
+        let (vector, length) = (masked.to_bytes(), masked.length());
+        let root = merkle::root(&vector);
+        let small = length <= desk.charter.aggregation.inline_limit;
+        let (inline, blobs) = if small {
+            (Some(vector), Vec::new())
+        } else {
+            let vector = Arc::new(vector);
+            self.submissions.vectors.insert(root, Arc::clone(&vector));
+            (None, vec![(Table::Vectors, root, vector)])
+        };
+        let shards = Vec::new();
+        let commit = Commit {
+            sid,
+            root,
+            length,
+            inline,
+            shards,
+        };
+        (commit, blobs)
     }
 
     /// R63. The height is decided: a delta that its record leaves out is kept for the factor's next round, if it was

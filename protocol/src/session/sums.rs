@@ -15,13 +15,11 @@ use crate::output::Table;
 use crate::params;
 use crate::refusal::Refusal;
 use crate::session::Session;
+use crate::session::gather::SUMS_TOGETHER;
 use crate::session::pull::Wanted;
 use crate::session::sharding::Sharding;
 use crate::shard::sum::Tally;
 use crate::time::Span;
-
-/// Sums that are made at a time: bounds what is in memory at once.
-const TOGETHER: usize = 4;
 
 /// A sum that is being made.
 #[derive(Debug)]
@@ -37,7 +35,7 @@ pub(crate) struct SumBook {
     commits: BTreeMap<MemberId, Announced>,
     /// The SumCommits that each member's Reveal names, with the Reveal's record.
     names: BTreeMap<MemberId, (Digest, BTreeSet<Digest>)>,
-    tags: BTreeMap<MemberId, Tags>,
+    tags: BTreeMap<MemberId, Arc<Tags>>,
 }
 
 /// Sums by shard and name, with who made them.
@@ -98,7 +96,7 @@ impl Session {
     fn begin_sums(&mut self) -> bool {
         let (mine, made) = (&self.sharding.mine, &self.sharding.made);
         let open = mine.iter().filter(|m| !made.contains_key(m));
-        let open: Vec<_> = open.copied().take(TOGETHER).collect();
+        let open: Vec<_> = open.copied().take(SUMS_TOGETHER).collect();
         for m in &open {
             self.begin_sum(*m);
         }
@@ -176,13 +174,13 @@ impl Session {
         if desk.due(called.since + moving) {
             return true;
         }
-        let Some(plan) = self.sharding.plan() else {
+        let Some(plan) = self.sharding.plan.as_ref() else {
             return false;
         };
         let book = &self.sharding.book;
         let holds_all = |id: &MemberId| {
             let mut commits = called.survivors.values();
-            commits.all(|commit| self.sharding.said(*id, commit))
+            commits.all(|commit| self.has(*id, commit))
         };
         let sharers = self.work.iter().flat_map(|work| work.sharers.keys());
         let committed = sharers.filter(|id| holds_all(id)).all(|id| {
@@ -200,7 +198,7 @@ impl Session {
     /// stood before anybody could know the challenge.
     pub(super) fn fixed_sums(&self) -> FixedSums {
         let (mut called_to, mut others) = (FixedSums::new(), FixedSums::new());
-        let (Some(called), Some(plan)) = (&self.opening.called, self.sharding.plan()) else {
+        let (Some(called), Some(plan)) = (&self.opening.called, self.sharding.plan.as_ref()) else {
             return called_to;
         };
         let (n, book) = (self.roster.len(), &self.sharding.book);
@@ -235,7 +233,7 @@ impl Session {
     /// R76. The tag of a survivor's shard, as it published it.
     pub(super) fn published_tag(&self, member: MemberId, m: usize) -> Option<u64> {
         let (called, cut) = (self.opening.called.as_ref()?, self.cut()?);
-        let known_liar = self.sharding.plan()?.liars.contains(&member);
+        let known_liar = self.sharding.plan.as_ref()?.liars.contains(&member);
         let tags = self
             .sharding
             .book
@@ -270,7 +268,7 @@ impl Sharding {
         &mut self,
         sender: MemberId,
         digest: Digest,
-        body: SumCommit,
+        body: &SumCommit,
     ) -> Result<(), Refusal> {
         let ascending = body.sums.is_sorted_by(|(one, _), (other, _)| one < other);
         if body.sums.len() > limits::SHARDS || !ascending {
@@ -278,8 +276,8 @@ impl Sharding {
         }
         let sums = body
             .sums
-            .into_iter()
-            .filter_map(|(m, name)| Some((usize::try_from(m).ok()?, name)));
+            .iter()
+            .filter_map(|(m, name)| Some((usize::try_from(*m).ok()?, *name)));
         let announced = Announced {
             digest,
             record: body.record,
@@ -290,7 +288,7 @@ impl Sharding {
     }
 
     /// R76. Takes a member's tags.
-    pub(crate) fn take_tags(&mut self, sender: MemberId, body: Tags) -> Result<(), Refusal> {
+    pub(crate) fn take_tags(&mut self, sender: MemberId, body: Arc<Tags>) -> Result<(), Refusal> {
         let small = |tag: &u64| *tag < crate::shard::tag::PRIME;
         if body.tags.len() > limits::SHARDS || !body.tags.iter().all(small) {
             return Err(Refusal::Rule);

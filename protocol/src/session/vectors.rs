@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::merkle;
-use conclave_crypto::sign::PublicKey;
 
 use crate::desk::Desk;
 use crate::envelope::Kind;
 use crate::letter::Bytes;
+use crate::limits;
 use crate::message::Have;
 use crate::names::MemberId;
 use crate::output::{Output, Stored, Table};
@@ -21,10 +21,11 @@ use crate::session::submit::{Committed, Submissions};
 impl Session {
     pub(crate) fn take_have(&mut self, sender: MemberId, body: Arc<Have>) -> Result<(), Refusal> {
         let ascending = body.commits.is_sorted_by(|a, b| a < b);
-        if !ascending || body.commits.len() > self.roster.len() {
+        let shards_too = body.shards.is_sorted_by(|a, b| a < b);
+        let few = body.commits.len() <= self.roster.len() && body.shards.len() <= limits::SHARDS;
+        if !ascending || !shards_too || !few {
             return Err(Refusal::Rule);
         }
-        self.sharding.take_have(sender, &body)?;
         self.submissions.haves.insert(sender, body);
         Ok(())
     }
@@ -33,6 +34,15 @@ impl Session {
     pub(crate) fn has(&self, member: MemberId, commit: &Digest) -> bool {
         let have = self.submissions.haves.get(&member);
         have.is_some_and(|have| have.commits.binary_search(commit).is_ok())
+    }
+
+    /// R73. Whether a member says that it holds this shard of this vector.
+    pub(super) fn covers(&self, member: MemberId, commit: &Digest, shard: usize) -> bool {
+        let have = self.submissions.haves.get(&member);
+        let shard = u32::try_from(shard);
+        have.zip(shard.ok()).is_some_and(|(have, shard)| {
+            have.commits.binary_search(commit).is_ok() && have.shards.binary_search(&shard).is_ok()
+        })
     }
 
     /// Finds out whose vectors we lack, if anything has changed.
@@ -127,14 +137,10 @@ impl Session {
             if !desk.due(again) {
                 continue;
             }
-            let has = |id: &MemberId| self.has(*id, &commit.digest);
-            let others = self.roster.ids().filter(has);
-            let ids: BTreeSet<_> = others.collect();
-            let order = core::iter::once(*member).chain(ids.into_iter().filter(|id| id != member));
-            let from: Vec<PublicKey> = order
-                .filter_map(|id| self.roster.key(id).copied())
-                .collect();
-            let from: Vec<_> = from.into_iter().filter(|key| *key != desk.key).collect();
+            let has = |id: &MemberId| id != member && self.has(*id, &commit.digest);
+            let order = core::iter::once(*member).chain(self.roster.ids().filter(has));
+            let keys = order.filter_map(|id| self.roster.key(id).copied());
+            let from = keys.filter(|key| *key != desk.key).collect();
             let patience = crate::time::Span(desk.timers().have.0.max(desk.timers().sync.0));
             self.submissions
                 .pulls

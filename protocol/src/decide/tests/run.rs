@@ -8,6 +8,7 @@ use rand_core::{Rng as _, SeedableRng as _};
 use crate::decide::wire::VoteBody;
 use crate::decide::*;
 use crate::envelope::Kind;
+use crate::letter::Letter;
 use crate::time::Span;
 
 /// A message on its way.
@@ -241,7 +242,7 @@ impl Run {
 
     pub(super) fn arrive(&mut self, node: usize, mail: Mail) {
         match mail {
-            Mail::Said(envelope) => self.tell(node, Feed::Envelope(&envelope)),
+            Mail::Said(envelope) => self.tell(node, Feed::Letter(&Letter::of(envelope))),
             Mail::Decided(record, certificate) => self.tell(
                 node,
                 Feed::Certificate {

@@ -1,6 +1,7 @@
 //! The nodes: their folders, their processes, and what was seen of them over time.
 
 use std::fs::{self, File};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -41,6 +42,8 @@ pub(crate) struct Node {
     pub(crate) well: Option<Instant>,
     /// Resident bytes with their moment, of the process that runs now.
     pub(crate) memory: Vec<(Instant, u64)>,
+    /// The same of the processes that ran before.
+    pub(crate) before: Vec<Vec<(Instant, u64)>>,
 }
 
 /// What is wrong with a node at the moment.
@@ -112,6 +115,7 @@ impl Fleet {
                 view: None,
                 well: Some(Instant::now()),
                 memory: Vec::new(),
+                before: Vec::new(),
             });
         }
         let mut fleet = Self {
@@ -158,7 +162,7 @@ impl Fleet {
         let node = &mut self.nodes[node];
         node.process = Some(child);
         node.state = State::Well;
-        node.memory.clear();
+        node.before.push(mem::take(&mut node.memory));
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! What must hold at the end.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use anyhow::Result;
 use conclave::store::read_ledger;
@@ -11,7 +12,7 @@ use conclave_protocol::names::Height;
 use conclave_protocol::record::Previous;
 
 use crate::faults::{Faults, quorum};
-use crate::fleet::{Fleet, Node};
+use crate::fleet::{Decided as Seen, Fleet};
 
 /// Says what holds and what does not; gives the number of checks that failed.
 pub(crate) fn judge(fleet: &mut Fleet, faults: &Faults) -> Result<u32> {
@@ -40,16 +41,36 @@ pub(crate) fn judge(fleet: &mut Fleet, faults: &Faults) -> Result<u32> {
             longest.len()
         ),
     );
+    let named = fleet.views().into_iter();
+    let mut adapters: Vec<Option<String>> = named
+        .map(|view| view.and_then(|view| view.adapter_digest))
+        .collect();
+    adapters.sort();
+    adapters.dedup();
+    let one = match adapters.as_slice() {
+        [Some(digest)] => Some(digest),
+        _ => None,
+    };
+    check(
+        fleet,
+        one.is_some(),
+        &match one {
+            Some(digest) => format!("all nodes hold the adapter {digest}"),
+            None => format!("all nodes hold one adapter: they named {adapters:?}"),
+        },
+    );
     let outcomes = outcomes(fleet)?;
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for outcome in outcomes.values() {
         *counts.entry(outcome).or_default() += 1;
     }
+    let able = |round: &&Seen| round.well >= quorum(round.members);
+    let count = fleet.decided.iter().filter(able).count();
     let lost: Vec<String> = fleet
         .decided
         .iter()
+        .filter(able)
         .filter(|round| matches!(outcomes.get(&round.round), Some(&("null" | "spent"))))
-        .filter(|round| round.well >= quorum(round.members))
         .map(|round| {
             format!(
                 "{} ({} of {} were well)",
@@ -59,14 +80,30 @@ pub(crate) fn judge(fleet: &mut Fleet, faults: &Faults) -> Result<u32> {
         .collect();
     check(
         fleet,
-        lost.is_empty(),
-        &format!("no round was lost that had enough members{}", listed(&lost)),
+        count > 0 && lost.is_empty(),
+        &format!(
+            "none of the {count} rounds was lost that had enough members{}",
+            listed(&lost)
+        ),
     );
-    let growth: Vec<String> = fleet.nodes.iter().enumerate().filter_map(grown).collect();
+    let judged: Vec<Memory> = fleet
+        .nodes
+        .iter()
+        .enumerate()
+        .flat_map(|(index, node)| {
+            let lives = node.before.iter().chain([&node.memory]);
+            lives.filter_map(move |life| Memory::of(index, life))
+        })
+        .collect();
+    let growth: Vec<String> = judged.iter().filter_map(Memory::grown).collect();
     check(
         fleet,
-        growth.is_empty(),
-        &format!("memory is flat{}", listed(&growth)),
+        !judged.is_empty() && growth.is_empty(),
+        &format!(
+            "memory is flat in all {} processes that lived for {LIFE} s{}",
+            judged.len(),
+            listed(&growth)
+        ),
     );
     let rounds = fleet.decided.len();
     check(
@@ -123,33 +160,39 @@ fn outcomes(fleet: &Fleet) -> Result<BTreeMap<u32, &'static str>> {
     Ok(longest)
 }
 
-/// What a node's memory grew by, if that is too much: the middle of the first third of its process's life against the
-/// middle of the last one, both after a warm-up.
-fn grown((index, node): (usize, &Node)) -> Option<String> {
-    let (first, last) = (node.memory.first()?.0, node.memory.last()?.0);
-    if (last - first).as_secs() < LIFE {
-        return None;
+/// The memory of one process: the middle of the first third of its life, and of the last one, both after a warm-up.
+struct Memory {
+    node: usize,
+    early: u64,
+    late: u64,
+}
+
+impl Memory {
+    /// Of a process of this node, if it lived long enough to be judged.
+    fn of(node: usize, life: &[(Instant, u64)]) -> Option<Self> {
+        let (first, last) = (life.first()?.0, life.last()?.0);
+        if (last - first).as_secs() < LIFE {
+            return None;
+        }
+        let settled: Vec<u64> = life
+            .iter()
+            .filter(|(at, _)| (*at - first).as_secs() >= WARM_UP)
+            .map(|(_, bytes)| *bytes)
+            .collect();
+        let third = settled.len() / 3;
+        Some(Self {
+            node,
+            early: middle(&settled[..third])?,
+            late: middle(&settled[settled.len() - third..])?,
+        })
     }
-    let settled: Vec<u64> = node
-        .memory
-        .iter()
-        .filter(|(at, _)| (*at - first).as_secs() >= WARM_UP)
-        .map(|(_, bytes)| *bytes)
-        .collect();
-    let third = settled.len() / 3;
-    let (early, late) = (
-        middle(&settled[..third])?,
-        middle(&settled[settled.len() - third..])?,
-    );
-    let most = early + early / 4 + SLACK;
-    (late > most).then(|| {
-        format!(
-            "node {} from {} to {} MiB",
-            index + 1,
-            early >> 20,
-            late >> 20
-        )
-    })
+
+    /// What it grew by, if that is too much.
+    fn grown(&self) -> Option<String> {
+        let (number, early, late) = (self.node + 1, self.early, self.late);
+        (late > early + early / 4 + SLACK)
+            .then(|| format!("node {number} from {} to {} MiB", early >> 20, late >> 20))
+    }
 }
 
 fn middle(values: &[u64]) -> Option<u64> {

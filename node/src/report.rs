@@ -142,15 +142,23 @@ pub enum MemberStatus {
     Killed,
     /// Started late and there to the end.
     Joined,
+    /// Started too late: no record admitted it before the end.
+    Late,
 }
 
 impl MemberStatus {
+    /// Whether it was there at the end, as a member.
+    pub const fn is_living(self) -> bool {
+        matches!(self, Self::Finished | Self::Joined)
+    }
+
     /// The word of the JSON object.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Finished => "finished",
             Self::Killed => "killed",
             Self::Joined => "joined",
+            Self::Late => "late",
         }
     }
 }

@@ -167,6 +167,10 @@ impl RunReport {
                     number::loss(Some(point.loss))
                 )
             }
+            (Some(point), MemberStatus::Late) => format!(
+                "<b class=\"together\">{}</b>, too late to enter",
+                number::loss(Some(point.loss))
+            ),
             (Some(point), _) => format!(
                 "<b class=\"together\">{}</b> together",
                 number::loss(Some(point.loss))

@@ -93,16 +93,17 @@ impl RunReport {
     }
 
     fn agreement(&self) -> String {
-        let killed = self
-            .members
-            .iter()
-            .filter(|member| member.status == MemberStatus::Killed)
-            .count();
-        let living = self.members.len() - killed;
-        let dead = if killed == 0 {
-            String::new()
-        } else {
-            format!(" ({killed} killed)")
+        let count = |status: MemberStatus| {
+            let members = self.members.iter();
+            members.filter(|member| member.status == status).count()
+        };
+        let (killed, late) = (count(MemberStatus::Killed), count(MemberStatus::Late));
+        let living = self.members.len() - killed - late;
+        let dead = match (killed, late) {
+            (0, 0) => String::new(),
+            (killed, 0) => format!(" ({killed} killed)"),
+            (0, late) => format!(" ({late} too late to enter)"),
+            (killed, late) => format!(" ({killed} killed, {late} too late to enter)"),
         };
         if !self.agreed {
             let living = number::count(living, "living node");
@@ -115,7 +116,7 @@ impl RunReport {
                 }
             };
         }
-        let who = if killed == 0 {
+        let who = if dead.is_empty() {
             format!("All {living} nodes")
         } else {
             format!("All {living} living nodes{dead}")
@@ -134,7 +135,7 @@ impl RunReport {
         let living = self
             .members
             .iter()
-            .filter(|member| member.status != MemberStatus::Killed);
+            .filter(|member| member.status.is_living());
         let states: BTreeSet<_> = living
             .map(|member| (&member.adapter_digest, &member.ledger_head))
             .collect();
@@ -233,6 +234,17 @@ mod tests {
             verdict.rounds,
             "6 of 6 rounds opened; pair keys rebuilt for 2 dropouts."
         );
+    }
+
+    #[test]
+    fn a_newcomer_that_came_too_late_is_no_dead_node_and_no_disagreement() {
+        let mut report = sample::clinic();
+        report.members[0].status = MemberStatus::Late;
+        report.members[0].ledger_head = None;
+        let expected = "All 3 living nodes (1 killed, 1 too late to enter) hold the same adapter";
+        let agreement = report.verdict().agreement;
+        assert!(agreement.starts_with(expected), "{agreement}");
+        assert_eq!(report.states(), 1);
     }
 
     #[test]

@@ -21,15 +21,11 @@ pub fn account(
         .map(|node| member(plan, folders, seen, solos, node))
         .collect();
     let living: Vec<&View> = (0..members.len())
-        .filter(|&node| seen.killed[node].is_none())
+        .filter(|&node| members[node].status.is_living())
         .filter_map(|node| seen.views[node].as_ref())
         .collect();
     let common = common(&living, plan.rounds);
-    let alive = || {
-        members
-            .iter()
-            .filter(|member| member.status != MemberStatus::Killed)
-    };
+    let alive = || members.iter().filter(|member| member.status.is_living());
     let longest = living.iter().max_by_key(|view| view.history.len());
     RunReport {
         about: folders.about.clone(),
@@ -83,10 +79,11 @@ fn member(
     let mut report = MemberReport {
         member: start.key.clone(),
         name: start.name.clone(),
-        status: match (seen.killed[node], start.joins_in) {
-            (Some(_), _) => MemberStatus::Killed,
-            (None, Some(_)) => MemberStatus::Joined,
-            (None, None) => MemberStatus::Finished,
+        status: match (seen.killed[node], seen.late[node], start.joins_in) {
+            (Some(_), _, _) => MemberStatus::Killed,
+            (None, true, _) => MemberStatus::Late,
+            (None, false, Some(_)) => MemberStatus::Joined,
+            (None, false, None) => MemberStatus::Finished,
         },
         eval_loss_local: solo.and_then(|solo| solo.eval_loss_after),
         solo: solo.map_or_else(Vec::new, |solo| {

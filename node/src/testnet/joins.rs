@@ -30,6 +30,17 @@ impl Joins {
         self.0.is_empty()
     }
 
+    /// A newcomer that nobody can invite at the moment waits on.
+    pub fn put_back(&mut self, round: u32, index: usize) {
+        self.0.push((round, index));
+    }
+
+    /// All that are still to come, when nobody is left to invite them.
+    pub fn give_up(&mut self) -> Vec<usize> {
+        let left = std::mem::take(&mut self.0);
+        left.into_iter().map(|(_, index)| index).collect()
+    }
+
     /// The newcomers whose round has begun under what the living nodes say.
     pub fn due(&mut self, views: &[Option<View>]) -> Vec<(u32, usize)> {
         let now = views.iter().flatten().map(|view| view.round).max();
@@ -38,6 +49,12 @@ impl Joins {
         self.0 = later;
         due
     }
+}
+
+/// The first node that can admit somebody: a member that says so.
+pub fn sponsor(views: &[Option<View>]) -> Option<usize> {
+    let member = |view: &Option<View>| view.as_ref().is_some_and(|view| view.name.is_some());
+    views.iter().position(member)
 }
 
 /// Makes a ticket in the name of the sponsor and enters the newcomer's folder by it.
@@ -80,5 +97,21 @@ mod tests {
         assert!(!joins.is_over());
         assert_eq!(joins.due(&[view(5, "train")]), [(4, 6)]);
         assert!(joins.is_over());
+        joins.put_back(4, 6);
+        assert_eq!(joins.due(&[view(5, "train")]), [(4, 6)]);
+        joins.put_back(4, 6);
+        assert_eq!(joins.give_up(), [6]);
+        assert!(joins.is_over());
+    }
+
+    #[test]
+    fn only_a_member_can_invite() {
+        let newcomer = view(3, "train").map(|view| View { name: None, ..view });
+        let member = view(3, "train").map(|view| View {
+            name: Some("oslo".to_owned()),
+            ..view
+        });
+        assert_eq!(sponsor(&[None, newcomer.clone(), member]), Some(2));
+        assert_eq!(sponsor(&[None, newcomer]), None);
     }
 }

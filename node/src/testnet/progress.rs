@@ -69,9 +69,9 @@ impl Progress {
     }
 
     /// A node is no more.
-    pub fn killed(&self, node: usize, round: u32) {
+    pub fn gone(&self, node: usize, why: &str) {
         if let Shown::Bars(_, bars) = &self.shown {
-            bars[node].abandon_with_message(format!("killed in round {round}"));
+            bars[node].abandon_with_message(why.to_owned());
         }
     }
 

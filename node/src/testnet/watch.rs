@@ -34,6 +34,8 @@ pub struct Seen {
     pub views: Vec<Option<View>>,
     /// In which round a node was killed.
     pub killed: Vec<Option<u32>>,
+    /// Whether it came too late: no record admitted it before the end.
+    pub late: Vec<bool>,
     /// What each node moved in each round.
     pub traffic: Vec<Vec<RoundTraffic>>,
     /// When each round was decided first, in seconds from the first training.
@@ -82,6 +84,7 @@ impl<'a> Watch<'a> {
             seen: Seen {
                 views: vec![None; count],
                 killed: vec![None; count],
+                late: vec![false; count],
                 traffic: vec![Vec::new(); count],
                 over_at: BTreeMap::new(),
                 notes: Vec::new(),
@@ -231,7 +234,8 @@ impl<'a> Watch<'a> {
                         process.kill();
                     }
                     self.seen.killed[node] = Some(round);
-                    self.progress.killed(node, round);
+                    self.progress
+                        .gone(node, &format!("killed in round {round}"));
                     let name = &self.folders.nodes[node].name;
                     format!(
                         "{name} (node-{}) killed in round {round}: its shares were dealt, nothing submitted",
@@ -248,13 +252,19 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Starts the newcomers whose round has begun, each by a ticket of a living node.
+    /// Starts the newcomers whose round has begun, each by a ticket of a living member.
     fn let_in(&mut self) -> Result<(), TestnetError> {
+        if self.processes.iter().all(Option::is_none) {
+            for index in self.joins.give_up() {
+                self.came_too_late(index, "the run was over before it could be invited");
+            }
+            return Ok(());
+        }
         let views = self.living();
         for (round, index) in self.joins.due(&views) {
             let nodes = &self.folders.nodes;
-            let mut living = (0..nodes.len()).filter(|&node| self.processes[node].is_some());
-            let Some(sponsor) = living.next() else {
+            let Some(sponsor) = joins::sponsor(&views) else {
+                self.joins.put_back(round, index);
                 continue;
             };
             joins::invite(&nodes[sponsor], &nodes[index])?;
@@ -293,17 +303,17 @@ impl<'a> Watch<'a> {
         }
         for node in living {
             self.processes[node] = None;
-            let round = self.plan.rounds;
-            self.seen.killed[node] = Some(round);
-            self.progress.killed(node, round);
-            let name = &self.folders.nodes[node].name;
-            let sentence = format!(
-                "{name} (node-{}) came too late: no record admitted it before the end",
-                node + 1
-            );
-            self.progress.say(&sentence);
-            self.seen.notes.push(sentence);
+            self.came_too_late(node, "no record admitted it before the end");
         }
+    }
+
+    fn came_too_late(&mut self, node: usize, why: &str) {
+        self.seen.late[node] = true;
+        self.progress.gone(node, "came too late");
+        let name = &self.folders.nodes[node].name;
+        let sentence = format!("{name} (node-{}) came too late: {why}", node + 1);
+        self.progress.say(&sentence);
+        self.seen.notes.push(sentence);
     }
 
     /// Takes in the processes that ended.

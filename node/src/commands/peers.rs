@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use indicatif::{HumanBytes, HumanDuration};
 use serde_json::Value;
 
+use crate::report::number;
 use crate::{cli, local};
 
 const EXAMPLE: &str = "Example:
@@ -38,10 +38,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// The answer for people.
 fn lines(answer: &Value) -> Vec<String> {
-    let mut lines = vec![format!(
-        "{:<20} {:<9} {:<14} {:<14} {:>10} {:>10}  {}",
-        "peer", "standing", "connected for", "heard before", "sent", "received", "refused"
-    )];
+    let mut lines = vec![columns(&[
+        "peer",
+        "standing",
+        "connected for",
+        "heard before",
+        "sent",
+        "received",
+        "refused",
+    ])];
     lines.extend(answer["peers"].as_array().into_iter().flatten().map(line));
     match answer["strangers"].as_u64().unwrap_or_default() {
         0 => {}
@@ -56,20 +61,24 @@ fn line(peer: &Value) -> String {
     let key = peer["member"].as_str().unwrap_or_default();
     let name = peer["name"].as_str();
     let short = key.get(..8).unwrap_or_default();
-    let bytes = |key: &str| HumanBytes(peer[key].as_u64().unwrap_or_default()).to_string();
-    let span = |key: &str| {
-        let seconds = peer[key].as_f64().map(std::time::Duration::from_secs_f64);
-        seconds.map_or_else(|| "-".to_owned(), |span| HumanDuration(span).to_string())
-    };
-    format!(
-        "{:<20} {:<9} {:<14} {:<14} {:>10} {:>10}  {}",
+    let bytes = |key: &str| number::bytes(peer[key].as_u64().unwrap_or_default());
+    let span = |key: &str| number::seconds(peer[key].as_f64().unwrap_or(f64::NAN));
+    columns(&[
         name.unwrap_or(short),
         peer["standing"].as_str().unwrap_or_default(),
-        span("connected_seconds"),
-        span("last_heard_seconds"),
-        bytes("bytes_sent"),
-        bytes("bytes_received"),
-        refused(peer),
+        &span("connected_seconds"),
+        &span("last_heard_seconds"),
+        &bytes("bytes_sent"),
+        &bytes("bytes_received"),
+        &refused(peer),
+    ])
+}
+
+/// One line of the table, the head too.
+fn columns(cells: &[&str; 7]) -> String {
+    let [peer, standing, connected, heard, sent, received, refused] = cells;
+    format!(
+        "{peer:<20} {standing:<9} {connected:<14} {heard:<14} {sent:>10} {received:>10}  {refused}"
     )
 }
 
@@ -111,5 +120,9 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("2 calls of strangers"), "{text}");
+        assert!(
+            text.contains("2 min 10 s") && text.contains("2.0 kB"),
+            "{text}"
+        );
     }
 }

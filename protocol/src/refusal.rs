@@ -19,6 +19,20 @@ pub enum Refusal {
     Rule,
 }
 
+impl Refusal {
+    /// The word for it in what is shown and kept.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Oversized => "oversized",
+            Self::Stranger => "stranger",
+            Self::Signature => "signature",
+            Self::Equivocation => "equivocation",
+            Self::Rule => "rule",
+        }
+    }
+}
+
 /// How often each reason was given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refusals(BTreeMap<Refusal, u64>);

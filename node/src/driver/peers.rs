@@ -121,7 +121,7 @@ impl Peers {
         let causes: Map<String, Value> = seen
             .refused
             .causes()
-            .map(|(cause, count)| (format!("{cause:?}").to_lowercase(), json!(count)))
+            .map(|(cause, count)| (cause.word().to_owned(), json!(count)))
             .collect();
         let row = json!({
             "member": peer.to_string(),

@@ -150,7 +150,7 @@ fn directory(me: PeerId, charter: &Digest) -> kad::Behaviour<MemoryStore> {
     kad
 }
 
-/// Bounds on connections: members by far fewer, strangers cannot starve them of memory.
+/// Bounds on connections: they cost bounded memory, whoever calls; members need far fewer.
 fn limits() -> ConnectionLimits {
     ConnectionLimits::default()
         .with_max_pending_incoming(Some(128))

@@ -47,7 +47,7 @@ pub enum LocalError {
         source: std::io::Error,
     },
     /// Something else answers there.
-    #[error("port {port} gives no status ({reason}); is {folder}/api.json left from an old run?")]
+    #[error("port {port} gives no answer ({reason}); is {folder}/api.json left from an old run?")]
     Strange {
         /// Its data folder.
         folder: PathBuf,
@@ -77,12 +77,12 @@ pub fn ask<T: DeserializeOwned>(folder: &Path, what: &str) -> Result<T, LocalErr
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .ok_or_else(|| LocalError::Absent(path.clone()))?;
+    // What a dead node left: its port may be another program's by now.
+    if !lives(door.pid) {
+        return Err(LocalError::Absent(path));
+    }
     let Some(port) = door.port else {
-        return Err(if lives(door.pid) {
-            LocalError::Starting(folder.to_owned())
-        } else {
-            LocalError::Absent(path)
-        });
+        return Err(LocalError::Starting(folder.to_owned()));
     };
     let answer = get(port, what).map_err(|source| LocalError::Silent {
         folder: folder.to_owned(),
@@ -105,10 +105,13 @@ pub fn ask<T: DeserializeOwned>(folder: &Path, what: &str) -> Result<T, LocalErr
     serde_json::from_str(body).map_err(|error| strange(error.to_string()))
 }
 
-/// Whether a process of this number is there.
+/// Whether a process of this number is there; one of another user is.
 fn lives(pid: i32) -> bool {
-    rustix::process::Pid::from_raw(pid)
-        .is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok())
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else {
+        return false;
+    };
+    let asked = rustix::process::test_kill_process(pid);
+    asked.is_ok() || asked == Err(rustix::io::Errno::PERM)
 }
 
 /// The whole answer, its head included. HTTP/1.0: one answer, not chunked, and the connection ends with it.
@@ -168,14 +171,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = status::<serde_json::Value>(folder.path()).unwrap_err();
         assert!(error.to_string().contains("conclave run --dir"), "{error}");
-        let said = |pid: u32| {
-            let door = format!("{{\"port\":null,\"pid\":{pid}}}");
+        let said_at = |port: &str, pid: u32| {
+            let door = format!("{{\"port\":{port},\"pid\":{pid}}}");
             std::fs::write(folder.path().join(FILE), door).unwrap();
             status::<serde_json::Value>(folder.path()).unwrap_err()
         };
+        let said = |pid: u32| said_at("null", pid);
         assert!(matches!(said(std::process::id()), LocalError::Starting(_)));
         let mut gone = std::process::Command::new("true").spawn().unwrap();
         gone.wait().unwrap();
         assert!(matches!(said(gone.id()), LocalError::Absent(_)));
+        // Another program may have its port by now.
+        let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = other.local_addr().unwrap().port().to_string();
+        assert!(matches!(said_at(&port, gone.id()), LocalError::Absent(_)));
     }
 }

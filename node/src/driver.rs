@@ -16,7 +16,7 @@ use conclave_crypto::sign::PublicKey;
 use conclave_protocol::input::{Input, Verdict};
 use conclave_protocol::letter::Letter;
 use conclave_protocol::member::Member;
-use conclave_protocol::names::{Height, Round};
+use conclave_protocol::names::Height;
 use conclave_protocol::output::{Order, Output, Report, Topic, Write};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -216,6 +216,10 @@ impl Driver {
                 tracing::info!(%address, "listening");
                 self.told.listening.push(address);
             }
+            NetworkEvent::ListeningEnded { address } => {
+                tracing::info!(%address, "listening no more");
+                self.told.listening.retain(|known| *known != address);
+            }
             NetworkEvent::Stranger => self.told.strangers += 1,
             NetworkEvent::Offence { from, refusal } => self.told.peers.refuse(&from, refusal),
         }
@@ -383,15 +387,3 @@ impl Driver {
         }
     }
 }
-
-/// What the driver knows of a round besides the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct Loss {
-    /// The round; 0 is before training.
-    pub round: u32,
-    /// Mean negative log-likelihood of the scored tokens, in nats.
-    pub loss: f64,
-}
-
-/// The height and round that an evaluation is waited for.
-type Pending = (Height, Round);

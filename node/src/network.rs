@@ -91,6 +91,11 @@ pub enum NetworkEvent {
         /// The address as bound.
         address: Multiaddr,
     },
+    /// It does not any more: an interface went away.
+    ListeningEnded {
+        /// The address as it was bound.
+        address: Multiaddr,
+    },
     /// A peer that is no member was turned away.
     Stranger,
     /// A member broke off a stream by what no honest node sends.

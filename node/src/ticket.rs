@@ -20,8 +20,8 @@ use flate2::Compression;
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 
-pub use accept::{AcceptError, Wishes, accept};
-pub use issue::{IssueError, Terms, callable, issue};
+pub use accept::{AcceptError, Wishes, accept, check};
+pub use issue::{IssueError, Terms, callable, is_near, issue};
 
 /// Where the ticket stands in the data folder of one who entered by it.
 pub const FILE: &str = "ticket";
@@ -95,11 +95,7 @@ impl Ticket {
             addresses: self.addresses.clone(),
             charter,
         });
-        format!(
-            "{PREFIX}{}{}",
-            hex::encode(checksum(&bytes)),
-            hex::encode(bytes)
-        )
+        word(&bytes)
     }
 
     /// Reads what was pasted; spaces and line breaks that an editor put in do no harm.
@@ -116,9 +112,12 @@ impl Ticket {
             message::decode(bytes).map_err(|_| odd("it was made by another version"))?;
         let mut charter = String::new();
         ZlibDecoder::new(contents.charter.as_slice())
-            .take(CHARTER_MAX)
+            .take(CHARTER_MAX + 1)
             .read_to_string(&mut charter)
             .map_err(|_| odd("its charter cannot be unpacked"))?;
+        if charter.len() as u64 > CHARTER_MAX {
+            return Err(odd("its charter is too long"));
+        }
         let charter = Charter::parse(&charter)?;
         if charter.digest() != contents.invite.charter {
             return Err(odd("its invitation is to another charter"));
@@ -152,6 +151,12 @@ pub fn now_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The word of these contents, sound or not.
+pub fn word(contents: &[u8]) -> String {
+    let (sum, contents) = (hex::encode(checksum(contents)), hex::encode(contents));
+    format!("{PREFIX}{sum}{contents}")
 }
 
 fn checksum(bytes: &[u8]) -> [u8; CHECKSUM] {

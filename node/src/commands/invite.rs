@@ -36,9 +36,14 @@ pub struct Args {
     json: bool,
 }
 
-/// How long from now on; none is for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Validity(Option<Duration>);
+/// How long from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Validity {
+    /// As it was given.
+    text: String,
+    /// None is for ever.
+    span: Option<Duration>,
+}
 
 /// Prints a ticket.
 pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -50,7 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let terms = Terms {
         uses: args.uses,
-        expires: args.expires.0.map_or(0, lasts),
+        expires: args.expires.span.map_or(0, lasts),
         invitee: args.invitee,
     };
     let made = ticket::issue(&args.dir, charter, &terms)?;
@@ -68,7 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     cli::print(&made.to_text());
     cli::note(&format!(
-        "This ticket lets {} into {:?}; the newcomer runs `conclave join TICKET --data …`. It leads to {}.",
+        "This ticket lets {} into {:?}; the newcomer runs `conclave join TICKET --data …`. It leads to {}{} and {}.",
         match (terms.uses, terms.invitee) {
             (_, Some(key)) => format!("the holder of the key {key}"),
             (1, None) => "one newcomer".to_owned(),
@@ -76,15 +81,31 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         },
         made.charter.federation.name,
         made.addresses.join(", "),
+        if near(&made.addresses) {
+            ": THIS MACHINE ALONE can call there; set `announce` in node.toml for others;"
+        } else {
+            ""
+        },
+        match args.expires.span {
+            Some(_) => format!("is good for {} from now", args.expires.text),
+            None => "never expires".to_owned(),
+        },
     ));
     Ok(())
 }
 
+/// Whether nobody but this machine can call at any of them.
+fn near(addresses: &[String]) -> bool {
+    let mut parsed = addresses.iter().filter_map(|text| text.parse().ok());
+    parsed.all(|address| ticket::is_near(&address))
+}
+
 /// Parses a span of time, or `never`.
 fn validity(text: &str) -> Result<Validity, String> {
-    if text == "never" {
-        return Ok(Validity(None));
-    }
-    let span = cli::span(text).map_err(|error| format!("{error}, or never"))?;
-    Ok(Validity(Some(span)))
+    let span = match text {
+        "never" => None,
+        text => Some(cli::span(text).map_err(|error| format!("{error}, or never"))?),
+    };
+    let text = text.to_owned();
+    Ok(Validity { text, span })
 }

@@ -45,6 +45,13 @@ pub struct Args {
 /// Checks the ticket, the model and the data, then writes the folder.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let ticket = Ticket::parse(&pasted(&args.ticket)?)?;
+    let mut wishes = Wishes {
+        name: args.name.clone().unwrap_or_else(|| name_of(&args.dir)),
+        data: args.data.clone(),
+        model: args.model.clone(),
+    };
+    // What costs nothing comes first: the model is hashed and the rows are read for a good ticket alone.
+    ticket::check(&ticket, &args.dir, &wishes, ticket::now_ms())?;
     if let Some(folder) = &args.model {
         let (found, meant) = (model::digest(folder)?, ticket.charter.model.digest);
         if found != meant {
@@ -57,12 +64,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(data) = &args.data {
         read_rows(data)?;
     }
-    let mut wishes = Wishes {
-        name: args.name.clone().unwrap_or_else(|| name_of(&args.dir)),
-        data: args.data.clone(),
-        model: args.model.clone(),
-    };
-    if wishes.model.is_none() && embedded()? == ticket.charter.model.digest {
+    let named = config::NodeConfig::open(&args.dir)?.model;
+    if args.model.is_none() && named.is_none() && embedded()? == ticket.charter.model.digest {
         wishes.model = Some(args.dir.join("model"));
     }
     let key = ticket::accept(&ticket, &args.dir, &wishes, ticket::now_ms())?;

@@ -16,10 +16,21 @@ use serde_json::{Value, json};
 
 use super::peers::Peers;
 use super::rounds::Sights;
-use super::{Loss, Pending};
 use crate::learn::engine::EngineReport;
 use crate::network::Traffic;
 use crate::ticket;
+
+/// A measured loss of a round.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+struct Loss {
+    /// The round; 0 is before training.
+    round: u32,
+    /// Mean negative log-likelihood of the scored tokens, in nats.
+    loss: f64,
+}
+
+/// The height and round that an evaluation is waited for.
+type Pending = (Height, Round);
 
 /// The running account of a node.
 #[derive(Debug)]
@@ -207,12 +218,7 @@ impl Told {
 
     /// Where others may call this node.
     fn addresses(&self, me: &PublicKey) -> Vec<String> {
-        let announced = ticket::callable(&self.announced, me);
-        if announced.is_empty() {
-            ticket::callable(&self.listening, me)
-        } else {
-            announced
-        }
+        ticket::callable(&self.announced, &self.listening, me)
     }
 
     /// Appends one line. A full disk must not stop the round for want of a metric: it is said once in the log.

@@ -10,6 +10,9 @@ use super::{FILE, Ticket};
 use crate::config::{self, ConfigError, NodeConfig};
 use crate::keys::{self, KeyError};
 
+/// The federation's charter in a data folder.
+const CHARTER: &str = "charter.toml";
+
 /// What the newcomer decides itself.
 #[derive(Debug, Clone, Default)]
 pub struct Wishes {
@@ -76,14 +79,13 @@ pub enum AcceptError {
     },
 }
 
-/// Makes (or completes) the data folder: identity, charter, settings and the ticket itself. Everything is checked
-/// before anything is written. Gives the newcomer's key.
-pub fn accept(
+/// Checks whether the ticket is good for this folder, and writes nothing. Gives the folder's key, if there is one.
+pub fn check(
     ticket: &Ticket,
     dir: &Path,
     wishes: &Wishes,
     now_ms: u64,
-) -> Result<PublicKey, AcceptError> {
+) -> Result<Option<PublicKey>, AcceptError> {
     if super::has_expired(&ticket.invite, now_ms) {
         return Err(AcceptError::Expired);
     }
@@ -106,15 +108,26 @@ pub fn accept(
             });
         }
     }
-    let charter = dir.join("charter.toml");
-    check_charter(&charter, ticket)?;
+    check_charter(&dir.join(CHARTER), ticket)?;
+    Ok(known)
+}
+
+/// Makes (or completes) the data folder: identity, charter, settings and the ticket itself. Everything is checked
+/// before anything is written. Gives the newcomer's key.
+pub fn accept(
+    ticket: &Ticket,
+    dir: &Path,
+    wishes: &Wishes,
+    now_ms: u64,
+) -> Result<PublicKey, AcceptError> {
+    let known = check(ticket, dir, wishes, now_ms)?;
     let settings = settings(ticket, dir, wishes)?;
     std::fs::create_dir_all(dir).map_err(|source| io(dir, source))?;
     let key = match known {
         Some(key) => key,
         None => keys::create(dir)?.public(),
     };
-    write(&charter, &ticket.charter.to_toml())?;
+    write(&dir.join(CHARTER), &ticket.charter.to_toml())?;
     write(&dir.join(config::FILE), &settings.to_toml())?;
     write(&dir.join(FILE), &format!("{}\n", ticket.to_text()))?;
     Ok(key)

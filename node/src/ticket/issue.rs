@@ -54,6 +54,16 @@ pub enum IssueError {
         "no address is known at which newcomers could call: start the node, or set `announce` in node.toml"
     )]
     Unreachable,
+    /// What is announced is no address.
+    #[error(
+        "{key} in node.toml: {text:?} is no address; write one such as /ip4/192.0.2.7/tcp/4001"
+    )]
+    Address {
+        /// The key in `node.toml`.
+        key: &'static str,
+        /// What stands there.
+        text: String,
+    },
     /// The ledger here does not hold.
     #[error("the ledger here does not hold: {0}; start the node with --repair")]
     Ledger(#[from] Broken),
@@ -126,22 +136,46 @@ fn member_id(
 }
 
 /// Where the node may be called: as it says if it runs, else as its settings say.
-fn addresses(dir: &Path, key: &PublicKey) -> Result<Vec<String>, ConfigError> {
+fn addresses(dir: &Path, key: &PublicKey) -> Result<Vec<String>, IssueError> {
     if let Ok(said) = local::ask::<Whereabouts>(dir, local::STATUS) {
         return Ok(said.addresses);
     }
     let config = NodeConfig::open(dir)?;
-    let texts = [config.announce, config.listen]
-        .into_iter()
-        .flatten()
-        .flatten();
-    let parsed: Vec<Multiaddr> = texts.filter_map(|text| text.parse().ok()).collect();
-    Ok(callable(&parsed, key))
+    let announced = parse("announce", config.announce)?;
+    let listening = parse("listen", config.listen)?;
+    Ok(callable(&announced, &listening, key))
 }
 
-/// The addresses at which others may call, each with the member's peer id: public ones if there are any, else those of
-/// this machine alone.
-pub fn callable(addresses: &[Multiaddr], key: &PublicKey) -> Vec<String> {
+fn parse(key: &'static str, texts: Option<Vec<String>>) -> Result<Vec<Multiaddr>, IssueError> {
+    let parse = |text: String| {
+        let parsed = text.parse();
+        parsed.map_err(|_| IssueError::Address { key, text })
+    };
+    texts.unwrap_or_default().into_iter().map(parse).collect()
+}
+
+/// Where others may call a node: as its operator announces, or where it listens if nothing is announced.
+pub fn callable(announced: &[Multiaddr], listening: &[Multiaddr], key: &PublicKey) -> Vec<String> {
+    let announced = usable(announced, key);
+    if announced.is_empty() {
+        usable(listening, key)
+    } else {
+        announced
+    }
+}
+
+/// Whether only this machine can call there.
+pub fn is_near(address: &Multiaddr) -> bool {
+    address.iter().any(|part| match part {
+        Protocol::Ip4(ip) => ip.is_loopback(),
+        Protocol::Ip6(ip) => ip.is_loopback(),
+        _ => false,
+    })
+}
+
+/// The addresses that name a place, each with the member's peer id: public ones if there are any, else those of this
+/// machine alone.
+fn usable(addresses: &[Multiaddr], key: &PublicKey) -> Vec<String> {
     let named = |address: &&Multiaddr| {
         address.iter().all(|part| match part {
             Protocol::Ip4(ip) => !ip.is_unspecified(),
@@ -150,14 +184,8 @@ pub fn callable(addresses: &[Multiaddr], key: &PublicKey) -> Vec<String> {
             _ => true,
         })
     };
-    let local = |address: &&Multiaddr| {
-        address.iter().any(|part| match part {
-            Protocol::Ip4(ip) => ip.is_loopback(),
-            Protocol::Ip6(ip) => ip.is_loopback(),
-            _ => false,
-        })
-    };
-    let (near, far): (Vec<_>, Vec<_>) = addresses.iter().filter(named).partition(local);
+    let named = addresses.iter().filter(named);
+    let (near, far): (Vec<_>, Vec<_>) = named.partition(|address| is_near(address));
     let chosen = if far.is_empty() { near } else { far };
     let whose = |address: &Multiaddr| match peer_of(key) {
         Some(peer) if !address.iter().any(|part| matches!(part, Protocol::P2p(_))) => {

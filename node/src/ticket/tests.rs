@@ -124,6 +124,65 @@ fn what_is_cut_changed_or_foreign_is_refused_in_one_sentence() {
 }
 
 #[test]
+fn sound_words_of_odd_contents_are_refused_in_one_sentence() {
+    let word_of = |charter: &[u8]| {
+        let mut compressed = ZlibEncoder::new(Vec::new(), Compression::best());
+        compressed.write_all(charter).unwrap();
+        word(&message::encode(&Contents {
+            invite: ticket(None, 0).invite,
+            addresses: Vec::new(),
+            charter: compressed.finish().unwrap(),
+        }))
+    };
+    let most = usize::try_from(CHARTER_MAX).unwrap();
+    for (length, long) in [(most, false), (most + 1, true), (40 * most, true)] {
+        let said = Ticket::parse(&word_of(&vec![b'#'; length]))
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            said.contains("its charter is too long"),
+            long,
+            "{length}: {said}"
+        );
+    }
+    let digits = ticket(None, 0).to_text();
+    let contents = hex::decode(&digits[PREFIX.len() + 2 * CHECKSUM..]).unwrap();
+    for length in 0..contents.len() {
+        let said = Ticket::parse(&word(&contents[..length]))
+            .unwrap_err()
+            .to_string();
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    for place in 0..contents.len() {
+        let mut changed = contents.clone();
+        changed[place] ^= 0x41;
+        // A byte of the signature or the addresses may change: what is read can be written then.
+        if let Ok(read) = Ticket::parse(&word(&changed)) {
+            assert_eq!(Ticket::parse(&read.to_text()).unwrap(), read, "{place}");
+        }
+    }
+}
+
+#[test]
+fn what_is_announced_comes_before_where_a_node_listens() {
+    let key = founder(1).public();
+    let parse = |texts: &[&str]| -> Vec<libp2p::Multiaddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    };
+    let near = parse(&["/ip4/127.0.0.1/tcp/4001"]);
+    let far = parse(&["/ip4/127.0.0.1/tcp/4001", "/ip4/192.0.2.7/tcp/4001"]);
+    let announced = parse(&["/dns4/clinic.example/tcp/4001"]);
+    let nowhere = parse(&["/ip4/0.0.0.0/tcp/0"]);
+    let first = |announced: &[_], listening: &[_]| callable(announced, listening, &key).join(" ");
+    assert!(first(&announced, &far).starts_with("/dns4/clinic.example/tcp/4001/p2p/"));
+    assert!(!first(&announced, &far).contains("192.0.2.7"));
+    assert!(first(&nowhere, &far).starts_with("/ip4/192.0.2.7/tcp/4001/p2p/"));
+    assert!(first(&[], &near).starts_with("/ip4/127.0.0.1/tcp/4001/p2p/"));
+    assert_eq!(first(&[], &nowhere), "");
+    assert!(is_near(&near[0]) && !is_near(&far[1]));
+}
+
+#[test]
 fn a_folder_is_made_ready_and_a_second_federation_refused() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("oslo");

@@ -40,6 +40,10 @@ impl Loop {
             SwarmEvent::NewListenAddr { address, .. } => {
                 self.pending.push_back(NetworkEvent::Listening { address });
             }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.pending
+                    .push_back(NetworkEvent::ListeningEnded { address });
+            }
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::warn!(%error, "a listener stumbled");
             }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::diary::{Diary, FOREVER};
 use super::{Way, World};
 use crate::names::{Height, MemberId, Round};
+use crate::params;
 use crate::record::{Cause, Previous, Record};
 use crate::time::{Span, Time};
 
@@ -156,7 +157,8 @@ pub fn line(world: &World, height: Height) -> Option<Line> {
         out.remove(&Why::Late);
     }
     let next = diary.records.get(&Height(height.0 + 1));
-    let (outcome, reason) = view.outcome(record, next, members.len(), least(world, members.len()));
+    let least = params::survivors_min(&world.terms().charter(), members.len());
+    let (outcome, reason) = view.outcome(record, next, members.len(), least);
     Some(Line {
         round,
         height,
@@ -264,13 +266,6 @@ impl View<'_> {
 fn names(members: &[MemberId]) -> String {
     let names: Vec<String> = members.iter().map(|id| id.0.to_string()).collect();
     format!("member {}", names.join(", "))
-}
-
-/// R2. How few a sum may have.
-fn least(world: &World, members: usize) -> usize {
-    let least = world.terms().charter().aggregation.min_survivors;
-    let least = usize::try_from(least).unwrap_or(usize::MAX);
-    least.max(members.saturating_sub(1) / 3 + 2)
 }
 
 fn sharers(diary: &Diary, height: Height) -> BTreeSet<usize> {

@@ -1,4 +1,4 @@
-//! I-LIVE: when the network is sound and a quorum of honest members runs, every height decides.
+//! I-LIVE: when the network is sound and a quorum of honest members runs unhalted, every height decides.
 //!
 //! (The other half, that fewer decide and reveal nothing, is in I-VALID, which verifies every certificate, and in
 //! I-NULL, which allows no share without a decided record.)
@@ -34,13 +34,12 @@ pub fn check(world: &World) -> Result<(), Violation> {
         let up = world
             .up_since(*place)
             .is_some_and(|up| up + patience <= world.now());
-        member && up && !world.is_hostile(*place)
+        member && up && !world.is_hostile(*place) && !watch.halted.contains_key(place)
     };
     let running = (0..world.len()).filter(running).count();
     let sound = world.sound_since() + patience <= world.now();
     let moved = watch.last_decided + patience > world.now();
-    let over = chain.finished() || !watch.halted.is_empty();
-    if sound && running >= roster.quorum() && !moved && !over {
+    if sound && running >= roster.quorum() && !moved && !chain.finished() {
         let what = format!(
             "{running} of {} members run, {} are enough, and height {} is not decided since {} ms",
             roster.len(),

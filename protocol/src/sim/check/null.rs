@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use conclave_crypto::dealing::Secret;
 
 use super::Violation;
+use crate::params;
 use crate::sim::World;
+use crate::sim::watch::Scene;
 
 const PROMISE: &str = "nothing revealed that is not called for";
 
@@ -13,17 +15,31 @@ const PROMISE: &str = "nothing revealed that is not called for";
 pub fn check(world: &World) -> Result<(), Violation> {
     let watch = world.watch();
     let hostile = world.hostile_ids();
-    let decisions = watch.decisions.values().flatten();
-    let decisions: BTreeMap<_, _> = decisions
-        .map(|decision| (decision.head, decision))
-        .collect();
-    let least = world.terms().charter().aggregation.min_survivors;
+    let mut decided = BTreeMap::new();
+    for ((height, _), decisions) in &watch.decisions {
+        decided.extend(
+            decisions
+                .iter()
+                .map(|decision| (decision.head, (*height, decision))),
+        );
+    }
+    let charter = world.terms().charter();
     let shown = watch.shown.iter();
     for shown in shown.filter(|shown| !hostile.contains(&shown.holder)) {
-        let decision = decisions.get(&shown.record);
+        // Of enough survivors one at least is honest and masked a vector: the session is known.
+        let scene = watch.scenes.get(&shown.sess);
+        let own = |scene: &&Scene| {
+            decided
+                .get(&shown.record)
+                .is_some_and(|(at, _)| *at == scene.height)
+        };
+        let least = scene
+            .filter(own)
+            .map(|scene| params::survivors_min(&charter, scene.roster.len()));
+        let decision = decided.get(&shown.record).map(|(_, decision)| *decision);
         let survivors = decision
             .and_then(|decision| decision.survivors.as_ref())
-            .filter(|survivors| u32::try_from(survivors.len()).is_ok_and(|n| n >= least));
+            .filter(|survivors| least.is_some_and(|least| survivors.len() >= least));
         let key = world.key_of(shown.dealer);
         let survived = survivors.zip(key).map(|(survivors, key)| {
             let shares = decision.is_some_and(|decision| decision.sharers.contains(&key));

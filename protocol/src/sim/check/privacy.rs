@@ -19,7 +19,11 @@ const PROMISE: &str = "no honest vector and no sum of too few is derivable";
 /// Judges every session.
 pub fn check(world: &World) -> Result<(), Violation> {
     for (sess, view) in views(world) {
-        if let Some(found) = view.lightest() {
+        let found = view.lightest().map_err(|open| {
+            let what = format!("session {}: {open}", sess.0.short());
+            Violation::new(PROMISE, what)
+        })?;
+        if let Some(found) = found {
             let members: Vec<_> = found.iter().map(|member| member.0).collect();
             let what = format!(
                 "in session {} the sum of the honest members {members:?} alone follows from what came out",
@@ -32,7 +36,7 @@ pub fn check(world: &World) -> Result<(), Violation> {
 }
 
 /// What the adversary sees of each session in which an honest member masked a vector.
-pub fn views(world: &World) -> BTreeMap<SessId, View> {
+fn views(world: &World) -> BTreeMap<SessId, View> {
     let watch = world.watch();
     let hostile: BTreeSet<MemberId> = world.hostile_ids().into_iter().collect();
     let charter = world.terms().charter();

@@ -54,26 +54,35 @@ const PRIME: u64 = (1 << 61) - 1;
 /// So many sets of members are tried where sums overlap.
 const TRIES: usize = 200_000;
 
+/// Sums overlap, and no set of members that was tried stands alone; there are more sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("whether too few stand alone in a sum is open after {0} sets of members")]
+pub struct Unsettled(pub usize);
+
 impl View {
     /// Whether the adversary can rebuild a secret.
-    pub fn knows(&self, member: MemberId, secret: Secret) -> bool {
+    fn knows(&self, member: MemberId, secret: Secret) -> bool {
         let shown = self.shown.get(&(member, secret)).map_or(0, BTreeSet::len);
         self.corrupt.contains(&member)
             || self.whole.contains(&(member, secret))
             || shown.saturating_add(self.corrupt.len()) >= self.threshold
     }
 
-    /// The smallest derivable sum of fewer than `least` honest members.
-    pub fn lightest(&self) -> Option<BTreeSet<MemberId>> {
+    /// The smallest derivable sum of fewer than `least` honest members; nobody can tell where sums overlap too often.
+    pub fn lightest(&self) -> Result<Option<BTreeSet<MemberId>>, Unsettled> {
+        self.lightest_within(TRIES)
+    }
+
+    fn lightest_within(&self, tries: usize) -> Result<Option<BTreeSet<MemberId>>, Unsettled> {
         let (basis, supports) = self.derivable();
         let mut seen = BTreeSet::new();
         let apart = supports.iter().flatten().all(|member| seen.insert(*member));
         let found = if apart {
             supports.into_iter().min_by_key(BTreeSet::len)
         } else {
-            self.search(&basis, &seen)
+            self.search(&basis, &seen, tries)?
         };
-        found.filter(|members| members.len() < self.least)
+        Ok(found.filter(|members| members.len() < self.least))
     }
 
     /// A basis of all combinations without an unknown mask: coefficients of each vector by free unknown, and the
@@ -133,21 +142,29 @@ impl View {
     }
 
     /// Tries sets of members, the smallest first: is there a combination that touches nobody else?
-    fn search(&self, values: &[Row], members: &BTreeSet<MemberId>) -> Option<BTreeSet<MemberId>> {
+    fn search(
+        &self,
+        values: &[Row],
+        members: &BTreeSet<MemberId>,
+        most: usize,
+    ) -> Result<Option<BTreeSet<MemberId>>, Unsettled> {
         let members: Vec<_> = members.iter().copied().collect();
         let mut tries = 0;
         for size in 1..self.least {
             let mut at: Vec<usize> = (0..size).collect();
-            while at.last().is_some_and(|last| *last < members.len()) && tries < TRIES {
+            while at.last().is_some_and(|last| *last < members.len()) {
+                if tries >= most {
+                    return Err(Unsettled(tries));
+                }
                 tries += 1;
                 let chosen: BTreeSet<_> = at.iter().filter_map(|at| members.get(*at)).collect();
                 if self.isolates(values, &chosen) {
-                    return Some(chosen.into_iter().copied().collect());
+                    return Ok(Some(chosen.into_iter().copied().collect()));
                 }
                 advance(&mut at, members.len());
             }
         }
-        None
+        Ok(None)
     }
 
     /// Whether some derivable combination is zero outside of the chosen members, and not zero.
@@ -294,7 +311,7 @@ mod tests {
 
     #[test]
     fn without_a_reveal_nothing_is_derivable() {
-        assert_eq!(view(5, 4, 6).lightest(), None);
+        assert_eq!(view(5, 4, 6).lightest(), Ok(None));
     }
 
     #[test]
@@ -302,18 +319,18 @@ mod tests {
         let mut view = view(5, 4, 6);
         reveal(&mut view, &[0, 1, 2], &[3, 4]);
         let sum: BTreeSet<_> = (0..3).map(MemberId).collect();
-        assert_eq!(view.lightest(), Some(sum));
+        assert_eq!(view.lightest(), Ok(Some(sum)));
         view.least = 3;
-        assert_eq!(view.lightest(), None);
+        assert_eq!(view.lightest(), Ok(None));
     }
 
     #[test]
     fn both_secrets_of_a_member_give_its_vector() {
         let mut view = view(5, 4, 3);
         reveal(&mut view, &[0, 1, 2, 3], &[4]);
-        assert_eq!(view.lightest(), None);
+        assert_eq!(view.lightest(), Ok(None));
         reveal(&mut view, &[], &[3]);
-        assert_eq!(view.lightest(), Some([MemberId(3)].into()));
+        assert_eq!(view.lightest(), Ok(Some([MemberId(3)].into())));
     }
 
     #[test]
@@ -321,7 +338,7 @@ mod tests {
         // Its own mask and the pair keys of all its peers: no key of its own is needed.
         let mut view = view(4, 3, 3);
         reveal(&mut view, &[0], &[1, 2, 3]);
-        assert_eq!(view.lightest(), Some([MemberId(0)].into()));
+        assert_eq!(view.lightest(), Ok(Some([MemberId(0)].into())));
     }
 
     #[test]
@@ -332,10 +349,23 @@ mod tests {
             ..view.vectors[1].clone()
         };
         view.vectors.push(again);
-        assert_eq!(view.lightest(), Some([MemberId(1)].into()));
+        assert_eq!(view.lightest(), Ok(Some([MemberId(1)].into())));
         // In the open sum as well, where no single basis need show it.
         reveal(&mut view, &[0, 1, 2, 3], &[]);
-        assert_eq!(view.lightest(), Some([MemberId(1)].into()));
+        assert_eq!(view.lightest(), Ok(Some([MemberId(1)].into())));
+    }
+
+    #[test]
+    fn to_give_up_is_said() {
+        // Five members are summed twice, under two masking contexts: there are five ones and ten pairs to look at.
+        let mut view = view(5, 4, 3);
+        reveal(&mut view, &[0, 1, 2, 3, 4], &[]);
+        for mut vector in view.vectors.clone() {
+            vector.sid = SumId(Digest([2; 32]));
+            view.vectors.push(vector);
+        }
+        assert_eq!(view.lightest_within(15), Ok(None));
+        assert_eq!(view.lightest_within(14), Err(Unsettled(14)));
     }
 
     #[test]
@@ -348,8 +378,8 @@ mod tests {
             let shown = (MemberId(survivor), Secret::SelfSeed);
             view.shown.insert(shown, two.clone());
         }
-        assert_eq!(view.lightest(), None);
+        assert_eq!(view.lightest(), Ok(None));
         view.shown.insert((MemberId(1), Secret::PairKey), two);
-        assert_eq!(view.lightest(), Some([MemberId(1)].into()));
+        assert_eq!(view.lightest(), Ok(Some([MemberId(1)].into())));
     }
 }

@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let interrupted = listen_for_signals();
     let started = Instant::now();
-    let mut world = World::new(plan.terms(), plan.climate().faults(plan.seed, plan.size()));
+    let mut world = World::new(plan.terms(), plan.climate().faults(&plan.terms()));
     let mut show = Show::begin(&plan, &world, args.json);
     let end = live(&mut world, &mut show, &interrupted);
     show.end();

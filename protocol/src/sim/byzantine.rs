@@ -132,18 +132,23 @@ impl Script {
     }
 }
 
-/// `⌊members · permille / 1000⌋` members, drawn from the seed, each with a script; one at most goes out of range.
-pub fn assign(seed: u64, members: usize, permille: u64) -> Vec<(usize, Script)> {
+/// `⌊members · permille / 1000⌋` of the founders, drawn from the seed, each with a script; one at most goes out of range.
+pub fn assign(terms: &Terms, permille: u64) -> Vec<(usize, Script)> {
+    let members = terms.founders;
     let all = u64::try_from(members).unwrap_or(u64::MAX);
     let count = all.saturating_mul(permille) / 1000;
-    pick(seed, members, usize::try_from(count).unwrap_or(members))
+    pick(terms, usize::try_from(count).unwrap_or(members))
 }
 
-/// So many of the members, drawn from the seed, each with a script; one at most goes out of range.
-pub fn pick(seed: u64, members: usize, count: usize) -> Vec<(usize, Script)> {
-    let mut chance = Chance::new(seed, "conclave/sim/hostile");
+/// So many of the founders, drawn from the seed, each with a script; one at most goes out of range.
+pub fn pick(terms: &Terms, count: usize) -> Vec<(usize, Script)> {
+    let members = terms.founders;
+    let mut chance = Chance::new(terms.seed, "conclave/sim/hostile");
     let mut places: Vec<usize> = (0..members).collect();
     let mut scripts = SCRIPTS.to_vec();
+    if terms.sharded() {
+        scripts.extend(SHARD_SCRIPTS);
+    }
     let mut assigned = Vec::new();
     for _ in 0..count.min(members) {
         let place = places.swap_remove(chance.index(places.len()));
@@ -166,8 +171,12 @@ pub(super) struct Hostile {
     from: Height,
     /// The session in which it did.
     struck: Option<SessId>,
-    /// Who is told the forged half of a fork.
+    /// Who is told the forged half of a fork, or is told it first.
     sides: [u8; 32],
+    /// Whether everybody is told both halves.
+    meshed: bool,
+    /// Whether anything else was said so far than its member would have said.
+    acted: bool,
     /// The forged bytes for genuine ones: the same each time.
     forged: BTreeMap<Digest, Letter>,
     /// Records that it replaces by others.
@@ -221,11 +230,12 @@ impl Hostile {
     /// Those of a world, by place.
     pub(super) fn all(terms: &Terms, faults: &Faults) -> BTreeMap<usize, Self> {
         let scripts = faults.hostile.iter().chain(&faults.controls);
-        let hostile = scripts.map(|(place, script)| (*place, Self::new(terms, *place, *script)));
+        let hostile = scripts
+            .map(|(place, script)| (*place, Self::new(terms, faults.meshed, *place, *script)));
         hostile.collect()
     }
 
-    fn new(terms: &Terms, place: usize, script: Script) -> Self {
+    fn new(terms: &Terms, meshed: bool, place: usize, script: Script) -> Self {
         let mut chance = Chance::new(terms.seed, &format!("conclave/sim/hostile {place}"));
         let sides = chance.bytes();
         Self {
@@ -234,6 +244,8 @@ impl Hostile {
             from: Height(chance.within(2, u64::from(terms.rounds).max(1) + 1)),
             struck: None,
             sides,
+            meshed,
+            acted: false,
             chance,
             forged: BTreeMap::new(),
             records: BTreeMap::new(),
@@ -264,7 +276,7 @@ impl Hostile {
             (Script::OutOfRange, Kind::Commit) => self.leave_range(scene),
             (Script::FalseSums, Kind::SumCommit) => self.sum_falsely(scene),
             (Script::FalseTags, Kind::Tags) => self.tag_falsely(scene),
-            (Script::Unserved, Kind::Commit) => Self::keep_to_itself(scene),
+            (Script::Unserved, Kind::Commit) => self.keep_to_itself(scene),
             (Script::Replay, _) => self.replay(scene),
             (Script::Oversized, _) => self.oversize(scene),
             (Script::Malformed, _) => self.malform(scene),
@@ -309,22 +321,23 @@ impl Hostile {
         self.forged.get(&name).cloned()
     }
 
-    /// The genuine bytes to some, the forged ones to the rest.
+    /// The genuine bytes to some, the forged ones to the rest; in a mesh each gets the other's as well, behind its own.
     fn divide(&self, scene: &Scene<'_>, forged: Option<Letter>) -> Vec<Said> {
         let Some(forged) = forged else {
             return vec![scene.said.clone()];
         };
-        let told = |place: usize| Said {
-            to: Some(place),
-            bytes: if self.deceived(place) {
-                forged.clone()
-            } else {
-                scene.said.bytes.clone()
-            },
+        let told = |place: usize| {
+            let mut halves = vec![scene.said.bytes.clone(), forged.clone()];
+            if self.deceived(place) {
+                halves.reverse();
+            }
+            halves.truncate(if self.meshed { 2 } else { 1 });
+            let to = Some(place);
+            halves.into_iter().map(move |bytes| Said { to, bytes })
         };
         match scene.said.to {
-            Some(to) => vec![told(to)],
-            None => (0..scene.places).map(told).collect(),
+            Some(to) => told(to).collect(),
+            None => (0..scene.places).flat_map(told).collect(),
         }
     }
 

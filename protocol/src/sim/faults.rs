@@ -112,6 +112,8 @@ pub struct Faults {
     pub heal: Option<Time>,
     /// Members that are hostile, all the time, and their scripts.
     pub hostile: Vec<(usize, Script)>,
+    /// Whether both halves of a fork reach everybody, as a gossip mesh carries them, and not one half each.
+    pub meshed: bool,
     /// Members that break a rule by a script and are judged like honest ones: negative controls of the checkers.
     pub controls: Vec<(usize, Script)>,
 }
@@ -135,6 +137,7 @@ impl Default for Faults {
             partition: never(),
             heal: Some(Time(0)),
             hostile: Vec::new(),
+            meshed: false,
             controls: Vec::new(),
         }
     }

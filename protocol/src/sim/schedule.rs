@@ -10,7 +10,7 @@ use conclave_crypto::fraction::Fraction;
 use super::faults::POINTS;
 use super::links::link;
 use super::world::Event;
-use super::{Chance, Crash, Faults, Latency, Point, Strike, World, byzantine};
+use super::{Chance, Crash, Faults, Latency, Point, Strike, Terms, World, byzantine};
 use crate::names::Height;
 use crate::output::Report;
 use crate::time::{Span, Time};
@@ -32,9 +32,10 @@ pub struct Climate {
 
 impl Climate {
     /// The faults of this climate. Besides what it names, one message of a hundred arrives twice, one member of eight
-    /// trains two or three times slower, and in a wide area one pair of fifty cannot reach each other directly.
-    pub fn faults(&self, seed: u64, members: usize) -> Faults {
-        let mut chance = Chance::new(seed, "conclave/sim/climate");
+    /// trains two or three times slower, with every other seed both halves of a fork reach everybody, and in a wide area one pair of fifty cannot reach each other directly.
+    pub fn faults(&self, terms: &Terms) -> Faults {
+        let members = terms.founders;
+        let mut chance = Chance::new(terms.seed, "conclave/sim/climate");
         let mut faults = Faults {
             loss: self.loss,
             twice_percent: 1,
@@ -42,7 +43,8 @@ impl Climate {
             churn: self.churn,
             partition: self.partition,
             heal: None,
-            hostile: byzantine::pick(seed, members, self.hostile),
+            hostile: byzantine::pick(terms, self.hostile),
+            meshed: terms.seed.is_multiple_of(2),
             ..Faults::default()
         };
         for place in 0..members {
@@ -189,8 +191,8 @@ mod tests {
             latency: Latency::Wan,
             hostile: 20,
         };
-        let faults = climate.faults(7, 100);
-        let again = climate.faults(7, 100);
+        let faults = climate.faults(&Terms::new(7, 100));
+        let again = climate.faults(&Terms::new(7, 100));
         assert_eq!((&faults.slow, &faults.apart), (&again.slow, &again.apart));
         assert_eq!(faults.hostile.len(), 20);
         assert_eq!(faults.hostile, again.hostile);
@@ -198,7 +200,7 @@ mod tests {
         let pairs = faults.apart.len();
         assert!((60..140).contains(&pairs), "{pairs} of 4950 pairs");
         assert!(faults.apart.iter().all(|(lower, higher)| lower < higher));
-        assert_ne!(climate.faults(8, 100).slow, faults.slow);
+        assert_ne!(climate.faults(&Terms::new(8, 100)).slow, faults.slow);
     }
 
     #[test]

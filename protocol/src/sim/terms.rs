@@ -8,6 +8,8 @@ use crate::charter::{
     Rounds, Targets, Timers,
 };
 use crate::layout::Layout;
+use crate::names::Factor;
+use crate::shard;
 use crate::time::Span;
 
 /// The size and the pace of a simulated federation.
@@ -38,6 +40,18 @@ impl Terms {
             inline_limit: 1 << 18,
             absent_rounds: 3,
         }
+    }
+
+    /// R70. Whether the founders move and sum their vectors in shards.
+    pub fn sharded(&self) -> bool {
+        let layout = Self::layout();
+        let factors = [Factor::A, Factor::B].map(|factor| layout.count(factor));
+        let bytes = factors
+            .iter()
+            .min()
+            .map_or(0, |count| count.saturating_mul(4));
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        shard::applies(self.founders, bytes, self.inline_limit)
     }
 
     /// The identity of a place: founders first, then joiners.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use conclave_crypto::fraction::Fraction;
 use conclave_protocol::charter::{MEMBERS_MAX, SURVIVORS_MIN};
+use conclave_protocol::shard;
 use conclave_protocol::sim::{Climate, Latency, Terms};
 
 /// A simulation.
@@ -176,6 +177,10 @@ impl Plan {
     pub(super) fn terms(&self) -> Terms {
         let mut terms = Terms::new(self.seed, self.size());
         terms.rounds = self.rounds;
+        // Large federations move their vectors in shards, as those of real adapters are.
+        if self.size() >= shard::MEMBERS_MIN {
+            terms.inline_limit = 1;
+        }
         terms
     }
 
@@ -262,6 +267,13 @@ mod tests {
         assert!(refusal.contains("--members 4"), "{refusal}");
         assert_eq!(plan(3, "0").check(), Ok(()));
         assert_eq!(plan(4, "0.5").check(), Ok(()));
+    }
+
+    #[test]
+    fn eight_members_and_more_sum_in_shards() {
+        for (members, sharded) in [(7, false), (8, true), (200, true)] {
+            assert_eq!(plan(members, "0").terms().sharded(), sharded, "{members}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::PublicKey;
 
-use super::{Said, Scene, Script};
+use super::{Said, Scene};
 use crate::letter::Letter;
 use crate::names::MemberId;
 use crate::sim::World;
@@ -15,9 +15,10 @@ impl World {
         hostile.any(|(hostile, _)| *hostile == place)
     }
 
-    /// The script of a hostile place.
-    pub fn script(&self, place: usize) -> Option<Script> {
-        self.hostile.get(&place).map(|hostile| hostile.script)
+    /// Whether a place with a script has said anything else so far than its member would have said.
+    pub fn acted(&self, place: usize) -> bool {
+        let hostile = self.hostile.get(&place);
+        hostile.is_some_and(|hostile| hostile.acted)
     }
 
     /// The ids of the hostile members.
@@ -93,7 +94,11 @@ impl World {
             own,
             said,
         };
-        Some(hostile.twist(now, scene))
+        let genuine = (scene.said.to, scene.said.bytes.digest());
+        let says = hostile.twist(now, scene);
+        let same = matches!(says.as_slice(), [only] if (only.to, only.bytes.digest()) == genuine);
+        hostile.acted |= !same;
+        Some(says)
     }
 
     /// A hostile place listens. False: its member is not to know.

@@ -30,12 +30,11 @@ impl Hostile {
     }
 
     /// The Commit as it is, and no shard of its vector on the disk that others pull from.
-    pub(super) fn keep_to_itself(scene: Scene<'_>) -> Vec<Said> {
+    pub(super) fn keep_to_itself(&mut self, scene: Scene<'_>) -> Vec<Said> {
         if let Ok(commit) = message::decode::<Commit>(&scene.own.body) {
             for name in commit.shards {
-                scene
-                    .disk
-                    .remove(&(Table::Shards, name.as_bytes().to_vec()));
+                let shard = (Table::Shards, name.as_bytes().to_vec());
+                self.acted |= scene.disk.remove(&shard).is_some();
             }
         }
         vec![scene.said]

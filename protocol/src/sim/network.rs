@@ -79,6 +79,7 @@ impl World {
             let event = Event::Pulled {
                 place,
                 start,
+                from: place,
                 name,
                 bytes: home,
             };
@@ -100,6 +101,7 @@ impl World {
         let event = Event::Pulled {
             place,
             start,
+            from: source,
             name,
             bytes: found.map(|(_, blob)| blob).filter(|_| !lost.is_empty()),
         };

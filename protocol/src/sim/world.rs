@@ -32,10 +32,11 @@ pub(super) enum Event {
     },
     /// The alarm of a member.
     Wake { place: usize, at: Time },
-    /// A pull is answered.
+    /// A pull is answered, if the link to whoever serves it still stands.
     Pulled {
         place: usize,
         start: u64,
+        from: usize,
         name: Digest,
         bytes: Option<Bytes>,
     },
@@ -136,6 +137,13 @@ impl World {
         world
     }
 
+    /// The same world in which every member works out everything itself, as a node does.
+    #[must_use]
+    pub fn forgetful(mut self) -> Self {
+        self.memo = Remembered::default();
+        self
+    }
+
     /// Runs until `done`, at the latest until the virtual time `limit`.
     pub fn run(&mut self, limit: Time, done: impl Fn(&Self) -> bool) -> Result<Time, Stuck> {
         while !done(self) {
@@ -179,11 +187,13 @@ impl World {
             Event::Pulled {
                 place,
                 start,
+                from,
                 name,
                 bytes,
             } => {
                 if self.starts(place) == Some(start) {
-                    let input = match bytes {
+                    let stands = from == place || self.linked(from, place);
+                    let input = match bytes.filter(|_| stands) {
                         Some(bytes) => {
                             self.count(place, Load::Blob, Way::Received, bytes.len());
                             Input::Pulled { name, bytes }

@@ -41,7 +41,7 @@ mod world;
 pub use self::byzantine::Script;
 pub use self::diary::Diary;
 pub use self::faults::{Crash, Faults, Loss, Point, Strike};
-pub use self::latency::{CITIES, Latency};
+pub use self::latency::Latency;
 pub use self::schedule::Climate;
 pub use self::tally::{Load, Tally, Traffic, Way};
 pub use self::terms::Terms;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::message::{self, Decided};
 use crate::names::{Height, Round};
-use crate::output::{Report, Write};
+use crate::output::Report;
 use crate::record::Record;
 use crate::time::Time;
 
@@ -65,15 +65,14 @@ impl Diary {
     }
 
     /// What a member stored as the next entry of its ledger.
-    pub(super) fn recorded(&mut self, write: &Write) {
-        let height = write.key.as_slice().try_into().map(u64::from_be_bytes);
-        let (Ok(height), Some(value)) = (height, &write.value) else {
+    pub(super) fn recorded(&mut self, key: &[u8], row: &[u8]) {
+        let Ok(height) = key.try_into().map(u64::from_be_bytes) else {
             return;
         };
         if self.records.contains_key(&Height(height)) {
             return;
         }
-        let decided = message::decode::<Decided>(value);
+        let decided = message::decode::<Decided>(row);
         let record = decided.and_then(|decided| Record::from_bytes(&decided.record));
         if let Ok(record) = record {
             self.records.insert(Height(height), record);

@@ -7,13 +7,13 @@ use super::Chance;
 pub enum Latency {
     /// At least and at most so many milliseconds, for every pair alike.
     Within(u64, u64),
-    /// Members stand in ten cities in turn ([`CITIES`]). A way takes half the measured round trip and up to a quarter
+    /// Members stand in ten cities in turn. A way takes half the measured round trip and up to a quarter
     /// more; one in fifty is sent twice and takes a whole round trip longer.
     Wan,
 }
 
 /// Where the members of a [`Latency::Wan`] stand, in turn.
-pub const CITIES: [&str; 10] = [
+const CITIES: [&str; 10] = [
     "Dallas",
     "Toronto",
     "Washington",

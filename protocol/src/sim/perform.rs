@@ -169,13 +169,16 @@ impl World {
         let Some(Ok(envelope)) = own.as_ref().map(Letter::envelope) else {
             return;
         };
+        if stored && honest {
+            watch.envelope(envelope);
+        }
         if envelope.kind == Kind::Commit
             && let Ok(commit) = message::decode::<Commit>(&envelope.body)
         {
-            if honest && let Some(member) = &found.member {
-                watch.masked(envelope, &commit, member.ledger());
-            }
             if stored {
+                if honest && let Some(member) = &found.member {
+                    watch.masked(envelope, &commit, member.ledger());
+                }
                 found.bind(place, commit.root, watch);
             } else {
                 found.check_mask_gone(place, commit.root, watch);
@@ -189,23 +192,16 @@ impl World {
             Output::Store(write) => {
                 let (honest, now) = (!self.is_hostile(place), self.now);
                 self.watch.trace(&write.key);
-                if write.table == Table::Ledger {
-                    self.watch.diary.recorded(&write);
-                }
-                if write.table == Table::Outbox
-                    && honest
-                    && let Some(bytes) = &write.value
+                if write.table == Table::Ledger
+                    && let Some(row) = &write.value
                 {
-                    self.watch.envelope(bytes);
+                    self.watch.diary.recorded(&write.key, row);
+                    if honest {
+                        self.watch.decided(now, row);
+                    }
                 }
                 if let (Some(stored), Some(value)) = (&mut self.watch.stored, &write.value) {
                     stored.push((place, write.table, Arc::clone(value)));
-                }
-                if write.table == Table::Ledger
-                    && honest
-                    && let Some(row) = &write.value
-                {
-                    self.watch.decided(now, row);
                 }
                 if let Some(found) = self.places.get_mut(place) {
                     found.store(write, &mut self.records);

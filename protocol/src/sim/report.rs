@@ -27,7 +27,6 @@ impl World {
                 if rolls_back {
                     found.snapshot.clone_from(&found.disk);
                 }
-                watch.dealt.insert((height, place));
             }
             Report::Decided {
                 height,
@@ -63,7 +62,6 @@ impl World {
                 for trained in bound.into_iter().flat_map(BTreeMap::values_mut) {
                     trained.carried.clone_from(&left_out);
                 }
-                watch.submitted.insert((height, place));
             }
             Report::Waiting { .. } => {}
             Report::Warning { reason } => watch.warnings.push((place, reason)),

@@ -45,7 +45,7 @@ impl World {
         let Ok(envelope) = bytes.envelope() else {
             return;
         };
-        watch.envelope(bytes);
+        watch.envelope(envelope);
         // What it hands on for others is theirs.
         let own = places.get(place).filter(|found| {
             let ledger = found.member.as_ref().map(Member::ledger);

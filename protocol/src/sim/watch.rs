@@ -107,10 +107,6 @@ pub struct Watch {
     pub slots: BTreeMap<SlotName, BTreeSet<Digest>>,
     /// Whose pair keys were rebuilt, by height and place.
     pub rebuilt: BTreeMap<(Height, usize), Vec<PublicKey>>,
-    /// Vectors submitted, by height and place.
-    pub submitted: BTreeSet<(Height, usize)>,
-    /// Dealings acknowledged, by height and place.
-    pub dealt: BTreeSet<(Height, usize)>,
     /// Who finished, with which head and adapter.
     pub finished: BTreeMap<usize, (Digest, Digest)>,
     /// Who left, and why not in order.
@@ -150,18 +146,13 @@ pub struct Watch {
     pub records: BTreeMap<Digest, Record>,
     /// Running digest of all outputs: equal for equal runs.
     pub trace: Digest,
-    /// Outputs so far.
-    pub outputs: u64,
     /// When what happened.
     pub diary: Diary,
 }
 
 impl Watch {
     /// Notes an envelope that a member sent or stored as its own.
-    pub fn envelope(&mut self, bytes: &[u8]) {
-        let Ok(envelope) = Envelope::from_bytes(bytes) else {
-            return;
-        };
+    pub fn envelope(&mut self, envelope: &Envelope) {
         let (sess, sender) = (envelope.sess, envelope.sender);
         match envelope.kind {
             Kind::Commit => {
@@ -170,10 +161,10 @@ impl Watch {
                     roots.insert(commit.root);
                 }
             }
-            Kind::Reveal => self.reveal(&envelope),
+            Kind::Reveal => self.reveal(envelope),
             _ => {}
         }
-        self.slot(&envelope);
+        self.slot(envelope);
     }
 
     /// Notes what anybody says that decisions rest on.
@@ -284,7 +275,6 @@ impl Watch {
 
     /// Mixes what happened into the trace.
     pub fn trace(&mut self, what: &[u8]) {
-        self.outputs = self.outputs.saturating_add(1);
         self.trace = Digest::of("conclave/sim/trace", &[self.trace.as_bytes(), what]);
     }
 }

@@ -9,7 +9,7 @@ mod worlds;
 use std::collections::BTreeSet;
 
 use conclave_protocol::names::Height;
-use conclave_protocol::sim::byzantine::{self, SCRIPTS};
+use conclave_protocol::sim::byzantine::{self, SCRIPTS, SHARD_SCRIPTS};
 use conclave_protocol::sim::{Faults, Script, Terms, World};
 
 use self::worlds::{Outcome, asked_for, over, sound};
@@ -38,7 +38,8 @@ fn each_script_alone_stops_nobody() {
             if !inline {
                 terms.inline_limit = 1;
             }
-            let place = usize::try_from(seed).expect("small") % founders;
+            // It proposes the record of height 3.
+            let place = 3;
             let world = match sound(terms, hostile(vec![(place, script)])) {
                 Ok(world) => world,
                 Err(why) => {
@@ -46,6 +47,9 @@ fn each_script_alone_stops_nobody() {
                     continue;
                 }
             };
+            if !world.acted(place) {
+                failures.push(format!("{}, seed {seed}: it did nothing", script.name()));
+            }
             let lost = usize::from(script.spends()) * 2;
             if opened(&world).len() + lost < 3 {
                 let heights = opened(&world);
@@ -57,6 +61,43 @@ fn each_script_alone_stops_nobody() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+// R64, R43: what two halves of a fork prove to everybody who holds both costs the forker its seat.
+#[test]
+fn a_fork_that_reaches_its_witnesses_is_convicted() -> Outcome {
+    for (seed, script) in [
+        (1, Script::ForkedAdvert),
+        (2, Script::ForkedDeal),
+        (3, Script::ForkedCommit),
+        (4, Script::ForkedVote),
+        (5, Script::ForkedProposal),
+    ] {
+        let mut terms = Terms::new(seed, 7);
+        terms.rounds = 5;
+        let faults = Faults {
+            meshed: true,
+            ..hostile(vec![(3, script)])
+        };
+        let world = sound(terms, faults)?;
+        let name = script.name();
+        let forker = world.key(3).ok_or("no such place")?;
+        let honest = world.watch().decisions.iter();
+        let honest = honest.filter(|((_, place), _)| !world.is_hostile(*place));
+        let decisions: Vec<_> = honest.flat_map(|(_, decisions)| decisions).collect();
+        let convicts = decisions
+            .iter()
+            .any(|decision| decision.convicted == [forker]);
+        assert!(convicts, "{name}: no record convicts it");
+        let last = decisions.last().ok_or("nothing was decided")?;
+        let members = &last.members_after_next;
+        assert!(
+            !members.contains(&forker) && members.len() == 6,
+            "{name}: it kept its seat: {members:?}"
+        );
+        assert!(opened(&world).len() >= 4, "{name}: {:?}", opened(&world));
+    }
+    Ok(())
 }
 
 #[test]
@@ -77,7 +118,8 @@ fn mixed(seed: u64) -> Outcome {
     } else {
         Faults::default()
     };
-    faults.hostile = byzantine::assign(seed, founders, 333);
+    faults.hostile = byzantine::assign(&terms, 333);
+    faults.meshed = seed % 4 >= 2;
     let world = sound(terms, faults)?;
     if opened(&world).is_empty() {
         return Err("nothing was opened".to_owned());
@@ -88,24 +130,36 @@ fn mixed(seed: u64) -> Outcome {
 #[test]
 fn a_hostile_share_is_drawn_from_the_seed() {
     for (members, permille, count) in [(10, 100, 1), (10, 333, 3), (7, 140, 0), (200, 200, 40)] {
-        let assigned = byzantine::assign(5, members, permille);
+        let terms = Terms::new(5, members);
+        let assigned = byzantine::assign(&terms, permille);
         assert_eq!(assigned.len(), count);
-        assert_eq!(assigned, byzantine::assign(5, members, permille));
+        assert_eq!(assigned, byzantine::assign(&terms, permille));
         let places: BTreeSet<_> = assigned.iter().map(|(place, _)| *place).collect();
         assert_eq!(places.len(), count);
         let wide = assigned
             .iter()
             .filter(|(_, script)| *script == Script::OutOfRange);
         assert!(wide.count() <= 1);
+        let shards = |assigned: &[(usize, Script)]| {
+            let mut scripts = assigned.iter().map(|(_, script)| script);
+            scripts.any(|script| SHARD_SCRIPTS.contains(script))
+        };
+        assert!(!shards(&assigned), "there are no shards");
+        let mut sharded = terms.clone();
+        sharded.inline_limit = 1;
+        let assigned = byzantine::assign(&sharded, permille);
+        assert_eq!(assigned.len(), count);
+        assert!(shards(&assigned) || members < 200, "of forty members none");
     }
-    assert_ne!(byzantine::assign(5, 20, 300), byzantine::assign(6, 20, 300));
+    let twenty = |seed| byzantine::assign(&Terms::new(seed, 20), 300);
+    assert_ne!(twenty(5), twenty(6));
 }
 
 #[test]
 fn a_run_with_hostile_members_repeats_itself() -> Outcome {
     let run = |seed| {
         let mut faults = Faults::mixed(seed, 7);
-        faults.hostile = byzantine::assign(seed, 7, 300);
+        faults.hostile = byzantine::assign(&Terms::new(seed, 7), 300);
         sound(Terms::new(seed, 7), faults)
     };
     assert_eq!(run(9)?.watch().trace, run(9)?.watch().trace);

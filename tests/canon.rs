@@ -13,7 +13,7 @@ use conclave_protocol::ledger::verify_chain;
 use conclave_protocol::member::Member;
 use conclave_protocol::message::{
     self, Ack, Commit, Deal, Decided, Have, Heartbeat, Join, KeyAd, Leave, Recall, Reveal, Seal,
-    Want,
+    SumCommit, Tags, Want,
 };
 use conclave_protocol::output::Stored;
 use conclave_protocol::record::Record;
@@ -45,6 +45,8 @@ fn all(bytes: &[u8], seed: u64) {
     total::<Join>(bytes, seed);
     total::<Leave>(bytes, seed);
     total::<Recall>(bytes, seed);
+    total::<SumCommit>(bytes, seed);
+    total::<Tags>(bytes, seed);
     total::<Want>(bytes, seed);
     total::<Decided>(bytes, seed);
     total::<Record>(bytes, seed);
@@ -77,7 +79,8 @@ fn changed(bytes: &[u8], chance: &mut Chance) -> Vec<u8> {
     bytes
 }
 
-/// What was said and decided in a small run with a joiner, somebody who leaves, and one put back from a copy.
+/// What was said and decided in a small run with a joiner, somebody who leaves, and one put back from a copy; and in one
+/// that sums in shards.
 fn samples() -> (World, Vec<Vec<u8>>) {
     let mut terms = Terms::new(40, 5);
     terms.joiners = 1;
@@ -97,9 +100,15 @@ fn samples() -> (World, Vec<Vec<u8>>) {
     let mut world = World::new(terms, faults);
     world.keep_log();
     world.finish(Time(900_000)).expect("the run ends");
+    let mut terms = Terms::new(41, 8);
+    terms.inline_limit = 1;
+    let mut sharded = World::new(terms, Faults::default());
+    sharded.keep_log();
+    sharded.finish(Time(900_000)).expect("the run ends");
     let mut kinds = std::collections::BTreeMap::new();
     let mut samples = Vec::new();
-    for letter in world.watch().said.iter().flatten() {
+    let said = [&world, &sharded].map(|world| world.watch().said.iter().flatten());
+    for letter in said.into_iter().flatten() {
         let envelope = letter.envelope().expect("what members say parses");
         let count: &mut u32 = kinds.entry(envelope.kind).or_default();
         *count += 1;
@@ -108,9 +117,9 @@ fn samples() -> (World, Vec<Vec<u8>>) {
             samples.push(envelope.body.clone());
         }
     }
-    assert!(kinds.len() >= 14, "only {kinds:?} were said");
-    for record in world.watch().records.values() {
-        samples.push(record.to_bytes());
+    assert!(kinds.len() >= 16, "only {kinds:?} were said");
+    for record in [&world, &sharded].map(|world| world.watch().records.values()) {
+        samples.extend(record.map(|record| record.to_bytes()));
     }
     (world, samples)
 }

@@ -7,7 +7,7 @@ mod worlds;
 
 use std::collections::BTreeSet;
 
-use conclave_protocol::names::Height;
+use conclave_protocol::names::{Height, MemberId};
 use conclave_protocol::output::Phase;
 use conclave_protocol::sim::faults::{PHASES, POINTS};
 use conclave_protocol::sim::{Crash, Faults, Loss, Point, Strike, Terms, World};
@@ -119,11 +119,19 @@ fn forgets(loss: Loss, phase: Phase, point: Point, number: usize) -> Outcome {
         ..with(vec![death])
     };
     let world = sound(terms, faults)?;
-    let last = survived(&world, 3).into_iter().next_back();
-    if last.is_none_or(|height| height < Height(9)) {
+    let death = format!("{loss:?} {phase:?} {point:?}");
+    if world.watch().struck.len() != 1 {
+        return Err(format!("{death}: nobody died"));
+    }
+    let counted = survived(&world, 3);
+    if counted.range(Height(4)..=Height(5)).next().is_some() {
         return Err(format!(
-            "{loss:?} {phase:?} {point:?}: last counted in {last:?}"
+            "{death}: it shared while it should sit out: {counted:?}"
         ));
+    }
+    let last = counted.into_iter().next_back();
+    if last.is_none_or(|height| height < Height(9)) {
+        return Err(format!("{death}: last counted in {last:?}"));
     }
     Ok(())
 }
@@ -131,16 +139,32 @@ fn forgets(loss: Loss, phase: Phase, point: Point, number: usize) -> Outcome {
 // R60: with nobody in reach it says nothing at all, however long.
 #[test]
 fn a_member_put_back_from_a_copy_alone_says_nothing() -> Outcome {
-    let submitted = |world: &World| world.watch().submitted.contains(&(Height(2), 1));
+    let submitted = |world: &World| world.watch().diary.submitted.contains_key(&(Height(2), 1));
     let mut plain = World::new(Terms::new(30, 4), Faults::default());
     let at = plain
         .run(LIMIT, submitted)
         .map_err(|stuck| stuck.to_string())?;
     let mut faults = with(vec![snapshot(1, 2)]);
     faults.splits = vec![(vec![1], Time(at.0 + 1), Time(at.0 + 30_000))];
-    let world = sound(Terms::new(30, 4), faults)?;
-    assert!(!world.watch().struck.is_empty(), "nobody died");
-    Ok(())
+    let mut world = World::new(Terms::new(30, 4), faults);
+    let said = |world: &World| {
+        let slots = world.watch().slots.iter();
+        let own = slots.filter(|((_, _, sender, _), _)| *sender == MemberId(1));
+        own.map(|(slot, bodies)| (*slot, bodies.clone()))
+            .collect::<Vec<_>>()
+    };
+    world
+        .run(LIMIT, |world| !world.watch().struck.is_empty())
+        .map_err(|stuck| stuck.to_string())?;
+    let before = said(&world);
+    assert!(!before.is_empty(), "it never said anything");
+    let alone = Time(at.0 + 29_000);
+    world
+        .run(LIMIT, |world| world.now() >= alone)
+        .map_err(|stuck| stuck.to_string())?;
+    assert!(world.up_since(1).is_some(), "it is not back");
+    assert_eq!(said(&world), before);
+    ended(world).map(drop)
 }
 
 // R63: the delta of a member that was cut off when it submitted counts in the factor's next round, before the clamp.

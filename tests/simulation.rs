@@ -3,17 +3,21 @@
 //! A failing seed prints itself; `CONCLAVE_SEED=<seed> cargo test --release -p conclave-protocol --test simulation
 //! mixed` runs it alone, and `CONCLAVE_SEED=200..2000` runs more of them.
 
+#[path = "simulation/planted.rs"]
+mod planted;
 #[path = "worlds.rs"]
 mod worlds;
 
 use std::collections::BTreeSet;
 
+use conclave_crypto::digest::Digest;
 use conclave_protocol::names::Height;
+use conclave_protocol::sim::byzantine;
 use conclave_protocol::sim::faults::{PHASES, POINTS, percent};
 use conclave_protocol::sim::{Faults, Point, Strike, Terms, World, check};
 use conclave_protocol::time::Time;
 
-use self::worlds::{Outcome, asked_for, crash, over, sound, with};
+use self::worlds::{Outcome, asked_for, crash, ended, over, sound, with};
 
 /// The survivors of a height as places.
 fn survivors(world: &World, height: u64) -> Vec<usize> {
@@ -275,102 +279,33 @@ fn without_a_quorum_nothing_is_decided_and_nothing_revealed() -> Outcome {
     Ok(())
 }
 
+/// A world for each of some seeds, eight members that sum in shards and hostile ones among them.
+fn various() -> [World; 3] {
+    let mut sharded = Terms::new(78, 8);
+    sharded.inline_limit = 1;
+    let mut hostile = Faults::mixed(79, 7);
+    hostile.hostile = byzantine::assign(&Terms::new(79, 7), 300);
+    [
+        World::new(Terms::new(77, 4), Faults::mixed(77, 4)),
+        World::new(sharded, Faults::mixed(78, 8)),
+        World::new(Terms::new(79, 7), hostile),
+    ]
+}
+
 #[test]
-fn every_checker_catches_a_planted_fault() -> Outcome {
-    let honest = sound(Terms::new(20, 4), Faults::default())?;
-    let planted = |plant: &dyn Fn(&mut World)| {
-        let mut world = sound(Terms::new(20, 4), Faults::default())?;
-        plant(&mut world);
-        Ok::<_, String>(world)
+fn neither_the_memo_nor_the_threads_change_a_run() -> Outcome {
+    let traces = |worlds: [World; 3]| -> Outcome<Vec<Digest>> {
+        let ended = worlds.into_iter().map(ended);
+        ended.map(|world| Ok(world?.watch().trace)).collect()
     };
-    assert_eq!(check::all(&honest), Ok(()));
-
-    let world = planted(&|world| {
-        for decisions in world.watch_mut().decisions.values_mut().take(1) {
-            let mut other = decisions.first().cloned().expect("one decision");
-            other.head.0[0] ^= 1;
-            decisions.insert(other);
-        }
-    })?;
-    assert!(check::agreement::check(&world).is_err(), "a forked record");
-
-    let world = planted(&|world| {
-        for adopted in world.watch_mut().adopted.values_mut().take(1) {
-            for (digest, _) in adopted {
-                digest.0[0] ^= 1;
-            }
-        }
-    })?;
-    assert!(
-        check::agreement::check(&world).is_err(),
-        "a differing result"
-    );
-
-    // One member's delta differs by the smallest step of one coordinate.
-    let world = planted(&|world| {
-        let mut committed = world.watch_mut().committed.values_mut();
-        let trained = committed.next().and_then(|roots| roots.values_mut().next());
-        let delta = &mut trained.expect("a vector was committed").delta;
-        delta[0] += 1.0e-5;
-    })?;
-    assert!(check::exactness::check(&world).is_err(), "a wrong sum");
-
-    let world = planted(&|world| {
-        for records in world.watch_mut().revealed.values_mut().take(1) {
-            records.insert(conclave_crypto::digest::Digest([1; 32]));
-        }
-    })?;
-    assert!(check::reveal::check(&world).is_err(), "a second opening");
-
-    let world = planted(&|world| {
-        use conclave_crypto::dealing::Secret;
-        let shown = world
-            .watch()
-            .shown
-            .first()
-            .copied()
-            .expect("shares were shown");
-        let which = match shown.which {
-            Secret::SelfSeed => Secret::PairKey,
-            Secret::PairKey => Secret::SelfSeed,
-        };
-        world
-            .watch_mut()
-            .shown
-            .insert(conclave_protocol::sim::watch::Shown { which, ..shown });
-    })?;
-    assert!(
-        check::opening::check(&world).is_err(),
-        "both secrets of a member"
-    );
-
-    let world = planted(&|world| {
-        let mut shown = world
-            .watch_mut()
-            .shown
-            .pop_first()
-            .expect("shares were shown");
-        shown.record.0[0] ^= 1;
-        world
-            .watch_mut()
-            .shown
-            .retain(|other| other.sess != shown.sess);
-        world.watch_mut().shown.insert(shown);
-    })?;
-    assert!(
-        check::null::check(&world).is_err(),
-        "a share that no record calls for"
-    );
-
-    let world = planted(&|world| {
-        for bodies in world.watch_mut().slots.values_mut().take(1) {
-            bodies.insert(conclave_crypto::digest::Digest([1; 32]));
-        }
-    })?;
-    assert!(
-        check::slots::check(&world).is_err(),
-        "two messages in a slot"
-    );
+    let traced = traces(various())?;
+    assert_eq!(traces(various().map(World::forgetful))?, traced, "no memo");
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let pool = pool.build().map_err(|error| error.to_string())?;
+        let again = pool.install(|| traces(various()))?;
+        assert_eq!(again, traced, "on {threads} threads");
+    }
     Ok(())
 }
 

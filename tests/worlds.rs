@@ -62,7 +62,7 @@ pub(crate) fn with(crashes: Vec<Crash>) -> Faults {
 pub(crate) fn left_out(seed: u64) -> Outcome<World> {
     let mut terms = Terms::new(60 + seed, 5);
     terms.rounds = 8;
-    let submitted = |world: &World| world.watch().submitted.contains(&(Height(3), 2));
+    let submitted = |world: &World| world.watch().diary.submitted.contains_key(&(Height(3), 2));
     let mut plain = World::new(terms.clone(), Faults::default());
     let at = plain
         .run(LIMIT, submitted)

@@ -1,0 +1,278 @@
+//! Every checker catches a fault that is planted in what a sound run left.
+
+use std::collections::BTreeSet;
+
+use conclave_crypto::dealing::Secret;
+use conclave_crypto::digest::Digest;
+use conclave_protocol::envelope::Kind;
+use conclave_protocol::names::{Height, MemberId};
+use conclave_protocol::record::{Cause, Previous};
+use conclave_protocol::sim::check::{self, Violation};
+use conclave_protocol::sim::watch::{Decision, Shown};
+use conclave_protocol::sim::{Faults, Terms, Watch, World};
+
+use crate::worlds::{Outcome, sound};
+
+type Check = fn(&World) -> Result<(), Violation>;
+
+/// What a checker says of a sound run with a fault planted in it.
+fn planted(
+    founders: usize,
+    check: Check,
+    plant: impl FnOnce(&mut Watch),
+) -> Outcome<Result<(), Violation>> {
+    let mut world = sound(Terms::new(20, founders), Faults::default())?;
+    plant(world.watch_mut());
+    Ok(check(&world))
+}
+
+/// Every fault is caught by the checker that is there for it.
+fn caught(faults: Vec<(&str, Check, fn(&mut Watch))>) -> Outcome {
+    for (what, check, plant) in faults {
+        if planted(4, check, plant)?.is_ok() {
+            return Err(format!("{what} is not caught"));
+        }
+    }
+    Ok(())
+}
+
+/// A share of a survivor's self seed that was shown.
+fn shown(watch: &Watch) -> Shown {
+    let mut shown = watch.shown.iter();
+    let own = shown.find(|shown| shown.which == Secret::SelfSeed);
+    *own.expect("shares were shown")
+}
+
+#[test]
+fn without_a_fault_nothing_is_caught() -> Outcome {
+    assert_eq!(planted(4, check::all, |_| ())?, Ok(()));
+    assert_eq!(planted(7, check::all, |_| ())?, Ok(()));
+    Ok(())
+}
+
+#[test]
+fn other_results_and_records_are_caught() -> Outcome {
+    caught(vec![
+        ("a forked record", check::agreement::check, |watch| {
+            let decisions = watch.decisions.values_mut().next().expect("a decision");
+            let mut other = decisions.first().cloned().expect("one decision");
+            other.head.0[0] ^= 1;
+            decisions.insert(other);
+        }),
+        ("a differing result", check::agreement::check, |watch| {
+            let adopted = watch.adopted.values_mut().next().expect("a result");
+            for (digest, _) in adopted {
+                digest.0[0] ^= 1;
+            }
+        }),
+        ("another end", check::agreement::check, |watch| {
+            let (head, _) = watch.finished.get_mut(&0).expect("the run ended");
+            head.0[0] ^= 1;
+        }),
+        // One member's delta differs by the smallest step of one coordinate.
+        ("a wrong sum", check::exactness::check, |watch| {
+            let mut committed = watch.committed.values_mut();
+            let trained = committed.next().and_then(|roots| roots.values_mut().next());
+            trained.expect("a vector was committed").delta[0] += 1.0e-5;
+        }),
+    ])
+}
+
+#[test]
+fn openings_that_are_not_called_for_are_caught() -> Outcome {
+    caught(vec![
+        ("a second opening", check::reveal::check, |watch| {
+            let records = watch.revealed.values_mut().next().expect("a Reveal");
+            records.insert(Digest([1; 32]));
+        }),
+        ("an early Reveal", check::reveal::check, |watch| {
+            let sess = shown(watch).sess;
+            watch.early_reveals.push((0, sess));
+        }),
+        (
+            "a session under two records",
+            check::opening::check,
+            |watch| {
+                let record = Digest([1; 32]);
+                let other = Shown {
+                    record,
+                    ..shown(watch)
+                };
+                watch.shown.insert(other);
+            },
+        ),
+        ("both secrets of a member", check::opening::check, |watch| {
+            let which = Secret::PairKey;
+            let other = Shown {
+                which,
+                ..shown(watch)
+            };
+            watch.shown.insert(other);
+        }),
+        ("a share for no record", check::null::check, |watch| {
+            let record = Digest([1; 32]);
+            let other = Shown {
+                record,
+                ..shown(watch)
+            };
+            watch.shown.insert(other);
+        }),
+        (
+            "a share for the record of another height",
+            check::null::check,
+            |watch| {
+                let shown = shown(watch);
+                let mut others = watch.shown.iter();
+                let other = others.find(|other| other.sess != shown.sess);
+                let record = other.expect("two rounds").record;
+                watch.shown.insert(Shown { record, ..shown });
+            },
+        ),
+        ("a survivor's pair key", check::null::check, |watch| {
+            let which = Secret::PairKey;
+            let other = Shown {
+                which,
+                ..shown(watch)
+            };
+            watch.shown.insert(other);
+        }),
+        (
+            "a vector that stands open",
+            check::privacy::check,
+            |watch| {
+                let Shown { sess, dealer, .. } = shown(watch);
+                let fits = |shown: &&Shown| shown.sess == sess && shown.dealer == dealer;
+                let own: Vec<_> = watch.shown.iter().filter(fits).copied().collect();
+                let which = Secret::PairKey;
+                let pair = own.into_iter().map(|shown| Shown { which, ..shown });
+                watch.shown.extend(pair);
+            },
+        ),
+    ])
+}
+
+// R2: of seven members two may be hostile: no sum of three is opened, though the charter asks for three only.
+#[test]
+fn an_opening_for_too_few_survivors_is_caught() -> Outcome {
+    let with = |left: usize| {
+        planted(7, check::null::check, |watch| {
+            let few = |decision: &Decision| {
+                let mut decision = decision.clone();
+                if let Some(survivors) = &mut decision.survivors {
+                    survivors.truncate(left);
+                }
+                decision
+            };
+            for decisions in watch.decisions.values_mut() {
+                *decisions = decisions.iter().map(few).collect::<BTreeSet<_>>();
+            }
+            // Founders are members in the order of their places, and all of them survived.
+            let left = u32::try_from(left).expect("small");
+            watch.shown.retain(|shown| shown.dealer < MemberId(left));
+        })
+    };
+    assert_eq!(with(4)?, Ok(()));
+    assert!(with(3)?.is_err());
+    Ok(())
+}
+
+#[test]
+fn two_words_and_two_vectors_are_caught() -> Outcome {
+    caught(vec![
+        ("two messages in a slot", check::slots::check, |watch| {
+            let bodies = watch.slots.values_mut().next().expect("a slot");
+            bodies.insert(Digest([1; 32]));
+        }),
+        ("two roots in a session", check::mask::check, |watch| {
+            let roots = watch.roots.values_mut().next().expect("a Commit");
+            roots.insert(Digest([1; 32]));
+        }),
+        ("two stored vectors", check::mask::check, |watch| {
+            let bound = watch.committed.values_mut().next().expect("a vector");
+            let (_, trained) = bound.first_key_value().expect("one");
+            let trained = trained.clone();
+            bound.insert(Digest([1; 32]), trained);
+        }),
+        (
+            "a vector with its mask's seeds on disk",
+            check::mask::check,
+            |watch| {
+                watch.late_masks.insert((Height(2), 0));
+            },
+        ),
+        ("a message of another form", check::canon::check, |watch| {
+            watch.uncanonical.push((0, Kind::Ack));
+        }),
+    ])
+}
+
+// R20, R12: each part of I-VALID.
+#[test]
+fn decisions_on_what_nobody_said_are_caught() -> Outcome {
+    caught(vec![
+        (
+            "a vote for a vector that is not held",
+            check::validity::check,
+            |watch| {
+                watch.unheld.push((0, Height(2), MemberId(1)));
+            },
+        ),
+        (
+            "sharers that nobody acknowledged",
+            check::validity::check,
+            |watch| {
+                watch.acks.clear();
+            },
+        ),
+        (
+            "a sharer without a quorum of acknowledgers",
+            check::validity::check,
+            |watch| {
+                // One of the three that are needed, of four, is left beside another.
+                watch.acks.retain(|(_, holder), _| *holder < MemberId(2));
+            },
+        ),
+        (
+            "survivors that announced nothing",
+            check::validity::check,
+            |watch| {
+                watch.commits.clear();
+            },
+        ),
+        (
+            "a vector under another masking context",
+            check::validity::check,
+            |watch| {
+                let (_, sid) = watch.commits.values_mut().next().expect("a Commit");
+                sid.0.0[0] ^= 1;
+            },
+        ),
+        (
+            "a certified result that nobody opened",
+            check::validity::check,
+            |watch| {
+                for ((height, _), adopted) in &mut watch.adopted {
+                    for (digest, _) in adopted.iter_mut().filter(|_| *height == Height(2)) {
+                        digest.0[0] ^= 1;
+                    }
+                }
+            },
+        ),
+    ])
+}
+
+#[test]
+fn convictions_of_the_honest_are_caught() -> Outcome {
+    caught(vec![(
+        "a spent round's culprit",
+        check::fraud::check,
+        |watch| {
+            let record = watch.records.values_mut().next().expect("a record");
+            record.previous = Previous::Spent {
+                cause: Cause::Withheld,
+                culprits: vec![MemberId(1)],
+                silent: Vec::new(),
+            };
+        },
+    )])
+}

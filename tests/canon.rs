@@ -79,8 +79,8 @@ fn changed(bytes: &[u8], chance: &mut Chance) -> Vec<u8> {
     bytes
 }
 
-/// What was said and decided in a small run with a joiner, somebody who leaves, and one put back from a copy; and in one
-/// that sums in shards.
+/// What was said and decided in a small run with a joiner, somebody who leaves, and one put back from a copy; and in
+/// one that sums in shards.
 fn samples() -> (World, Vec<Vec<u8>>) {
     let mut terms = Terms::new(40, 5);
     terms.joiners = 1;
@@ -119,7 +119,7 @@ fn samples() -> (World, Vec<Vec<u8>>) {
     }
     assert!(kinds.len() >= 16, "only {kinds:?} were said");
     for record in [&world, &sharded].map(|world| world.watch().records.values()) {
-        samples.extend(record.map(|record| record.to_bytes()));
+        samples.extend(record.map(Record::to_bytes));
     }
     (world, samples)
 }

@@ -231,8 +231,8 @@ fn a_survivor_that_shows_its_seed_itself_is_opened() {
     assert_eq!(two_records_at(false).lightest(), Ok(None));
 }
 
-/// Four members: place 0 is cut off while height 2 is proposed, and the first that decides is cut off at once, until the
-/// others have given up and decided for themselves.
+/// Four members: place 0 is cut off while height 2 is proposed, and the first that decides is cut off at once, until
+/// the others have given up and decided for themselves.
 fn forked(seed: u64, controls: &[(usize, Script)]) -> Option<World> {
     let world = |splits| {
         let faults = Faults {

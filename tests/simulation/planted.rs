@@ -15,6 +15,9 @@ use crate::worlds::{Outcome, sound};
 
 type Check = fn(&World) -> Result<(), Violation>;
 
+/// What is planted, the checker that is there for it, and how it is planted.
+type Fault = (&'static str, Check, fn(&mut Watch));
+
 /// What a checker says of a sound run with a fault planted in it.
 fn planted(
     founders: usize,
@@ -27,7 +30,7 @@ fn planted(
 }
 
 /// Every fault is caught by the checker that is there for it.
-fn caught(faults: Vec<(&str, Check, fn(&mut Watch))>) -> Outcome {
+fn caught(faults: Vec<Fault>) -> Outcome {
     for (what, check, plant) in faults {
         if planted(4, check, plant)?.is_ok() {
             return Err(format!("{what} is not caught"));

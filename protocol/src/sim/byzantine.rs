@@ -132,7 +132,8 @@ impl Script {
     }
 }
 
-/// `⌊members · permille / 1000⌋` of the founders, drawn from the seed, each with a script; one at most goes out of range.
+/// `⌊members · permille / 1000⌋` of the founders, drawn from the seed, each with a script; one at most goes
+/// out of range.
 pub fn assign(terms: &Terms, permille: u64) -> Vec<(usize, Script)> {
     let members = terms.founders;
     let all = u64::try_from(members).unwrap_or(u64::MAX);

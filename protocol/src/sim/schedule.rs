@@ -32,7 +32,8 @@ pub struct Climate {
 
 impl Climate {
     /// The faults of this climate. Besides what it names, one message of a hundred arrives twice, one member of eight
-    /// trains two or three times slower, with every other seed both halves of a fork reach everybody, and in a wide area one pair of fifty cannot reach each other directly.
+    /// trains two or three times slower, with every other seed both halves of a fork reach everybody, and in a
+    /// wide area one pair of fifty cannot reach each other directly.
     pub fn faults(&self, terms: &Terms) -> Faults {
         let members = terms.founders;
         let mut chance = Chance::new(terms.seed, "conclave/sim/climate");

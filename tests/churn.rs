@@ -209,6 +209,22 @@ fn members_leave_in_order() -> Outcome {
     Ok(())
 }
 
+// R66: said while it was cut off, a Leave is said again: the record of the same height releases it.
+#[test]
+fn a_leave_that_nobody_heard_is_said_again() -> Outcome {
+    let mut terms = Terms::new(75, 6);
+    terms.rounds = 3;
+    let faults = Faults {
+        training: (15_000, 16_000),
+        splits: vec![(vec![1], Time(7_900), Time(8_500))],
+        leaves: vec![(1, Time(8_000))],
+        ..Faults::default()
+    };
+    let world = sound(terms, faults)?;
+    assert_eq!(sizes(&world)[..2], [6, 5]);
+    Ok(())
+}
+
 // R66: too few to do without it: told at once, and it goes on being counted on.
 #[test]
 fn the_last_four_cannot_leave() -> Outcome {

@@ -437,3 +437,29 @@ fn a_record_counts_the_uses_of_an_invitation() {
     let ledger = net.member(0).ledger();
     assert_eq!(ledger.roster(ledger.head()).unwrap().len(), 9);
 }
+
+// R60 R61: an outbox row that cannot be read any more silences its session, and the one after next goes on.
+#[test]
+fn a_damaged_outbox_row_silences_its_session() {
+    let mut net = Net::new(4, 5, 27);
+    for index in 0..4 {
+        net.start(index);
+    }
+    while net.member(0).status().height < Height(3) {
+        net.step();
+    }
+    net.crash(0);
+    let rows = net.nodes[0].stored.keys();
+    let outbox = rows.filter(|(table, _)| *table == Table::Outbox);
+    let row = outbox.max().cloned().expect("it has said something");
+    let height = crate::outbox::key_height(&row.1).expect("a height");
+    net.nodes[0]
+        .stored
+        .insert(row, std::sync::Arc::new(vec![1, 2, 3]));
+    net.start(0);
+    let silent = net.member(0).desk.memory.silent();
+    assert_eq!(silent, Some(Height(height.0 + 2)));
+    assert!(net.member(0).status().warnings > 0);
+    net.run(&[0, 1, 2, 3], 900);
+    net.check_agreement(&[0, 1, 2, 3]);
+}

@@ -221,7 +221,10 @@ impl Driver {
                 self.told.listening.retain(|known| *known != address);
             }
             NetworkEvent::Stranger => self.told.strangers += 1,
-            NetworkEvent::Offence { from, refusal } => self.told.peers.refuse(&from, refusal),
+            NetworkEvent::Offence { from, refusal } => {
+                let ledger = self.member.ledger();
+                self.told.peers.refuse(&from, ledger, refusal);
+            }
         }
     }
 
@@ -233,13 +236,15 @@ impl Driver {
         }
         // A newcomer knows few: what it told one of us concerns all.
         let hand_on = gossip.is_none() && is_join(letter);
-        self.told.peers.hear(&from, self.clock.now());
+        let now = self.clock.now();
+        self.told.peers.hear(&from, self.member.ledger(), now);
         let verdict = self.handle(Input::Received {
             from,
             bytes: letter.clone(),
         });
         if let Verdict::Refused(refusal) = verdict {
-            self.told.peers.refuse(&from, refusal);
+            let ledger = self.member.ledger();
+            self.told.peers.refuse(&from, ledger, refusal);
             tracing::debug!(peer = %from, ?refusal, "refused a message");
         }
         if let Some(gossip) = gossip {

@@ -51,18 +51,28 @@ impl Peers {
         }
     }
 
-    /// It handed something over. Peers that were never met (guests without an invitation) are not remembered.
-    pub(super) fn hear(&mut self, peer: &PublicKey, now: Time) {
-        if let Some(seen) = self.0.get_mut(peer) {
+    /// It handed something over.
+    pub(super) fn hear(&mut self, peer: &PublicKey, ledger: &Ledger, now: Time) {
+        if let Some(seen) = self.of(peer, ledger) {
             seen.heard = Some(now);
             seen.messages += 1;
         }
     }
 
     /// What it handed over was refused.
-    pub(super) fn refuse(&mut self, peer: &PublicKey, refusal: Refusal) {
-        if let Some(seen) = self.0.get_mut(peer) {
+    pub(super) fn refuse(&mut self, peer: &PublicKey, ledger: &Ledger, refusal: Refusal) {
+        if let Some(seen) = self.of(peer, ledger) {
             seen.refused.count(refusal);
+        }
+    }
+
+    /// What was seen of a member, whose first words may come before the news that it is connected; strangers (guests
+    /// without an invitation) are remembered only once they were met.
+    fn of(&mut self, peer: &PublicKey, ledger: &Ledger) -> Option<&mut Seen> {
+        if ledger.member(peer).is_some() {
+            Some(self.0.entry(*peer).or_default())
+        } else {
+            self.0.get_mut(peer)
         }
     }
 
@@ -160,5 +170,31 @@ fn standing(ledger: &Ledger, id: MemberId) -> &'static str {
         (false, true, false) => "leaving",
         (false, false, true) => "entering",
         (false, false, false) => "former",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use conclave_protocol::sim::Terms;
+
+    use super::*;
+
+    #[test]
+    fn a_member_is_remembered_before_it_was_met_and_a_stranger_is_not() {
+        let terms = Terms::new(7, 4);
+        let (member, stranger) = (terms.identity(1).public(), terms.identity(4).public());
+        let ledger = Ledger::new(terms.charter(), None);
+        let mut peers = Peers::default();
+        for key in [&member, &stranger] {
+            peers.hear(key, &ledger, Time(5));
+            peers.refuse(key, &ledger, Refusal::Malformed);
+        }
+        assert_eq!(peers.0.keys().collect::<Vec<_>>(), [&member]);
+        let seen = &peers.0[&member];
+        assert_eq!((seen.messages, seen.refused.total()), (1, 1));
+        // To meet it later forgets nothing.
+        peers.meet(member, Time(6), Vec::new());
+        assert_eq!(peers.0[&member].refused.total(), 1);
+        assert_eq!(peers.connected(), 1);
     }
 }

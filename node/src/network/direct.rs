@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use conclave_protocol::letter::Letter;
@@ -22,8 +23,13 @@ use super::names::member_of;
 pub(super) struct Direct {
     control: Control,
     protocol: StreamProtocol,
-    queues: BTreeMap<PeerId, mpsc::Sender<Letter>>,
+    queues: BTreeMap<PeerId, mpsc::Sender<Unsent>>,
+    /// Held by every envelope until it is written.
+    unsent: Arc<()>,
 }
+
+/// An envelope that is not written yet, and what it holds meanwhile.
+type Unsent = (Letter, Arc<()>);
 
 impl Direct {
     pub(super) fn new(control: Control, protocol: StreamProtocol) -> Self {
@@ -31,6 +37,7 @@ impl Direct {
             control,
             protocol,
             queues: BTreeMap::new(),
+            unsent: Arc::new(()),
         }
     }
 
@@ -40,14 +47,12 @@ impl Direct {
             Some(queue) if !queue.is_closed() => queue.clone(),
             _ => self.open(to),
         };
-        queue.try_send(letter).is_ok()
+        queue.try_send((letter, self.unsent.clone())).is_ok()
     }
 
     /// Whether nothing waits to be written.
     pub(super) fn idle(&self) -> bool {
-        self.queues
-            .values()
-            .all(|queue| queue.is_closed() || queue.capacity() == queue.max_capacity())
+        Arc::strong_count(&self.unsent) == 1
     }
 
     /// Forgets the queue of a peer that is gone.
@@ -55,7 +60,7 @@ impl Direct {
         self.queues.remove(peer);
     }
 
-    fn open(&mut self, to: PeerId) -> mpsc::Sender<Letter> {
+    fn open(&mut self, to: PeerId) -> mpsc::Sender<Unsent> {
         let (queue, envelopes) = mpsc::channel(QUEUE);
         let (control, protocol) = (self.control.clone(), self.protocol.clone());
         tokio::spawn(async move {
@@ -90,11 +95,11 @@ async fn write(
     mut control: Control,
     protocol: StreamProtocol,
     to: PeerId,
-    mut envelopes: mpsc::Receiver<Letter>,
+    mut envelopes: mpsc::Receiver<Unsent>,
 ) -> io::Result<()> {
     let opened = timeout(PATIENCE, control.open_stream(to, protocol)).await?;
     let mut stream = opened.map_err(io::Error::other)?;
-    while let Some(letter) = envelopes.recv().await {
+    while let Some((letter, _unsent)) = envelopes.recv().await {
         let length = u32::try_from(letter.len()).map_err(io::Error::other)?;
         let written = async {
             stream.write_all(&length.to_le_bytes()).await?;

@@ -293,6 +293,27 @@ async fn a_guest_is_heard_before_it_is_admitted_and_told_of_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_before_the_end_arrives() {
+    let all = members(86..=87);
+    let mut one = start(86, &all, None).await;
+    let mut two = start(87, &all, Some(&one)).await;
+    two.meet(1).await;
+    for number in 0..20 {
+        two.network.send(one.member, vec![number; 1 << 19]);
+    }
+    two.network.close().await;
+    let mut next = 0;
+    one.wait(|heard| {
+        if let NetworkEvent::Received { bytes, .. } = heard {
+            assert_eq!(bytes, vec![next; 1 << 19]);
+            next += 1;
+        }
+        (next == 20).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_oversized_frame_breaks_its_stream_and_nothing_else() {
     let all = members(81..=83);
     let mut one = start(81, &all, None).await;

@@ -234,3 +234,46 @@ fn a_disk_without_room_is_named_and_nothing_else_happens() {
     assert!(said.contains("error: the disk is full at"), "{said}");
     assert!(!said.contains("panicked"), "{said}");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_fills_in_a_round_stops_one_node_in_order_and_no_other() {
+    // Long enough that the others are still at work when it is back.
+    let (rounds, dir) = (30, tempfile::tempdir().unwrap());
+    let (mut nodes, _) = found(dir.path(), 5, rounds, INLINE, &[]);
+    for node in &mut nodes {
+        node.start(&[]);
+    }
+    let opened = |node: &mut Node, least: u64| {
+        let what = format!("{least} opened rounds at {}", node.dir.display());
+        until(&what, PATIENCE, || {
+            node.status()
+                .filter(|status| number(status, "rounds_opened") >= least)
+        })
+    };
+    opened(&mut nodes[2], 2);
+    nodes[2].limit(16_384);
+    let status = until("the disk to be full", PATIENCE, || nodes[2].ended());
+    let said = nodes[2].log();
+    eprintln!("node 3: {}", said.lines().last().unwrap_or_default());
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("error: the disk is full at"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    // With room it goes on where it was, and all end alike.
+    nodes[2].start(&[]);
+    let reports: Vec<Value> = nodes
+        .iter_mut()
+        .map(|node| {
+            let what = format!("the end of {}", node.dir.display());
+            until(&what, PATIENCE, || {
+                node.status();
+                node.finished()
+            })
+        })
+        .collect();
+    for report in &reports {
+        assert_eq!(report["adapter_digest"], reports[0]["adapter_digest"]);
+        assert_eq!(report["ledger_head"], reports[0]["ledger_head"]);
+        assert!(number(report, "rounds_opened") >= rounds - 2, "{report}");
+    }
+}

@@ -77,6 +77,25 @@ impl Node {
         self.process = Some(child.expect("the binary runs"));
     }
 
+    /// From now on nothing is written beyond so many bytes of a file, as on a disk without room.
+    #[cfg(target_os = "linux")]
+    #[allow(dead_code, reason = "not every suite fills a disk")]
+    pub(crate) fn limit(&mut self, bytes: u64) {
+        let process = self.process.as_ref().expect("it was started");
+        let limit = rustix::process::Rlimit {
+            current: Some(bytes),
+            maximum: Some(bytes),
+        };
+        let id = rustix::process::Pid::from_child(process);
+        rustix::process::prlimit(Some(id), rustix::process::Resource::Fsize, limit).unwrap();
+    }
+
+    /// How the process ended by itself, once it has.
+    #[allow(dead_code, reason = "not every suite makes a node fail")]
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut()?.try_wait().unwrap()
+    }
+
     /// What the node says of itself; none while it does not answer. Panics if it has ended.
     pub(crate) fn status(&mut self) -> Option<Value> {
         let process = self.process.as_mut().expect("it was started");

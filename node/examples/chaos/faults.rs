@@ -1,8 +1,11 @@
 //! What goes wrong, at random from the seed, and how it is put right.
 
+use std::fs;
+use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use conclave::learn::data::Chance;
 use rustix::process::Signal;
 
@@ -16,6 +19,8 @@ pub(crate) struct Faults {
     next: Instant,
     /// How often each was done.
     pub(crate) kills: u32,
+    /// Kills after which the node came back with an older copy of its folder, or without its database.
+    pub(crate) rollbacks: u32,
     pub(crate) pauses: u32,
     pub(crate) partitions: u32,
 }
@@ -28,6 +33,7 @@ impl Faults {
             open: Vec::new(),
             next: Instant::now(),
             kills: 0,
+            rollbacks: 0,
             pauses: 0,
             partitions: 0,
         }
@@ -88,7 +94,13 @@ impl Faults {
         }
         for node in victims {
             match state {
-                State::Dead => fleet.signal(node, Signal::KILL)?,
+                State::Dead => {
+                    fleet.signal(node, Signal::KILL)?;
+                    let dir = fleet.nodes[node].dir.clone();
+                    if let Some(what) = self.forget(&dir).context(KEPT)? {
+                        fleet.log.say(&format!("node {} {what}", node + 1));
+                    }
+                }
                 State::Paused => fleet.signal(node, Signal::STOP)?,
                 State::CutOff | State::Well => fleet.ground.cut(node, true)?,
             }
@@ -107,6 +119,31 @@ impl Faults {
             self.open.push((node, state, Instant::now() + lasts));
         }
         Ok(())
+    }
+
+    /// Now and then a node that is down loses what it knew: the folder as it was at an earlier kill comes back, as from
+    /// a backup, or its database is gone. Says what was done.
+    fn forget(&mut self, dir: &Path) -> Result<Option<&'static str>, io::Error> {
+        let copy = dir.join(KEPT);
+        match self.chance.below(3) {
+            0 if copy.exists() => {
+                fs::remove_dir_all(dir.join("secrets"))?;
+                copy_state(&copy, dir)?;
+                self.rollbacks += 1;
+                Ok(Some("goes back to an older copy of its folder"))
+            }
+            1 => {
+                fs::remove_file(dir.join("db"))?;
+                self.rollbacks += 1;
+                Ok(Some("loses its database"))
+            }
+            _ => {
+                fs::create_dir_all(&copy)?;
+                fs::remove_dir_all(copy.join("secrets")).ok();
+                copy_state(dir, &copy)?;
+                Ok(None)
+            }
+        }
     }
 
     fn span(&mut self, low: u64, high: u64) -> Duration {
@@ -135,10 +172,23 @@ fn recover(fleet: &mut Fleet, node: usize, state: State) -> Result<()> {
     Ok(())
 }
 
+/// Copies what a node keeps of the protocol: its database and its secrets.
+fn copy_state(from: &Path, to: &Path) -> io::Result<()> {
+    fs::copy(from.join("db"), to.join("db"))?;
+    fs::create_dir_all(to.join("secrets"))?;
+    for entry in fs::read_dir(from.join("secrets"))? {
+        let entry = entry?;
+        fs::copy(entry.path(), to.join("secrets").join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
 /// How many must sign.
 pub(crate) fn quorum(members: usize) -> usize {
     2 * members / 3 + 1
 }
 
+/// Where a node's older state is kept, in its folder.
+const KEPT: &str = "older";
 /// The seed's stream of faults.
 const STREAM: u64 = 91;

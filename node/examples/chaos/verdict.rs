@@ -112,8 +112,8 @@ pub(crate) fn judge(fleet: &mut Fleet, faults: &Faults) -> Result<u32> {
         &format!("{rounds} rounds were seen decided; of all: {counts:?}"),
     );
     fleet.log.say(&format!(
-        "faults: {} kills, {} pauses, {} partitions",
-        faults.kills, faults.pauses, faults.partitions
+        "faults: {} kills ({} of them lost what the node knew), {} pauses, {} partitions",
+        faults.kills, faults.rollbacks, faults.pauses, faults.partitions
     ));
     Ok(failures)
 }

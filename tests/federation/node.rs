@@ -80,7 +80,7 @@ impl Node {
     /// From now on nothing is written beyond so many bytes of a file, as on a disk without room.
     #[cfg(target_os = "linux")]
     #[allow(dead_code, reason = "not every suite fills a disk")]
-    pub(crate) fn limit(&mut self, bytes: u64) {
+    pub(crate) fn limit(&self, bytes: u64) {
         let process = self.process.as_ref().expect("it was started");
         let limit = rustix::process::Rlimit {
             current: Some(bytes),

@@ -4,6 +4,8 @@
   scripts/make_random_model.py smollm OUT_DIR      (the shape of SmolLM-135M)
   scripts/make_random_model.py small OUT_DIR       (17 M parameters in the layers and two tables of 32,000)
   scripts/make_random_model.py bytes OUT_DIR       (6 M parameters; fits the embedded base's tokenizer of bytes)
+  scripts/make_random_model.py wide OUT_DIR        (as bytes, but wide: at rank 1024 a factor has 63 MB)
+  scripts/make_random_model.py vast OUT_DIR        (as wide, but deep: at rank 1024 a factor has 535 MB)
 
 Then: conclave train --model OUT_DIR --synthetic-tokens --threads 1 --json
 """
@@ -24,7 +26,11 @@ SHAPES = {
     "bytes": dict(hidden_size=288, num_hidden_layers=6, num_attention_heads=6, num_key_value_heads=6,
                   intermediate_size=768, vocab_size=258, max_position_embeddings=256,
                   tie_word_embeddings=True, bos_token_id=256, eos_token_id=257),
+    "wide": dict(hidden_size=1024, num_hidden_layers=2, num_attention_heads=16, num_key_value_heads=16,
+                 intermediate_size=1280, vocab_size=258, max_position_embeddings=256,
+                 tie_word_embeddings=True, bos_token_id=256, eos_token_id=257),
 }
+SHAPES["vast"] = dict(SHAPES["wide"], num_hidden_layers=17)
 
 
 def tensors(c):

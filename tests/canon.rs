@@ -137,7 +137,7 @@ fn every_parser_is_total_and_canonical() {
         name: "member 0".to_owned(),
         examples: 64,
         layout: Terms::layout(),
-        initial: Terms::initial(),
+        initial: Terms::initial().into(),
         invite: None,
         intact: true,
         memo: conclave_protocol::memo::Remembered::default(),

@@ -259,7 +259,7 @@ fn what_came_is_verified_not_its_re_encoding() {
         name: "member 0".to_owned(),
         examples: 64,
         layout: Terms::layout(),
-        initial: Terms::initial(),
+        initial: Terms::initial().into(),
         invite: None,
         intact: true,
         memo: conclave_protocol::memo::Remembered::default(),

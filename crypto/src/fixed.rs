@@ -134,10 +134,11 @@ impl Scale {
 
     /// `f32(f64(old) + f64(sum) / (s · Σw))`, coordinate by coordinate: the same bytes on every machine (IEEE 754).
     ///
-    /// `old` and `sum` have the same length; `sum` wraps around zero.
-    pub fn apply(&self, old: &[f32], sum: &[u32], total_weight: u64) -> Vec<f32> {
+    /// In place: `adapter` holds the old coordinates and gets the new ones. It and `sum` have the same length; `sum`
+    /// wraps around zero.
+    pub fn apply(&self, adapter: &mut [f32], sum: &[u32], total_weight: u64) {
         assert_eq!(
-            old.len(),
+            adapter.len(),
             sum.len(),
             "a sum has one coordinate for each of the adapter's"
         );
@@ -149,13 +150,11 @@ impl Scale {
         )]
         let apply =
             |old: f32, sum: u32| (f64::from(old) + f64::from(centred(sum)) / divisor) as f32;
-        let mut new = old.to_vec();
         lanes::widest(|| {
-            for (value, sum) in new.iter_mut().zip(sum) {
+            for (value, sum) in adapter.iter_mut().zip(sum) {
                 *value = apply(*value, *sum);
             }
         });
-        new
     }
 }
 
@@ -284,7 +283,8 @@ mod tests {
     fn apply_is_the_average() {
         let scale = scale(4, 2, "1.0").expect("feasible");
         let sum = scale.quantise(0.5) * 2 + scale.quantise(-0.25);
-        let new = scale.apply(&[1.0], &[u32::from_le_bytes(sum.to_le_bytes())], 3);
-        assert!((new[0] - 1.25).abs() < 1e-6, "{new:?}");
+        let mut adapter = [1.0];
+        scale.apply(&mut adapter, &[u32::from_le_bytes(sum.to_le_bytes())], 3);
+        assert!((adapter[0] - 1.25).abs() < 1e-6, "{adapter:?}");
     }
 }

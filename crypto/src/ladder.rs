@@ -179,16 +179,19 @@ impl Clipped {
     ///
     /// # Panics
     /// If the weight is zero or above the scale's: the sum could overflow.
-    pub fn encode(self, scale: &Scale, weight: u32) -> Encoded {
+    pub fn encode(mut self, scale: &Scale, weight: u32) -> Encoded {
         assert!(
             (1..=scale.weight_max()).contains(&weight),
             "the weight {weight} is not within 1 and {}",
             scale.weight_max()
         );
-        let mut elements = vec![0; self.values.len()];
+        // In place: a float and an element take the same room, and the library gives its memory on.
+        let bits = core::mem::take(&mut self.values).into_iter();
+        let mut elements: Vec<u32> = bits.map(f32::to_bits).collect();
         lanes::widest(|| {
-            for (element, value) in elements.iter_mut().zip(&self.values) {
-                *element = scale.quantise(*value).cast_unsigned().wrapping_mul(weight);
+            for element in &mut elements {
+                let steps = scale.quantise(f32::from_bits(*element));
+                *element = steps.cast_unsigned().wrapping_mul(weight);
             }
         });
         Encoded(elements)
@@ -248,26 +251,18 @@ impl Masked {
             .saturating_mul(4)
     }
 
-    /// The elements as little-endian bytes: four each.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        self.bytes_of(0..self.0.len())
-    }
-
-    /// Some of the elements as little-endian bytes; none for a range beyond them.
-    pub fn bytes_of(&self, range: core::ops::Range<usize>) -> Vec<u8> {
-        let part = self.0.get(range).unwrap_or_default();
-        let mut bytes = vec![0; part.len().saturating_mul(4)];
-        for (word, value) in bytes.as_chunks_mut().0.iter_mut().zip(part) {
-            *word = value.to_le_bytes();
-        }
-        bytes
-    }
-
     /// The elements of little-endian bytes; `None` if they are no multiple of four.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (words, rest) = bytes.as_chunks::<4>();
         rest.is_empty()
             .then(|| Self(words.iter().map(|word| u32::from_le_bytes(*word)).collect()))
+    }
+}
+
+/// The elements as little-endian bytes, four each: as they lie in memory.
+impl AsRef<[u8]> for Masked {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
     }
 }
 
@@ -356,6 +351,22 @@ mod tests {
             .clip(&scale());
         assert_eq!(clipped.changed(), 2);
         assert_eq!(clipped.values, [0.5, -1.0, 1.0, 1.0]);
+    }
+
+    /// A vector of half a gigabyte is not held twice on its way up: nor is what was private left in memory behind it.
+    #[test]
+    fn a_delta_climbs_in_its_own_memory() {
+        let delta = Delta::new(vec![0.5; 1000]).expect("good");
+        let place = delta.0.as_ptr().addr();
+        let encoded = delta.clip(&scale()).encode(&scale(), 1);
+        assert_eq!(encoded.0.as_ptr().addr(), place);
+        let secret = dealing::self_secret(&[1; 32], &Digest::ZERO);
+        let mut net = NetMask::new(Prg::ChaCha20);
+        for _ in 0..2 {
+            net.add(MaskSeed::own(&secret, &Digest::ZERO), Sign::Plus);
+        }
+        let masked = encoded.noise(Noise::None).mask(net);
+        assert_eq!(masked.as_ref().as_ptr().addr(), place);
     }
 
     /// The clamp holds for what is submitted, not for each part: added behind it, this would give 1.5.
@@ -455,9 +466,9 @@ mod tests {
                 let secret = dealing::self_secret(&[u8::try_from(at).expect("small"); 32], &sid);
                 let own = || MaskSeed::own(&secret, &sid);
                 let masked = noised.mask(net_mask(*me, &sharers, own(), &sid, prg));
-                let decoded = Masked::from_bytes(&masked.to_bytes()).expect("a multiple of four");
+                let decoded = Masked::from_bytes(masked.as_ref()).expect("a multiple of four");
                 prop_assert_eq!(&decoded, &masked);
-                vectors.push(masked.to_bytes());
+                vectors.push(masked);
                 masks.push((own(), Sign::Minus));
             }
             for (_, (dropout, key)) in sharers.iter().enumerate().filter(|(at, _)| !survives(*at)) {
@@ -470,7 +481,7 @@ mod tests {
                     masks.push((pair, sign));
                 }
             }
-            let vectors: Vec<_> = vectors.iter().map(Vec::as_slice).collect();
+            let vectors: Vec<_> = vectors.iter().map(Masked::as_ref).collect();
             mask::sum_into(&vectors, &masks, prg, &mut sum);
             prop_assert_eq!(sum, plain);
         }

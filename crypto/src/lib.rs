@@ -13,6 +13,9 @@
     )
 )]
 
+#[cfg(target_endian = "big")]
+compile_error!("vectors travel as they lie in memory: the machine must be little-endian");
+
 pub mod agree;
 pub mod dealing;
 pub mod digest;

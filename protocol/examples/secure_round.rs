@@ -13,7 +13,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
-use std::sync::Arc;
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::ladder::Delta;
@@ -176,7 +175,7 @@ impl Round {
                     a: Vec::new(),
                     b: Vec::new(),
                 },
-                initial: vec![0.0; terms.coordinates],
+                initial: vec![0.0; terms.coordinates].into(),
                 invite: None,
                 intact: true,
                 memo: Remembered::default(),
@@ -337,7 +336,7 @@ impl Round {
     /// A blob of this holder; at home it costs nothing.
     fn blob(&mut self, to: PublicKey, from: PublicKey, name: &Digest) -> Option<Bytes> {
         let holder = self.places.iter_mut().find(|place| place.key == from)?;
-        let bytes = Arc::clone(holder.vectors.get(name)?);
+        let bytes = holder.vectors.get(name)?.clone();
         holder.sent.vectors += u64::from(from != to) * bytes.len() as u64;
         Some(bytes)
     }

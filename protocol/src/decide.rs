@@ -23,7 +23,6 @@ mod verify;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use arc_malachitebft_core_consensus::{
     Input as Fed, LocallyProposedValue, Params, ProposedValue, State, ThresholdParams, ValuePayload,
@@ -247,7 +246,7 @@ impl Decider {
     pub fn pending(&self) -> impl Iterator<Item = (Digest, Bytes)> {
         let open = self.proposed.iter();
         let open = open.filter(|(digest, _)| !self.judged.contains_key(digest));
-        open.map(|(digest, (_, _, record))| (*digest, Arc::clone(record)))
+        open.map(|(digest, (_, _, record))| (*digest, record.clone()))
     }
 
     /// All verified votes and proposals of this height, own ones too: what anti-entropy serves.

@@ -56,6 +56,14 @@ pub enum Input {
         /// The whole blob.
         bytes: Bytes,
     },
+    /// A blob that [`crate::output::Output::Store`] made durable, as it stands there: the member uses these bytes (of a
+    /// mapped file, say) and lets its own go. A driver that keeps blobs in memory anyway leaves it out.
+    Stored {
+        /// Its name.
+        name: Digest,
+        /// The whole blob, the same bytes as were stored.
+        bytes: Bytes,
+    },
     /// Nobody of those named could hand over the blob.
     PullFailed {
         /// The name under which it was asked for.

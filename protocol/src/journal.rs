@@ -19,7 +19,7 @@ impl Journal {
         let rows = crate::outbox::table(stored, Table::Journal);
         let parse = |(key, value): (&[u8], &Bytes)| {
             let sess = SessId(Digest(key.try_into().ok()?));
-            Some((sess, Digest(value.as_slice().try_into().ok()?)))
+            Some((sess, Digest(value.as_ref().try_into().ok()?)))
         };
         rows.map(parse).collect::<Option<_>>().map(Self)
     }

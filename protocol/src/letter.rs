@@ -15,8 +15,9 @@ use crate::limits;
 use crate::message::{self, Malformed};
 use crate::names::{MemberId, SessId};
 
-/// Encoded bytes that several holders share: cloning copies no byte.
-pub type Bytes = Arc<Vec<u8>>;
+/// Bytes that several holders share: cloning, or cutting a piece, copies no byte. They may be a buffer's or, as the
+/// driver likes, those of a file that is mapped.
+pub use bytes::Bytes;
 
 /// The bytes of one envelope, sound or not. Clones share them, and what follows from them.
 #[derive(Clone)]
@@ -109,7 +110,7 @@ impl Letter {
 
 impl From<Vec<u8>> for Letter {
     fn from(bytes: Vec<u8>) -> Self {
-        Self::from(Arc::new(bytes))
+        Self::from(Bytes::from(bytes))
     }
 }
 

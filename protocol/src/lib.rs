@@ -36,6 +36,7 @@ pub mod decide;
 mod desk;
 pub mod envelope;
 pub mod evidence;
+pub mod floats;
 pub mod input;
 mod journal;
 pub mod layout;

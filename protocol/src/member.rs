@@ -15,7 +15,6 @@ mod tell;
 mod weigh;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::fixed;
@@ -24,6 +23,7 @@ use conclave_crypto::sign::PublicKey;
 use crate::decide::Decider;
 use crate::desk::Desk;
 use crate::envelope::Envelope;
+use crate::floats::Floats;
 use crate::input::{Input, Verdict};
 use crate::journal::Journal;
 use crate::ledger::{Ledger, Start};
@@ -55,7 +55,7 @@ pub struct Member {
     /// The records that were proposed, and what came of them here.
     weighed: BTreeMap<Digest, weigh::Considered>,
     /// Adapters that are held, by digest.
-    adapters: BTreeMap<Digest, Arc<Vec<f32>>>,
+    adapters: BTreeMap<Digest, Floats>,
     /// The adapter that the engine and the operator know as the newest.
     adopted: Option<Digest>,
     /// When a certified adapter may be pulled again.
@@ -131,7 +131,7 @@ impl Member {
         let ledger = Ledger::restore(setup.charter.clone(), start, &stored)?;
         let damaged = |what| OpenError::Stored { what };
         let mut adapters = restore_adapters(&stored).ok_or_else(|| damaged("adapter"))?;
-        adapters.insert(adapter, Arc::new(setup.initial.clone()));
+        adapters.insert(adapter, setup.initial.clone());
         let (invite, name) = (setup.invite.clone(), setup.name.clone());
         let mut member = Self {
             journal: Journal::restore(&stored).ok_or_else(|| damaged("journal"))?,
@@ -208,6 +208,10 @@ impl Member {
                 Verdict::Accepted
             }
             Input::Pulled { name, bytes } => self.pulled(name, &bytes),
+            Input::Stored { name, bytes } => {
+                self.stored(name, &bytes);
+                Verdict::Accepted
+            }
             Input::PullFailed { name } => {
                 for session in self.sessions.values_mut() {
                     session.shard_missed(&self.desk, name);
@@ -252,9 +256,9 @@ impl Member {
     }
 
     /// The newest adapter that is held here, opened or certified, with its digest.
-    pub fn adapter(&self) -> Option<(Digest, Arc<Vec<f32>>)> {
+    pub fn adapter(&self) -> Option<(Digest, Floats)> {
         let digest = self.newest_adapter()?;
-        Some((digest, Arc::clone(self.adapters.get(&digest)?)))
+        Some((digest, self.adapters.get(&digest)?.clone()))
     }
 
     fn newest_adapter(&self) -> Option<Digest> {
@@ -269,19 +273,12 @@ impl Member {
     }
 }
 
-fn restore_adapters(stored: &Stored) -> Option<BTreeMap<Digest, Arc<Vec<f32>>>> {
+fn restore_adapters(stored: &Stored) -> Option<BTreeMap<Digest, Floats>> {
     let parse = |(key, value): (&[u8], &Bytes)| {
         let digest = Digest(key.try_into().ok()?);
-        Some((digest, Arc::new(floats(value)?)))
+        Some((digest, Floats::from_bytes(value)?))
     };
     outbox::table(stored, Table::Adapters).map(parse).collect()
-}
-
-/// The f32 of little-endian bytes.
-fn floats(bytes: &[u8]) -> Option<Vec<f32>> {
-    let (words, rest) = bytes.as_chunks::<4>();
-    rest.is_empty()
-        .then(|| words.iter().map(|word| f32::from_le_bytes(*word)).collect())
 }
 
 #[cfg(test)]

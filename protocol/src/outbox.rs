@@ -76,9 +76,7 @@ pub(crate) fn table(stored: &Stored, table: Table) -> impl Iterator<Item = (&[u8
 
 /// One value.
 pub(crate) fn value<'a>(stored: &'a Stored, table: Table, key: &[u8]) -> Option<&'a [u8]> {
-    stored
-        .get(&(table, key.to_vec()))
-        .map(|value| value.as_slice())
+    stored.get(&(table, key.to_vec())).map(AsRef::as_ref)
 }
 
 /// The height that a key begins with.

@@ -4,11 +4,11 @@
 //! runs of neighbouring stores may share one transaction.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::PublicKey;
 
+use crate::floats::Floats;
 use crate::letter::{Bytes, Letter};
 use crate::names::{Factor, Height, Round};
 use crate::record::Cause;
@@ -113,7 +113,7 @@ pub enum Order {
         /// Which coordinates move.
         factor: Factor,
         /// The adapter to start from: all coordinates, in the layout's order.
-        adapter: Arc<Vec<f32>>,
+        adapter: Floats,
         /// Its digest.
         digest: Digest,
         /// Optimiser steps.
@@ -133,7 +133,7 @@ pub enum Order {
         /// The round that opened it.
         round: Round,
         /// All coordinates.
-        adapter: Arc<Vec<f32>>,
+        adapter: Floats,
         /// Its digest.
         digest: Digest,
     },
@@ -252,7 +252,7 @@ pub enum Phase {
 
 impl core::fmt::Debug for Write {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let length = self.value.as_ref().map(|value| value.len());
+        let length = self.value.as_ref().map(Bytes::len);
         write!(
             f,
             "Write({:?}, {} key bytes, {length:?} value bytes)",

@@ -152,7 +152,7 @@ impl Entry {
         let digest = Record::digest_of(bytes);
         let parse = || {
             let record = Record::from_bytes(bytes).ok()?;
-            Some((Arc::new(record), Arc::new(bytes.to_vec())))
+            Some((Arc::new(record), Bytes::copy_from_slice(bytes)))
         };
         let known = memo.once(Function::Entry, &[digest.as_bytes()], parse);
         let (record, bytes) = known.as_ref().clone().ok_or(Malformed)?;

@@ -21,8 +21,6 @@ pub(crate) mod train;
 pub(crate) mod vectors;
 pub(crate) mod weighed;
 
-use std::sync::Arc;
-
 use crate::desk::Desk;
 use crate::envelope::{Envelope, Kind};
 use crate::letter::Letter;
@@ -88,7 +86,7 @@ impl Session {
         let prefix = outbox::height_key(self.height);
         for table in [Table::Outbox, Table::Inbox] {
             for (_, bytes) in outbox::under(stored, table, &prefix) {
-                let letter = Letter::from(Arc::clone(bytes));
+                let letter = Letter::from(bytes.clone());
                 let kept = self.keep(&letter);
                 let known = kept.is_ok() && self.take(desk, &letter).is_ok();
                 if !known {
@@ -137,7 +135,7 @@ impl Session {
         self.take(desk, letter)?;
         if Self::keeps(desk, slot) {
             let key = outbox::slot_key(self.height, envelope.kind, envelope.sender);
-            desk.store(Table::Inbox, key, Arc::clone(letter.bytes()));
+            desk.store(Table::Inbox, key, letter.bytes().clone());
         }
         self.keep(letter)?;
         Ok(true)
@@ -180,7 +178,7 @@ impl Session {
             envelope.sender
         };
         let key = outbox::slot_key(self.height, envelope.kind, whose);
-        desk.store(Table::Outbox, key, Arc::clone(letter.bytes()));
+        desk.store(Table::Outbox, key, letter.bytes().clone());
         beside(desk);
         self.keep(letter).expect("an own envelope has a slot");
         let taken = self.take(desk, letter);

@@ -3,6 +3,7 @@
 use conclave_crypto::sign::IdentityKey;
 
 use crate::charter::Charter;
+use crate::floats::Floats;
 use crate::layout::Layout;
 use crate::memo::Remembered;
 use crate::message::Invite;
@@ -21,7 +22,7 @@ pub struct Setup {
     /// The adapter's shape.
     pub layout: Layout,
     /// The adapter before training, equal for all members.
-    pub initial: Vec<f32>,
+    pub initial: Floats,
     /// For one who is no founder: the invitation of the ticket.
     pub invite: Option<Invite>,
     /// Whether journal, outbox and consensus log are known to be whole. If not, the member sits out the sessions in

@@ -1,7 +1,8 @@
 //! Members in one process, everything delivered at once: how many bytes of vectors and sums each of them moves.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::iter::once;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::ladder::Delta;
@@ -15,6 +16,9 @@ use conclave_protocol::output::{Order, Output, Report, Stored, Table};
 use conclave_protocol::setup::Setup;
 use conclave_protocol::sim::Terms;
 use conclave_protocol::time::Time;
+
+/// Whether the first member is at work: what is allocated now is its own.
+pub(crate) static AT_WORK: AtomicBool = AtomicBool::new(false);
 
 /// What one member moved until the first sum was open everywhere.
 #[derive(Debug, Clone, Copy, Default)]
@@ -73,11 +77,11 @@ impl Federation {
                 examples: 64,
                 layout: Layout {
                     shape: Digest::ZERO,
-                    len: coordinates,
-                    a: Vec::new(),
-                    b: Vec::new(),
+                    len: 2 * coordinates,
+                    a: once(0..coordinates).collect(),
+                    b: once(coordinates..2 * coordinates).collect(),
                 },
-                initial: vec![0.0; coordinates],
+                initial: vec![0.0; 2 * coordinates].into(),
                 invite: None,
                 intact: true,
                 memo: Remembered::default(),
@@ -119,7 +123,8 @@ impl Federation {
     }
 
     fn hand(&mut self, to: usize, input: Input) -> Result<(), String> {
-        let verdict = self.places[to].member.handle(self.now, input);
+        let now = self.now;
+        let verdict = at_work(to, || self.places[to].member.handle(now, input));
         if let Verdict::Refused(refusal) = verdict {
             return Err(format!("member {to} refused an input: {refusal:?}"));
         }
@@ -132,12 +137,19 @@ impl Federation {
         while let Some(output) = self.places[index].member.poll() {
             let place = &mut self.places[index];
             match output {
-                Output::Store(write) if matches!(write.table, Table::Vectors | Table::Shards) => {
+                Output::Store(write) if is_blob(write.table) => {
                     let name = Digest(write.key.try_into().map_err(|_| "no digest")?);
-                    match write.value {
-                        Some(bytes) => drop(place.blobs.insert(name, bytes)),
-                        None => drop(place.blobs.remove(&name)),
-                    }
+                    let Some(bytes) = write.value else {
+                        place.blobs.remove(&name);
+                        continue;
+                    };
+                    // A copy is what a disk has.
+                    let stored = place
+                        .blobs
+                        .entry(name)
+                        .or_insert_with(|| bytes.to_vec().into());
+                    let bytes = stored.clone();
+                    place.member.hear(self.now, Input::Stored { name, bytes });
                 }
                 Output::Publish { bytes, .. } => {
                     for to in (0..self.places.len()).filter(|to| *to != index) {
@@ -157,7 +169,7 @@ impl Federation {
                 Output::Pull { name, from, .. } => self.pull(index, name, &from)?,
                 Output::Order(Order::Train { height, .. }) => {
                     let sign = if index.is_multiple_of(2) { 0.01 } else { -0.02 };
-                    let delta = Delta::new(vec![sign; self.coordinates]);
+                    let delta = at_work(index, || Delta::new(vec![sign; self.coordinates]));
                     let delta = delta.map_err(|error| error.to_string())?;
                     self.queue
                         .push_back((index, Input::Trained { height, delta }));
@@ -174,13 +186,13 @@ impl Federation {
 
     fn pull(&mut self, index: usize, name: Digest, from: &[PublicKey]) -> Result<(), String> {
         if let Some(bytes) = self.places[index].blobs.get(&name) {
-            let bytes = Arc::clone(bytes);
+            let bytes = bytes.clone();
             self.queue.push_back((index, Input::Pulled { name, bytes }));
             return Ok(());
         }
         let holds = |key: &PublicKey| {
             let holder = self.places.iter_mut().find(|place| place.key == *key)?;
-            let bytes = Arc::clone(holder.blobs.get(&name)?);
+            let bytes = holder.blobs.get(&name)?.clone();
             holder.moved.sent += bytes.len() as u64;
             Some(bytes)
         };
@@ -192,4 +204,16 @@ impl Federation {
         self.queue.push_back((index, Input::Pulled { name, bytes }));
         Ok(())
     }
+}
+
+const fn is_blob(table: Table) -> bool {
+    matches!(table, Table::Vectors | Table::Shards | Table::Adapters)
+}
+
+/// Does what a member does, so that its allocations are known for its own if it is the first.
+fn at_work<T>(member: usize, work: impl FnOnce() -> T) -> T {
+    AT_WORK.store(member == 0, SeqCst);
+    let done = work();
+    AT_WORK.store(false, SeqCst);
+    done
 }

@@ -5,11 +5,11 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::ladder::Delta;
+use conclave_protocol::floats::Floats;
 use conclave_protocol::layout::Layout;
 use conclave_protocol::names::{Height, Round};
 use conclave_protocol::output::Order;
@@ -60,7 +60,7 @@ pub struct EngineFacts {
     /// Where the factors stand in the flat vector.
     pub layout: Layout,
     /// The common start of the adapter.
-    pub initial: Vec<f32>,
+    pub initial: Floats,
     /// Examples to train on.
     pub examples: u64,
     /// Rows cut to the sequence length.
@@ -155,7 +155,7 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
     let eval = setup.eval_data.as_deref();
     let prepared = prepare(&setup.model, &setup.data, eval, length, setup.training.seed)?;
     let parameters = model.config().parameters();
-    let initial = adapter.initial();
+    let initial = Floats::from(adapter.initial());
     let layout = adapter.flat().layout();
     let trainer = Trainer::new(
         model,
@@ -192,7 +192,7 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
         adopted: VecDeque::from([Adopted {
             height: Height(0),
             round: Round(0),
-            adapter: Arc::new(initial),
+            adapter: initial,
         }]),
         gone: false,
     };
@@ -256,7 +256,7 @@ mod tests {
             round: Round(1),
             rounds: 2,
             factor,
-            adapter: Arc::new(adapter.to_vec()),
+            adapter: adapter.to_vec().into(),
             digest: Digest::ZERO,
             local_steps,
             seed: [3; 32],
@@ -321,7 +321,7 @@ mod tests {
         engine.order(Order::Adopt {
             height: Height(6),
             round: Round(1),
-            adapter: Arc::new(facts.initial.clone()),
+            adapter: facts.initial.clone(),
             digest: Digest::ZERO,
         });
         let EngineReport::Evaluated {
@@ -351,7 +351,7 @@ mod tests {
         assert!(matches!(next(&mut engine), EngineReport::Evaluated { .. }));
         engine.order(train(1, Factor::A, &facts.initial, u32::MAX));
         engine.order(Order::Cancel { height: Height(1) });
-        let mut broken = facts.initial.clone();
+        let mut broken = facts.initial.to_vec();
         broken[0] = f32::NAN;
         engine.order(train(2, Factor::A, &broken, 6));
         let EngineReport::Failed {

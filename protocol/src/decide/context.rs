@@ -10,6 +10,7 @@ use arc_malachitebft_core_types::{
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::{PublicKey, Signature};
 
+use crate::letter::Bytes;
 use crate::names::{Height, MemberId};
 
 /// The types of this federation's consensus. It carries nothing: everything is in the voters.
@@ -28,7 +29,7 @@ pub(super) struct ChainHeight(pub(super) u64);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Value {
     id: Digest,
-    record: Arc<Vec<u8>>,
+    record: Bytes,
 }
 
 /// One prevote or precommit.
@@ -74,13 +75,13 @@ impl Value {
     pub(super) fn new(record: Vec<u8>) -> Self {
         Self {
             id: super::record_digest(&record),
-            record: Arc::new(record),
+            record: record.into(),
         }
     }
 
     /// A record whose digest is known.
-    pub(super) fn known(id: Digest, record: &Arc<Vec<u8>>) -> Self {
-        let record = Arc::clone(record);
+    pub(super) fn known(id: Digest, record: &Bytes) -> Self {
+        let record = record.clone();
         Self { id, record }
     }
 

@@ -1,7 +1,5 @@
 //! What arrives: checked against the rules, heard once, and only then shown to the core.
 
-use std::sync::Arc;
-
 use arc_malachitebft_core_consensus::Input as Fed;
 use arc_malachitebft_core_types::VoteType;
 use conclave_crypto::digest::Digest;
@@ -14,6 +12,7 @@ use super::wire::{
 use super::{Decider, Effect, record_digest};
 use crate::envelope::{Envelope, Kind};
 use crate::input::Verdict;
+use crate::letter::Bytes;
 use crate::letter::Letter;
 use crate::names::Height;
 use crate::refusal::Refusal;
@@ -98,7 +97,7 @@ impl Decider {
             return;
         }
         if let Some(body) = wire::decode::<PROPOSAL_MAX, ProposalBody>(&envelope.body) {
-            let first = (slot.0, slot.1, Arc::new(body.record));
+            let first = (slot.0, slot.1, Bytes::from(body.record));
             let digest = record_digest(&first.2);
             self.proposed.entry(digest).or_insert(first);
         }

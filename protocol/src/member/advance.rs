@@ -1,9 +1,10 @@
 //! What is due: looked for after every input, until nothing more is.
 
-use std::sync::Arc;
-
+use conclave_crypto::digest::Digest;
 use conclave_crypto::fixed;
 
+use crate::floats::Floats;
+use crate::letter::Bytes;
 use crate::member::Member;
 use crate::message;
 use crate::names::Height;
@@ -127,7 +128,7 @@ impl Member {
         let rebuilt = session.dropouts();
         match &session.opening.result {
             Some(Outcome::Opened { digest, adapter }) => {
-                let (digest, adapter) = (*digest, Arc::clone(adapter));
+                let (digest, adapter) = (*digest, adapter.clone());
                 let rebuilt = rebuilt
                     .iter()
                     .filter_map(|id| session.roster.key(*id).copied())
@@ -156,18 +157,30 @@ impl Member {
     }
 
     /// Holds an adapter, durably: others may pull it.
-    pub(super) fn keep_adapter(
-        &mut self,
-        digest: conclave_crypto::digest::Digest,
-        adapter: &Arc<Vec<f32>>,
-    ) {
-        let mut bytes = vec![0; adapter.len().saturating_mul(4)];
-        for (word, value) in bytes.as_chunks_mut().0.iter_mut().zip(adapter.iter()) {
-            *word = value.to_le_bytes();
-        }
+    pub(super) fn keep_adapter(&mut self, digest: Digest, adapter: &Floats) {
+        let key = digest.as_bytes().to_vec();
         self.desk
-            .store(Table::Adapters, digest.as_bytes().to_vec(), bytes);
-        self.adapters.insert(digest, Arc::clone(adapter));
+            .store(Table::Adapters, key, adapter.bytes().clone());
+        self.adapters.insert(digest, adapter.clone());
+    }
+
+    /// A blob stands in its table: what was held of it in memory is held there from now on.
+    pub(super) fn stored(&mut self, name: Digest, bytes: &Bytes) {
+        for session in self.sessions.values_mut() {
+            session.submissions.settle(&name, bytes);
+            session.sharding.recent.settle(&name, bytes);
+        }
+        let Some(floats) = self.adapters.get_mut(&name) else {
+            return;
+        };
+        let Some(adapter) = Floats::from_bytes(bytes).filter(|stored| stored.len() == floats.len())
+        else {
+            return;
+        };
+        *floats = adapter.clone();
+        for session in self.sessions.values_mut() {
+            session.settle_adapter(&name, &adapter);
+        }
     }
 
     /// R14, R15, R16. The current height: its terms, the training, the vectors.
@@ -221,7 +234,7 @@ impl Member {
     /// What a decided height was trained from: the adapter that its own record, or one before, certifies.
     fn settled_terms(&self, height: Height) -> Option<Terms> {
         let digest = self.ledger.certified()?;
-        let adapter = Arc::clone(self.adapters.get(&digest)?);
+        let adapter = self.adapters.get(&digest)?.clone();
         let sid = self.ledger.sum_id(height, &digest)?;
         Some(Terms {
             sid,
@@ -239,7 +252,7 @@ impl Member {
             Some(Some(Outcome::OutOfRange | Outcome::Guilty(_)) | None) => return None,
             None => self.ledger.certified()?,
         };
-        let adapter = Arc::clone(self.adapters.get(&digest)?);
+        let adapter = self.adapters.get(&digest)?.clone();
         let sid = self.ledger.sum_id(height, &digest)?;
         Some(Terms {
             sid,
@@ -277,7 +290,7 @@ impl Member {
             self.adopted = Some(newest);
             let height = self.opened_by(&newest);
             let round = self.ledger.round(height).unwrap_or_default();
-            let adapter = Arc::clone(adapter);
+            let adapter = adapter.clone();
             let order = Order::Adopt {
                 height,
                 round,
@@ -289,7 +302,7 @@ impl Member {
     }
 
     /// The height whose sum gave this adapter; 0 for the one before training.
-    fn opened_by(&self, digest: &conclave_crypto::digest::Digest) -> Height {
+    fn opened_by(&self, digest: &Digest) -> Height {
         let head = self.ledger.head();
         let own = self
             .sessions
@@ -307,17 +320,17 @@ impl Member {
     }
 
     /// A pulled adapter: its digest is its name.
-    pub(super) fn take_adapter(&mut self, bytes: &[u8]) -> bool {
+    pub(super) fn take_adapter(&mut self, bytes: &Bytes) -> bool {
         let Some(name) = self.newest_adapter() else {
             return false;
         };
-        let Some(values) = super::floats(bytes) else {
+        let Some(values) = Floats::from_bytes(bytes) else {
             return false;
         };
         let fits = values.len() == self.desk.layout.len
             && fixed::adapter_digest(&self.desk.layout.shape, &values) == name;
         if fits {
-            self.keep_adapter(name, &Arc::new(values));
+            self.keep_adapter(name, &values);
         }
         fits
     }

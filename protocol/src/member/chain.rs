@@ -1,7 +1,5 @@
 //! What happens when a record is decided, and what a restart takes up from the durable state.
 
-use std::sync::Arc;
-
 use conclave_crypto::digest::Digest;
 
 use crate::charter::Charter;
@@ -81,7 +79,7 @@ impl Member {
         }
         let prefix = outbox::height_key(next);
         let rows = outbox::under(stored, Table::Wal, &prefix);
-        self.wal = rows.map(|(_, entry)| Arc::clone(entry)).collect();
+        self.wal = rows.map(|(_, entry)| entry.clone()).collect();
         self.desk.memory.restore(stored);
         self.desk.unseated.extend(outbox::unseated(stored));
         self.begin_decision();
@@ -100,7 +98,7 @@ impl Member {
         if let Some(digest) = digest
             && let Some(adapter) = self.adapters.get(&digest)
         {
-            let adapter = Arc::clone(adapter);
+            let adapter = adapter.clone();
             session.opening.result = Some(Outcome::Opened { digest, adapter });
         }
     }

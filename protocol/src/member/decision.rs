@@ -1,7 +1,5 @@
 //! The decision on the current height: when it starts, what the engine is told, what its effects do.
 
-use std::sync::Arc;
-
 use conclave_crypto::digest::Digest;
 
 use crate::decide::{ConsensusTimers, Decider, Effect, Feed};
@@ -202,9 +200,9 @@ impl Member {
         match effect {
             Effect::Wal(entry) => {
                 let index = u64::try_from(self.wal.len()).unwrap_or(u64::MAX);
-                let entry = Arc::new(entry);
+                let entry = Bytes::from(entry);
                 let key = outbox::wal_key(height, index);
-                self.desk.store(Table::Wal, key, Arc::clone(&entry));
+                self.desk.store(Table::Wal, key, entry.clone());
                 self.wal.push(entry);
             }
             Effect::Publish(envelope) => {

@@ -453,9 +453,7 @@ fn a_damaged_outbox_row_silences_its_session() {
     let outbox = rows.filter(|(table, _)| *table == Table::Outbox);
     let row = outbox.max().cloned().expect("it has said something");
     let height = crate::outbox::key_height(&row.1).expect("a height");
-    net.nodes[0]
-        .stored
-        .insert(row, std::sync::Arc::new(vec![1, 2, 3]));
+    net.nodes[0].stored.insert(row, vec![1, 2, 3].into());
     net.start(0);
     let silent = net.member(0).desk.memory.silent();
     assert_eq!(silent, Some(Height(height.0 + 2)));

@@ -10,6 +10,7 @@ use conclave_crypto::mask::{self, MaskSeed, Sign};
 use zeroize::Zeroizing;
 
 use crate::desk::Desk;
+use crate::floats::Floats;
 use crate::memo::Function;
 use crate::message::Reveal;
 use crate::names::{MemberId, SumId};
@@ -50,10 +51,7 @@ pub(crate) struct Called {
 #[derive(Debug, Clone)]
 pub(crate) enum Outcome {
     /// The new adapter.
-    Opened {
-        digest: Digest,
-        adapter: Arc<Vec<f32>>,
-    },
+    Opened { digest: Digest, adapter: Floats },
     /// A coordinate that no inputs within the clamp can give.
     OutOfRange,
     /// Dealers whose dealing is not the one that they bound themselves to.
@@ -139,7 +137,7 @@ impl Session {
         let called = self.opening.called.as_ref()?;
         let vector = |(member, digest): (&MemberId, &Digest)| {
             let (commit, vector) = self.vector_of(*member)?;
-            (commit.digest == *digest).then_some(vector.as_slice())
+            (commit.digest == *digest).then_some(vector.as_ref())
         };
         called.survivors.iter().map(vector).collect()
     }
@@ -184,14 +182,17 @@ impl Session {
         if !desk.scale.is_in_range(&sum, weight) {
             return Some(Outcome::OutOfRange);
         }
-        let old = desk.layout.gather(work.factor, &terms.adapter);
-        let new = desk.scale.apply(&old, &sum, weight);
-        let mut adapter = terms.adapter.as_ref().clone();
-        desk.layout.scatter(work.factor, &new, &mut adapter);
+        let mut adapter = terms.adapter.to_vec();
+        desk.layout.each(work.factor, &mut adapter, |part, begin| {
+            let end = begin.saturating_add(part.len());
+            if let Some(sum) = sum.get(begin..end) {
+                desk.scale.apply(part, sum, weight);
+            }
+        });
         let digest = fixed::adapter_digest(&desk.layout.shape, &adapter);
         Some(Outcome::Opened {
             digest,
-            adapter: Arc::new(adapter),
+            adapter: adapter.into(),
         })
     }
 }

@@ -1,7 +1,6 @@
 //! Pulls of shards and sums: a few at a time, repeated until they are here, looked for at home first.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::merkle;
@@ -68,8 +67,19 @@ impl Recent {
     /// Keeps the bytes, as long as there is room.
     pub(super) fn keep(&mut self, name: Digest, bytes: &Bytes) {
         let length = self.length.saturating_add(bytes.len());
-        if length <= RECENT && self.blobs.insert(name, Arc::clone(bytes)).is_none() {
+        if length <= RECENT && self.blobs.insert(name, bytes.clone()).is_none() {
             self.length = length;
+        }
+    }
+
+    /// A blob stands in its table: it is kept as it stands there.
+    pub(crate) fn settle(&mut self, name: &Digest, bytes: &Bytes) {
+        if let Some(held) = self
+            .blobs
+            .get_mut(name)
+            .filter(|held| held.len() == bytes.len())
+        {
+            *held = bytes.clone();
         }
     }
 
@@ -95,7 +105,7 @@ impl Session {
         let mut here = BTreeMap::new();
         for Wanted { name, length, from } in wanted {
             if let Some(bytes) = self.sharding.recent.get(&name) {
-                here.insert(name, Arc::clone(bytes));
+                here.insert(name, bytes.clone());
                 continue;
             }
             let known = pulls.get(&name);
@@ -203,7 +213,7 @@ impl Session {
                 continue;
             }
             if self.sharding.mine.contains(&m) && self.sharding.held.insert(name) {
-                desk.store(Table::Shards, name.as_bytes().to_vec(), Arc::clone(bytes));
+                desk.store(Table::Shards, name.as_bytes().to_vec(), bytes.clone());
                 self.sharding.recent.keep(name, bytes);
                 taken = true;
             }

@@ -31,7 +31,7 @@ pub(crate) struct Sharding {
     pub(super) counted: BTreeSet<Digest>,
     pub(super) have_at: Option<Time>,
     pub(super) pulls: Pulls,
-    pub(super) recent: Recent,
+    pub(crate) recent: Recent,
     /// Sums that we make.
     pub(super) summing: BTreeMap<usize, Summing>,
     /// Sums that we made, by name.

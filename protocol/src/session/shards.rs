@@ -1,7 +1,6 @@
 //! Shards: large vectors are collected by the holders of their seats, and count as held when these say so. R70 to R73
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::ladder::Masked;
@@ -9,6 +8,7 @@ use conclave_crypto::merkle;
 
 use crate::desk::Desk;
 use crate::envelope::Kind;
+use crate::letter::Bytes;
 use crate::message::{Commit, Have};
 use crate::names::{MemberId, SumId};
 use crate::output::Table;
@@ -39,12 +39,16 @@ impl Session {
         &mut self,
         desk: &Desk,
         sid: SumId,
-        masked: &Masked,
+        masked: Masked,
     ) -> Option<(Commit, Vec<Blob>)> {
         self.plan_shards(desk);
         let cut = self.cut()?;
-        let shard = |shard| {
-            let bytes = Arc::new(masked.bytes_of(cut.range(shard)));
+        // The shards are pieces of the one vector.
+        let length = masked.length();
+        let mut rest = Bytes::from_owner(masked);
+        let shard = |m| {
+            let bytes = usize::try_from(cut.bytes(m)).unwrap_or(usize::MAX);
+            let bytes = rest.split_to(bytes.min(rest.len()));
             (Table::Shards, merkle::root(&bytes), bytes)
         };
         let blobs: Vec<Blob> = (0..cut.shards()).map(shard).collect();
@@ -56,7 +60,7 @@ impl Session {
         let commit = Commit {
             sid,
             root: shard::root(&shards),
-            length: masked.length(),
+            length,
             inline: None,
             shards,
         };

@@ -105,11 +105,10 @@ impl Session {
         let (sid, bytes) = (terms.sid, masked.length());
         let coordinates = u64::try_from(work.coordinates).unwrap_or(u64::MAX);
         let made = if self.is_sharded(desk) {
-            self.cut_vector(desk, sid, &masked)
+            self.cut_vector(desk, sid, masked)
         } else {
-            Some(self.whole_vector(desk, sid, &masked))
+            Some(self.whole_vector(desk, sid, masked))
         };
-        drop(masked);
         let Some((body, blobs)) = made else { return };
         let letter = desk.sign(Kind::Commit, self.sess, 0, &body);
         // R17  Durable order: the Commit, its vector, then (take_commit) the secrets go, then the Commit is sent. The
@@ -129,15 +128,15 @@ impl Session {
     }
 
     /// A masked vector in one piece: inside its Commit while it is small, else durable before that is said.
-    fn whole_vector(&mut self, desk: &Desk, sid: SumId, masked: &Masked) -> (Commit, Vec<Blob>) {
-        let (vector, length) = (masked.to_bytes(), masked.length());
+    fn whole_vector(&mut self, desk: &Desk, sid: SumId, masked: Masked) -> (Commit, Vec<Blob>) {
+        let length = masked.length();
+        let vector = Bytes::from_owner(masked);
         let root = merkle::root(&vector);
         let small = length <= desk.charter.aggregation.inline_limit;
         let (inline, blobs) = if small {
-            (Some(vector), Vec::new())
+            (Some(vector.to_vec()), Vec::new())
         } else {
-            let vector = Arc::new(vector);
-            self.submissions.vectors.insert(root, Arc::clone(&vector));
+            self.submissions.vectors.insert(root, vector.clone());
             (None, vec![(Table::Vectors, root, vector)])
         };
         let shards = Vec::new();
@@ -220,7 +219,7 @@ impl Session {
         self.sharding
             .take_commit(desk.now, sender, digest, &root, names)?;
         if let Some(vector) = &body.inline {
-            let vector = Arc::new(vector.clone());
+            let vector = Bytes::from(vector.clone());
             self.submissions.vectors.insert(root, vector);
         }
         // R17  An own Commit is known: the mask is used, whatever brought it.

@@ -8,6 +8,7 @@ use conclave_crypto::merkle;
 
 use crate::desk::Desk;
 use crate::envelope::Kind;
+use crate::letter::Bytes;
 use crate::limits;
 use crate::message::{Reveal, SumCommit, Tags};
 use crate::names::MemberId;
@@ -139,8 +140,8 @@ impl Session {
         if self.opening.gathering.is_some() {
             self.take_own_sum(m, name, &sum);
         } else {
-            let sum = Arc::new(sum);
-            desk.store(Table::Shards, name.as_bytes().to_vec(), Arc::clone(&sum));
+            let sum = Bytes::from(sum);
+            desk.store(Table::Shards, name.as_bytes().to_vec(), sum.clone());
             self.sharding.recent.keep(name, &sum);
             self.sharding.held.insert(name);
             self.sharding.made.insert(m, name);

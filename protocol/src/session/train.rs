@@ -1,17 +1,18 @@
 //! Train: the engine gets the adapter and gives back a delta.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use conclave_crypto::digest::Digest;
 
 use crate::desk::Desk;
 use crate::envelope::Kind;
+use crate::floats::Floats;
 use crate::names::{Factor, MemberId, Round, SumId};
 use crate::output::Order;
 use crate::post::Slot;
 use crate::record::Sharer;
 use crate::session::Session;
+use crate::session::open::Outcome;
 use crate::time::Time;
 
 /// What the sharers of a height train.
@@ -37,7 +38,7 @@ pub(crate) struct Work {
 #[derive(Debug, Clone)]
 pub(crate) struct Terms {
     pub(crate) sid: SumId,
-    pub(crate) adapter: Arc<Vec<f32>>,
+    pub(crate) adapter: Floats,
     pub(crate) digest: Digest,
 }
 
@@ -92,12 +93,28 @@ impl Session {
             round: work.round,
             rounds: desk.charter.round.rounds,
             factor: work.factor,
-            adapter: Arc::clone(&terms.adapter),
+            adapter: terms.adapter.clone(),
             digest: terms.digest,
             local_steps: desk.charter.round.local_steps,
             seed: seed.0,
         };
         desk.tray.push_back(crate::output::Output::Order(order));
+    }
+
+    /// An adapter stands in its table: what this height trains from, or opened, is held as it stands there.
+    pub(crate) fn settle_adapter(&mut self, name: &Digest, adapter: &Floats) {
+        let terms = self.work.as_mut().and_then(|work| work.terms.as_mut());
+        if let Some(terms) = terms.filter(|terms| terms.digest == *name) {
+            terms.adapter = adapter.clone();
+        }
+        if let Some(Outcome::Opened {
+            digest,
+            adapter: held,
+        }) = &mut self.opening.result
+            && digest == name
+        {
+            *held = adapter.clone();
+        }
     }
 
     /// R14. Whether we are a sharer under the recorded dealing, with unspent secrets.

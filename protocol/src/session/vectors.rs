@@ -160,8 +160,8 @@ impl Session {
         let fits = u64::try_from(bytes.len()) == Ok(commit.length) && merkle::root(bytes) == name;
         if fits && !self.submissions.vectors.contains_key(&name) {
             let key = name.as_bytes().to_vec();
-            desk.store(Table::Vectors, key, Arc::clone(bytes));
-            self.submissions.vectors.insert(name, Arc::clone(bytes));
+            desk.store(Table::Vectors, key, bytes.clone());
+            self.submissions.vectors.insert(name, bytes.clone());
             self.submissions.arrived();
         }
         Some(fits)
@@ -181,10 +181,21 @@ impl Submissions {
         for commit in self.commits.values() {
             let key = (Table::Vectors, commit.root.as_bytes().to_vec());
             if let Some(bytes) = stored.get(&key) {
-                self.vectors.insert(commit.root, Arc::clone(bytes));
+                self.vectors.insert(commit.root, bytes.clone());
             }
         }
         self.arrived();
+    }
+
+    /// A vector stands in its table: it is held as it stands there.
+    pub(crate) fn settle(&mut self, name: &Digest, bytes: &Bytes) {
+        if let Some(held) = self
+            .vectors
+            .get_mut(name)
+            .filter(|held| held.len() == bytes.len())
+        {
+            *held = bytes.clone();
+        }
     }
 
     /// A vector came in.

@@ -1,7 +1,6 @@
 //! The disk of a place. The records of a chain are the same for everybody: they stand in memory once.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use conclave_crypto::digest::Digest;
 
@@ -27,15 +26,15 @@ impl Disk {
     pub(super) fn store(&mut self, write: Write, records: &mut Records) {
         if write.table == Table::Ledger {
             self.chain.remove(&write.key);
-            let decided = write.value.as_deref().map(|row| message::decode(row));
+            let decided = write.value.as_deref().map(message::decode);
             if let Some(Ok(Decided {
                 record,
                 certificate,
             })) = decided
             {
                 let name = Digest::of("conclave/sim/record", &[&record]);
-                let shared = records.entry(name).or_insert_with(|| Arc::new(record));
-                let row = (Arc::clone(shared), certificate);
+                let shared = records.entry(name).or_insert_with(|| record.into());
+                let row = (shared.clone(), certificate);
                 self.chain.insert(write.key, row);
                 return;
             }
@@ -55,7 +54,7 @@ impl Disk {
                 record: record.to_vec(),
                 certificate: certificate.clone(),
             };
-            let row = Arc::new(message::encode(&row));
+            let row = Bytes::from(message::encode(&row));
             rows.insert((Table::Ledger, key.clone()), row);
         }
         rows
@@ -107,7 +106,7 @@ mod tests {
         let write = |table, key: &[u8], value: Option<Vec<u8>>| Write {
             table,
             key: key.to_vec(),
-            value: value.map(Arc::new),
+            value: value.map(Bytes::from),
         };
         one.store(write(Table::Ledger, b"1", Some(row(0))), &mut records);
         other.store(write(Table::Ledger, b"1", Some(row(5))), &mut records);

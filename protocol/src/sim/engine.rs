@@ -1,10 +1,9 @@
 //! A stand-in for the engine: an order takes some time and gives a delta drawn from the seed.
 
-use std::sync::Arc;
-
 use conclave_crypto::digest::Digest;
 
 use super::{Chance, Terms};
+use crate::floats::Floats;
 use crate::names::{Factor, Height, Round};
 
 /// An order that is being worked at.
@@ -14,7 +13,7 @@ pub(super) struct Training {
     pub(super) round: Round,
     pub(super) factor: Factor,
     pub(super) local_steps: u32,
-    pub(super) adapter: Arc<Vec<f32>>,
+    pub(super) adapter: Floats,
     pub(super) digest: Digest,
     /// Orders of this place so far: what it trains differs each time, as batches lost in a crash do.
     pub(super) attempt: u64,

@@ -1,7 +1,5 @@
 //! Performing the outputs of a member, in order, with deaths in between.
 
-use std::sync::Arc;
-
 use conclave_crypto::digest::Digest;
 
 use super::engine::Training;
@@ -149,7 +147,7 @@ impl World {
         let (own, stored) = match output {
             Output::Store(write) if write.table == Table::Outbox => {
                 let value = write.value.as_ref();
-                (value.map(|value| Letter::from(Arc::clone(value))), true)
+                (value.map(|value| Letter::from(value.clone())), true)
             }
             Output::Store(write) if write.table == Table::Vectors => {
                 // Nobody has announced this vector: it is the own one, stored before its Commit.
@@ -201,7 +199,7 @@ impl World {
                     }
                 }
                 if let (Some(stored), Some(value)) = (&mut self.watch.stored, &write.value) {
-                    stored.push((place, write.table, Arc::clone(value)));
+                    stored.push((place, write.table, value.clone()));
                 }
                 if let Some(found) = self.places.get_mut(place) {
                     found.store(write, &mut self.records);
@@ -287,7 +285,7 @@ fn phase_of(output: &Output) -> Option<Phase> {
     let letter = match output {
         Output::Publish { bytes, .. } | Output::Send { bytes, .. } => bytes.clone(),
         Output::Store(write) => match write.table {
-            Table::Outbox => Letter::from(Arc::clone(write.value.as_ref()?)),
+            Table::Outbox => Letter::from(write.value.clone()?),
             Table::Wal | Table::Ledger => return Some(Phase::Decide),
             Table::Journal => return Some(Phase::Reveal),
             Table::Adapters => return Some(Phase::Open),

@@ -193,7 +193,7 @@ impl Place {
     /// Whether the disk holds the journal's row for this own Reveal.
     pub(super) fn has_journalled(&self, envelope: &Envelope) -> bool {
         let key = (Table::Journal, envelope.sess.0.as_bytes().to_vec());
-        let row = self.disk.rows.get(&key).map(|row| row.as_slice());
+        let row = self.disk.rows.get(&key).map(AsRef::as_ref);
         let reveal = message::decode::<Reveal>(&envelope.body);
         reveal.is_ok_and(|reveal| row == Some(reveal.record.as_bytes().as_slice()))
     }
@@ -246,7 +246,7 @@ impl Place {
             name: format!("member {place}"),
             examples: Terms::examples(place),
             layout: Terms::layout(),
-            initial: Terms::initial(),
+            initial: Terms::initial().into(),
             invite,
             intact: true,
             memo: memo.clone(),

@@ -3,7 +3,6 @@
 //! It only notes; the checkers of [`super::check`] judge.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use conclave_crypto::dealing::Secret;
 use conclave_crypto::digest::Digest;
@@ -14,6 +13,7 @@ use super::check::privacy::solver::Vector;
 use super::{Diary, Point};
 use crate::decide::slot_of;
 use crate::envelope::{Envelope, Kind};
+use crate::floats::Floats;
 use crate::ledger::Ledger;
 use crate::letter::{Bytes, Letter};
 use crate::message::{self, Ack, Acked, Commit, Reveal, Seal};
@@ -47,7 +47,7 @@ pub struct Trained {
     /// Digest of the adapter that it was trained from.
     pub from: Digest,
     /// That adapter.
-    pub adapter: Arc<Vec<f32>>,
+    pub adapter: Floats,
     /// The delta's coordinates.
     pub delta: Vec<f32>,
     /// An earlier delta that went into the vector beside it: of which height, and its coordinates.
@@ -81,7 +81,7 @@ pub struct Scene {
 }
 
 /// An adapter with its digest.
-pub type Adopted = (Digest, Arc<Vec<f32>>);
+pub type Adopted = (Digest, Floats);
 
 /// Names a slot: session, kind, sender, and the receiver, round or step that tells slots of a kind apart.
 pub type SlotName = (SessId, Kind, MemberId, (u32, u32));

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 use std::time::Instant;
 
 use conclave_crypto::ladder::Delta;
+use conclave_protocol::floats::Floats;
 use conclave_protocol::layout::Layout;
 use conclave_protocol::names::{Factor, Height, Round};
 use conclave_protocol::output::Order;
@@ -25,7 +25,7 @@ pub(super) struct Ordered {
     round: Round,
     rounds: u32,
     factor: Factor,
-    adapter: Arc<Vec<f32>>,
+    adapter: Floats,
     local_steps: u32,
     seed: [u8; 32],
 }
@@ -34,7 +34,7 @@ pub(super) struct Ordered {
 pub(super) struct Adopted {
     pub(super) height: Height,
     pub(super) round: Round,
-    pub(super) adapter: Arc<Vec<f32>>,
+    pub(super) adapter: Floats,
 }
 
 /// The thread's whole state.
@@ -142,7 +142,7 @@ impl Thread {
     }
 
     fn round(&mut self, order: &Ordered) -> Result<(Delta, f64), TrainOutcome> {
-        let mut values = order.adapter.as_ref().clone();
+        let mut values = order.adapter.to_vec();
         if values.len() != self.layout.len {
             let (found, wanted) = (values.len(), self.layout.len);
             let reason =
@@ -191,13 +191,11 @@ impl Thread {
             Err(error) => return Err(TrainOutcome::Failed(error.to_string())),
             Ok(()) => {}
         }
-        let start = self.layout.gather(order.factor, &order.adapter);
-        let end = self.layout.gather(order.factor, &values);
-        let change = end
-            .iter()
-            .zip(&start)
-            .map(|(end, start)| end - start)
-            .collect();
+        let mut change = values;
+        for (end, start) in change.iter_mut().zip(order.adapter.iter()) {
+            *end -= start;
+        }
+        let change = self.layout.pick(order.factor, change);
         let delta = Delta::new(change).map_err(|e| TrainOutcome::Failed(e.to_string()))?;
         #[expect(clippy::cast_precision_loss, reason = "step counts are small")]
         let loss = losses.iter().sum::<f64>() / losses.len() as f64;

@@ -163,7 +163,7 @@ impl Net {
             name: format!("m{index}"),
             examples: 64 << index.min(3),
             layout: layout(),
-            initial: (0..LEN).map(|i| i as f32 / 8.0).collect(),
+            initial: (0..LEN).map(|i| i as f32 / 8.0).collect::<Vec<_>>().into(),
             invite: node.invite.clone(),
             intact: true,
             memo: crate::memo::Remembered::default(),
@@ -391,9 +391,9 @@ impl Net {
                 .iter()
                 .map(|x| i32::try_from(*x).unwrap().cast_unsigned())
                 .collect();
-            let old = layout().gather(factor, &adapter);
-            let new = scale.apply(&old, &ring, total);
-            layout().scatter(factor, &new, &mut adapter);
+            let mut part = layout().gather(factor, &adapter);
+            scale.apply(&mut part, &ring, total);
+            layout().scatter(factor, &part, &mut adapter);
         }
         let digest = conclave_crypto::fixed::adapter_digest(&layout().shape, &adapter);
         assert_eq!(

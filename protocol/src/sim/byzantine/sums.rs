@@ -1,7 +1,5 @@
 //! Sums and tags of shards that are not those of the vectors: announced to everybody, and served.
 
-use std::sync::Arc;
-
 use conclave_crypto::merkle;
 
 use super::{Hostile, Said, Scene};
@@ -24,7 +22,7 @@ impl Hostile {
             *sum.first_mut()? ^= 1;
             *name = merkle::root(&sum);
             let key = (Table::Shards, name.as_bytes().to_vec());
-            scene.disk.insert(key, Arc::new(sum));
+            scene.disk.insert(key, sum.into());
         }
         self.forge(scene, |_| Some(message::encode(&body)))
     }

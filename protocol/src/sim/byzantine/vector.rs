@@ -1,7 +1,5 @@
 //! Masked vectors that are not what was trained: announced, stored and served in its place.
 
-use std::sync::Arc;
-
 use conclave_crypto::digest::Digest;
 use conclave_crypto::merkle;
 
@@ -41,12 +39,12 @@ impl Hostile {
                 let bytes = vector.get(range.start * 4..range.end * 4)?.to_vec();
                 *name = merkle::root(&bytes);
                 let key = (Table::Shards, name.as_bytes().to_vec());
-                scene.disk.insert(key, Arc::new(bytes));
+                scene.disk.insert(key, bytes.into());
             }
             commit.root = shard::root(&commit.shards);
         } else {
             let key = (Table::Vectors, commit.root.as_bytes().to_vec());
-            scene.disk.insert(key, Arc::new(vector));
+            scene.disk.insert(key, vector.into());
         }
         let forged = self.forge(scene, |_| Some(message::encode(&commit)))?;
         self.lies.insert(forged.digest(), i64::from(add));

@@ -1,6 +1,6 @@
 //! `conclave ledger`: checks the chain of decided rounds offline, and writes it to one file for others to check.
 
-mod file;
+pub mod file;
 
 use std::path::{Path, PathBuf};
 
@@ -56,10 +56,11 @@ struct Export {
 
 /// A charter with the records that were decided under it, unchecked.
 #[derive(Debug)]
-struct Chain {
-    charter: Charter,
+pub struct Chain {
+    /// The terms.
+    pub charter: Charter,
     /// Encoded records with their certificates, by height from 1.
-    records: Vec<Vec<u8>>,
+    pub records: Vec<Vec<u8>>,
 }
 
 /// Runs the verb.

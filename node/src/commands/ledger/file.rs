@@ -21,31 +21,41 @@ pub(super) fn write(path: &Path, chain: &Chain) -> anyhow::Result<()> {
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(part);
     }
-    let written = OpenOptions::new()
+    let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .open(path)
-        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()));
-    written.with_context(|| {
-        format!(
-            "cannot write {}; name a file that does not exist yet",
-            path.display()
-        )
-    })
+        .with_context(|| {
+            format!(
+                "cannot write {}; name a file that does not exist yet",
+                path.display()
+            )
+        })?;
+    let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+    written
+        .inspect_err(|_| drop(fs::remove_file(path)))
+        .with_context(|| format!("cannot write {}; nothing was left there", path.display()))
 }
 
 /// Reads a chain. Nothing of it is checked but its form and the charter's terms.
 pub(super) fn read(path: &Path) -> anyhow::Result<Chain> {
     let place = path.display();
     let bytes = fs::read(path).with_context(|| format!("cannot read {place}"))?;
-    let no_ledger =
-        || format!("{place} is no exported ledger: write one with `conclave ledger export`");
-    let parts = bytes.strip_prefix(FIRST_LINE).with_context(no_ledger)?;
-    let mut parts = split(parts).with_context(no_ledger)?.into_iter();
-    let terms = parts.next().with_context(no_ledger)?;
-    let terms = str::from_utf8(terms).ok().with_context(no_ledger)?;
+    parse(&bytes).with_context(|| place.to_string())
+}
+
+/// Takes the bytes of such a file apart, as [`read`] does.
+///
+/// # Errors
+/// If they have another form, or no charter in it.
+pub fn parse(bytes: &[u8]) -> anyhow::Result<Chain> {
+    const NO_LEDGER: &str = "no exported ledger: write one with `conclave ledger export`";
+    let parts = bytes.strip_prefix(FIRST_LINE).context(NO_LEDGER)?;
+    let mut parts = split(parts).context(NO_LEDGER)?.into_iter();
+    let terms = parts.next().context(NO_LEDGER)?;
+    let terms = str::from_utf8(terms).ok().context(NO_LEDGER)?;
     Ok(Chain {
-        charter: Charter::parse(terms).with_context(|| place.to_string())?,
+        charter: Charter::parse(terms)?,
         records: parts.map(<[u8]>::to_vec).collect(),
     })
 }
@@ -80,5 +90,19 @@ mod tests {
             .filter(|end| split(&bytes[..*end]).is_some())
             .collect();
         assert_eq!(whole, [0, 7, 11]);
+    }
+    #[test]
+    fn what_is_no_ledger_is_called_so() {
+        for bytes in [
+            b"".as_slice(),
+            b"conclave ledger 2\n",
+            FIRST_LINE,
+            b"conclave ledger 1\n\x09\0\0\0cut",
+        ] {
+            let said = parse(bytes).unwrap_err().to_string();
+            assert!(said.contains("no exported ledger"), "{said}");
+        }
+        let said = parse(b"conclave ledger 1\n\x03\0\0\0cut").unwrap_err();
+        assert!(!said.to_string().contains("no exported ledger"), "{said}");
     }
 }

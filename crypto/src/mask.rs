@@ -5,15 +5,14 @@
 //! The stream is ChaCha20 (RFC 8439) or AES-256-CTR (SP 800-38A), one nonce for each chunk of 1 MiB ("MSK" ‖ chunk),
 //! so that chunks grow in parallel and no shard needs seeking.
 
+mod counter;
 #[cfg(target_arch = "x86_64")]
 mod wide;
 
 use core::fmt;
 
-use aes::Aes256;
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit as _, StreamCipher as _};
-use ctr::Ctr128BE;
 use hkdf::Hkdf;
 use rayon::prelude::*;
 use sha2::Sha256;
@@ -24,6 +23,7 @@ use crate::dealing::SelfSecret;
 use crate::digest::Digest;
 use crate::lanes;
 
+use self::counter::CounterAes;
 #[cfg(target_arch = "x86_64")]
 use self::wide::WideChaCha20;
 
@@ -69,9 +69,12 @@ pub struct MaskSeed(Zeroizing<[u8; 32]>);
 /// Ring elements in a chunk of the stream: 1 MiB.
 pub const CHUNK_ELEMENTS: usize = 1 << 18;
 
-/// Ring elements that all streams are added to before the next ones are looked at: 8 KiB, so that they and a piece of
-/// key stream stay in the first-level cache.
-const PIECE_ELEMENTS: usize = 2048;
+/// Ring elements that all streams are added to before the next ones are looked at: 32 KiB, so that they stay in a
+/// near cache, and that taking up the next stream costs little beside adding it.
+const PIECE_ELEMENTS: usize = 8192;
+
+/// Bytes of key stream that stand in memory before they are added.
+const BUFFER: usize = 4096;
 
 impl MaskSeed {
     /// The seed that two sharers have in common. `one` and `other` are their mask keys, in any order;
@@ -122,7 +125,7 @@ pub fn grow_into(masks: &[(MaskSeed, Sign)], prg: Prg, vector: &mut [u32]) {
 }
 
 /// Adds vectors of little-endian bytes and grown masks to `sum`, wrapping, in one pass: chunks in parallel, and within
-/// a chunk a piece that fits the first-level cache gets everything that is added to it before the next one is touched.
+/// a chunk a piece that fits a near cache gets everything that is added to it before the next one is touched.
 ///
 /// # Panics
 /// If a vector has not four bytes for each element of `sum`.
@@ -140,18 +143,17 @@ pub fn sum_into(vectors: &[&[u8]], masks: &[(MaskSeed, Sign)], prg: Prg, sum: &m
                 .map(|(seed, sign)| (Stream::of_chunk(seed, prg, index), *sign))
                 .collect();
             let start = index.saturating_mul(CHUNK_ELEMENTS);
-            let mut buffer = [0_u8; PIECE_ELEMENTS.saturating_mul(4)];
+            let mut buffer = [0_u8; BUFFER];
             for (piece, elements) in chunk.chunks_mut(PIECE_ELEMENTS).enumerate() {
-                let (bytes, _) = buffer.split_at_mut(elements.len().saturating_mul(4));
                 let from = start
                     .saturating_add(piece.saturating_mul(PIECE_ELEMENTS))
                     .saturating_mul(4);
-                let until = from.saturating_add(bytes.len());
+                let until = from.saturating_add(elements.len().saturating_mul(4));
                 for vector in vectors.iter().filter_map(|vector| vector.get(from..until)) {
                     add(elements, vector, Sign::Plus);
                 }
                 for (stream, sign) in &mut streams {
-                    stream.add_to(elements, *sign, bytes);
+                    stream.add_to(elements, *sign, &mut buffer);
                 }
             }
             buffer.zeroize();
@@ -163,7 +165,7 @@ enum Stream {
     #[cfg(target_arch = "x86_64")]
     WideChaCha20(WideChaCha20),
     ChaCha20(ChaCha20),
-    Aes256Ctr(Box<Ctr128BE<Aes256>>),
+    Aes256Ctr(Box<CounterAes>),
 }
 
 impl Stream {
@@ -182,26 +184,30 @@ impl Stream {
                 Self::ChaCha20(ChaCha20::new((&*seed.0).into(), &nonce.into()))
             }
             Prg::Aes256Ctr => {
-                let mut counter = [0; 16];
-                let (tag, rest) = counter.split_at_mut(4);
+                let mut nonce = [0; 16];
+                let (tag, rest) = nonce.split_at_mut(4);
                 tag.copy_from_slice(b"MSK\0");
                 let (number, _) = rest.split_at_mut(8);
                 number.copy_from_slice(&index.to_le_bytes());
-                let cipher = Ctr128BE::<Aes256>::new((&*seed.0).into(), &counter.into());
-                Self::Aes256Ctr(Box::new(cipher))
+                Self::Aes256Ctr(Box::new(CounterAes::new(&seed.0, nonce)))
             }
         }
     }
 
-    /// Adds the next of the stream to `elements`, or subtracts it. `buffer` has room for four bytes an element.
+    /// Adds the next of the stream to `elements`, or subtracts it. `buffer` has [`BUFFER`] bytes.
     fn add_to(&mut self, elements: &mut [u32], sign: Sign, buffer: &mut [u8]) {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::WideChaCha20(stream) => return stream.add_to(elements, sign),
-            Self::ChaCha20(cipher) => cipher.write_keystream(buffer),
-            Self::Aes256Ctr(cipher) => cipher.write_keystream(buffer),
+            Self::WideChaCha20(stream) => stream.add_to(elements, sign),
+            Self::ChaCha20(cipher) => {
+                for elements in elements.chunks_mut(BUFFER / 4) {
+                    let (bytes, _) = buffer.split_at_mut(elements.len().saturating_mul(4));
+                    cipher.write_keystream(bytes);
+                    add(elements, bytes, sign);
+                }
+            }
+            Self::Aes256Ctr(stream) => stream.add_to(elements, sign, buffer),
         }
-        add(elements, buffer, sign);
     }
 }
 

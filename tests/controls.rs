@@ -9,7 +9,7 @@ use conclave_crypto::dealing::Secret;
 use conclave_crypto::digest::Digest;
 use conclave_protocol::names::{Height, MemberId, SessId, SumId};
 use conclave_protocol::params;
-use conclave_protocol::shard::sum::{self, Tally};
+use conclave_protocol::shard::sum::Tally;
 use conclave_protocol::shard::tag::{self, Challenge};
 use conclave_protocol::sim::check::privacy::solver::{Vector, View};
 use conclave_protocol::sim::faults::percent;
@@ -375,9 +375,9 @@ fn a_wrong_sum_fits_no_tags_and_its_result_is_caught() {
     let shard = 3;
     let tags = vectors
         .iter()
-        .map(|vector| challenge.product(shard, tag::elements(vector)))
+        .map(|vector| challenge.of_vector(shard, vector))
         .fold(0, tag::add);
-    let fits = |bytes: &[u8]| challenge.product(shard, sum::elements(bytes)) == tags;
+    let fits = |bytes: &[u8]| challenge.of_sum(shard, bytes, &mut [0; 40]) == tags;
     assert!(fits(&right) && !fits(&wrong), "with tags");
     // The checker sees one who believed it: a result off by one step of one coordinate.
     let mut world = World::new(Terms::new(5, 4), Faults::default());

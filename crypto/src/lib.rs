@@ -17,6 +17,7 @@
 compile_error!("vectors travel as they lie in memory: the machine must be little-endian");
 
 pub mod agree;
+pub mod check;
 pub mod dealing;
 pub mod digest;
 pub mod fixed;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use conclave_crypto::check;
 use conclave_crypto::digest::Digest;
 
 use crate::desk::Desk;
@@ -13,8 +14,8 @@ use crate::session::Session;
 use crate::session::pieces::Seeds;
 use crate::session::pull::Wanted;
 use crate::session::sums::FixedSums;
+use crate::shard::Cut;
 use crate::shard::tag::{self, Challenge};
-use crate::shard::{Cut, sum};
 use crate::time::Time;
 
 /// After so many failed pulls of a sum it is made from the vectors.
@@ -267,7 +268,7 @@ impl Session {
         if gathering.computed.contains_key(&(member, m)) {
             return false;
         }
-        let tag = gathering.challenge.product(m, tag::elements(bytes));
+        let tag = gathering.challenge.of_vector(m, bytes);
         gathering.computed.insert((member, m), tag);
         if published.is_some_and(|published| published != tag) {
             desk.unseat(member, "published a false tag of its vector");
@@ -300,11 +301,11 @@ impl Session {
             let Some(gathering) = &mut self.opening.gathering else {
                 return false;
             };
-            gathering.write(&cut, m, bytes);
             if made {
+                gathering.write(&cut, m, bytes);
                 gathering.done.insert(m);
-            } else {
-                let product = gathering.challenge.product(m, sum::elements(bytes));
+            } else if let Some(place) = gathering.total.get_mut(cut.range(m)) {
+                let product = gathering.challenge.of_sum(m, bytes, place);
                 gathering.claims.insert(m, product);
             }
         }
@@ -354,9 +355,7 @@ impl Session {
 impl Gathering {
     fn write(&mut self, cut: &Cut, m: usize, bytes: &[u8]) {
         if let Some(place) = self.total.get_mut(cut.range(m)) {
-            for (total, value) in place.iter_mut().zip(sum::ring_elements(bytes)) {
-                *total = value;
-            }
+            check::ring_of_sum(bytes, place);
         }
     }
 }

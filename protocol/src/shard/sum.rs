@@ -2,8 +2,10 @@
 //!
 //! At most 200 vectors of elements below 2^32 sum to less than 2^40: five bytes, little-endian.
 
+use conclave_crypto::check;
+
 /// Bytes of an element of a sum.
-pub const ELEMENT_BYTES: usize = 5;
+pub const ELEMENT_BYTES: usize = check::SUM_BYTES;
 
 /// A sum that grows by one vector's shard at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,40 +19,17 @@ impl Tally {
 
     /// R74. Adds a shard, ring elements u32 little-endian; false, and nothing added, if its length is another.
     pub fn add(&mut self, shard: &[u8]) -> bool {
-        let (words, rest) = shard.as_chunks::<4>();
-        if words.len() != self.0.len() || !rest.is_empty() {
-            return false;
+        let fits = shard.len() == self.0.len().saturating_mul(4);
+        if fits {
+            check::add_ring(&mut self.0, shard);
         }
-        for (total, word) in self.0.iter_mut().zip(words) {
-            *total = total.saturating_add(u32::from_le_bytes(*word).into());
-        }
-        true
+        fits
     }
 
     /// R74. The encoding that travels.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let bytes = |value: &u64| {
-            let bytes = value.to_le_bytes();
-            bytes.first_chunk::<ELEMENT_BYTES>().copied()
-        };
-        self.0.iter().filter_map(bytes).flatten().collect()
+        check::encode_sum(&self.0)
     }
-}
-
-/// The elements of an encoded sum; a tail that is no element is left out.
-pub fn elements(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
-    let (elements, _) = bytes.as_chunks::<ELEMENT_BYTES>();
-    elements
-        .iter()
-        .map(|[a, b, c, d, e]| u64::from_le_bytes([*a, *b, *c, *d, *e, 0, 0, 0]))
-}
-
-/// The same in the ring Z_2^32: what the masks come off.
-pub fn ring_elements(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
-    let (elements, _) = bytes.as_chunks::<ELEMENT_BYTES>();
-    elements
-        .iter()
-        .map(|[a, b, c, d, _]| u32::from_le_bytes([*a, *b, *c, *d]))
 }
 
 #[cfg(test)]
@@ -67,9 +46,10 @@ mod tests {
         }
         let bytes = tally.to_bytes();
         assert_eq!(bytes.len(), 2 * ELEMENT_BYTES);
-        let sums: Vec<u64> = elements(&bytes).collect();
-        assert_eq!(sums, [u64::from(u32::MAX) * 200, 200]);
-        let ring: Vec<u32> = ring_elements(&bytes).collect();
+        assert_eq!(bytes[..5], (u64::from(u32::MAX) * 200).to_le_bytes()[..5]);
+        assert_eq!(bytes[5..], 200_u64.to_le_bytes()[..5]);
+        let mut ring = [0; 2];
+        check::ring_of_sum(&bytes, &mut ring);
         assert_eq!(ring, [u32::MAX.wrapping_mul(200), 200]);
     }
 

@@ -13,7 +13,7 @@ use conclave_protocol::sim::faults::{PHASES, POINTS};
 use conclave_protocol::sim::{Crash, Faults, Loss, Point, Strike, Terms, World};
 use conclave_protocol::time::Time;
 
-use self::worlds::{LIMIT, Outcome, crash, ended, judged, left_out, sound, with};
+use self::worlds::{LIMIT, Outcome, crash, ended, judged, left_out, left_out_and, sound, with};
 
 /// The heights in which a place is among the survivors.
 fn survived(world: &World, place: usize) -> BTreeSet<Height> {
@@ -181,6 +181,27 @@ fn a_delta_that_a_certificate_left_out_is_carried() -> Outcome {
         carried += left_out.filter(|(height, _)| *height == Height(3)).count();
     }
     assert!(carried > 0, "nothing was ever carried");
+    Ok(())
+}
+
+// R17 R63: a member that dies as it submits says the same vector again, with what it carried in it.
+#[test]
+fn what_is_carried_counts_though_its_member_dies_as_it_submits() -> Outcome {
+    let mut struck = 0;
+    for seed in 0..6 {
+        for point in [Point::AfterStore, Point::AfterSend] {
+            let strike = Strike::AtHeight {
+                height: 5,
+                phase: Phase::Submit,
+                skip: 0,
+            };
+            let world = left_out_and(seed, vec![crash(2, strike, point, Some(300))])?;
+            let bound = world.watch().committed.get(&(Height(5), 2));
+            let carries = bound.is_some_and(|roots| roots.values().any(|t| t.carried.is_some()));
+            struck += usize::from(carries && !world.watch().struck.is_empty());
+        }
+    }
+    assert!(struck > 0, "nobody died with what it carried");
     Ok(())
 }
 

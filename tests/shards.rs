@@ -5,13 +5,16 @@
 
 #[path = "shards/moved.rs"]
 mod moved;
+#[path = "shards/won.rs"]
+mod won;
 #[path = "worlds.rs"]
 mod worlds;
 
 use std::collections::BTreeSet;
 
 use conclave_protocol::envelope::Kind;
-use conclave_protocol::names::Height;
+use conclave_protocol::names::{Height, MemberId};
+use conclave_protocol::record::Previous;
 use conclave_protocol::sim::{Faults, Point, Script, Strike, Terms, World};
 
 use self::worlds::{Outcome, asked_for, crash, over, sound, with};
@@ -154,6 +157,34 @@ fn a_vector_that_nobody_can_have_spoils_no_round() -> Outcome {
     let world = sound(terms, faults)?;
     assert!(world.acted(2), "its shards were served");
     assert_eq!(opened(&world).len(), 3);
+    Ok(())
+}
+
+#[test]
+fn a_vector_with_a_gap_spoils_few_rounds() -> Outcome {
+    // R62, R73: one shard of it is handed to nobody, and an accomplice says that it holds it. Whoever's vector cannot
+    // be had is named in the record that spends the round, and does not share for a while.
+    let mut terms = terms(12, 9);
+    terms.rounds = 9;
+    let faults = Faults {
+        hostile: vec![(2, Script::Gap), (6, Script::Claims)],
+        ..Faults::default()
+    };
+    let world = sound(terms, faults)?;
+    assert!(world.acted(2) && world.acted(6));
+    let records = world.watch().records.values();
+    let silent: Vec<_> = records
+        .filter_map(|record| match &record.previous {
+            Previous::Spent { silent, .. } => Some(silent.clone()),
+            Previous::None | Previous::Opened(_) => None,
+        })
+        .collect();
+    assert!(!silent.is_empty(), "no round was spoiled");
+    for named in &silent {
+        assert!(named.contains(&MemberId(2)), "{silent:?}");
+    }
+    assert!(silent.len() <= 2, "{silent:?}");
+    assert!(opened(&world).len() >= 5, "{:?}", opened(&world));
     Ok(())
 }
 

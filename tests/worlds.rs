@@ -60,6 +60,11 @@ pub(crate) fn with(crashes: Vec<Crash>) -> Faults {
 /// Five members, of which one is cut off when it submits in height 3, for 3.6 to 5.6 seconds by the seed (0 to 5): long
 /// enough to be left out of that sum, mostly short enough to share in the factor's next one.
 pub(crate) fn left_out(seed: u64) -> Outcome<World> {
+    left_out_and(seed, Vec::new())
+}
+
+/// The same, with deaths.
+pub(crate) fn left_out_and(seed: u64, crashes: Vec<Crash>) -> Outcome<World> {
     let mut terms = Terms::new(60 + seed, 5);
     terms.rounds = 8;
     let submitted = |world: &World| world.watch().diary.submitted.contains_key(&(Height(3), 2));
@@ -70,7 +75,7 @@ pub(crate) fn left_out(seed: u64) -> Outcome<World> {
     let away = (vec![2], Time(at.0 - 1), Time(at.0 + 3600 + 400 * seed));
     let faults = Faults {
         splits: vec![away],
-        ..Faults::default()
+        ..with(crashes)
     };
     sound(terms, faults)
 }

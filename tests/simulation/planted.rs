@@ -9,7 +9,7 @@ use conclave_protocol::names::{Height, MemberId};
 use conclave_protocol::record::{Cause, Previous};
 use conclave_protocol::sim::check::{self, Violation};
 use conclave_protocol::sim::watch::{Decision, Shown};
-use conclave_protocol::sim::{Faults, Terms, Watch, World};
+use conclave_protocol::sim::{Faults, Load, Terms, Watch, Way, World};
 
 use crate::worlds::{Outcome, sound};
 
@@ -207,6 +207,31 @@ fn two_words_and_two_vectors_are_caught() -> Outcome {
             watch.uncanonical.push((0, Kind::Ack));
         }),
     ])
+}
+
+// R71: I-BYTES allows a member no vector more than the formula, in shards and whole, and no flood of messages.
+#[test]
+fn a_vector_too_many_is_caught() -> Outcome {
+    for (founders, load, bytes) in [
+        (12, Load::Blob, 48),
+        (5, Load::Blob, 48),
+        (5, Load::Envelope(Kind::Ack), 1 << 20),
+    ] {
+        let mut terms = Terms::new(20, founders);
+        (terms.rounds, terms.inline_limit) = (4, 1);
+        let mut world = sound(terms, Faults::default())?;
+        for way in [Way::Sent, Way::Received] {
+            let tally = world.tally().clone();
+            let counted = world.tally_mut();
+            counted.count(2, Height(3), load, way, bytes);
+            assert!(
+                check::bytes::check(&world).is_err(),
+                "{founders} members, {load:?}, {way:?}"
+            );
+            *world.tally_mut() = tally;
+        }
+    }
+    Ok(())
 }
 
 // R20, R12: each part of I-VALID.

@@ -200,6 +200,7 @@ impl Member {
         };
         if terms.is_some() {
             work.terms = terms;
+            work.ready = Some(self.desk.now);
             work.ordered = false;
         }
         session.count_vectors();

@@ -205,7 +205,8 @@ impl Member {
             Previous::Opened(digest) if own == Some(*digest) => {
                 if let (Some(called), Some(work)) = (&session.opening.called, &session.work) {
                     let last = session.submissions.last.unwrap_or(called.since);
-                    self.paces.push(Span((last - work.since).0.max(1)));
+                    let begun = work.ready.unwrap_or(work.since);
+                    self.paces.push(Span((last - begun).0.max(1)));
                 }
             }
             Previous::Opened(_) | Previous::None | Previous::Spent { .. } => {}

@@ -66,19 +66,31 @@ impl Bench<'_> {
         } else {
             self.current.submissions.lacking.clone()
         };
-        if missing.is_empty() || desk.due(work.since + self.patience) {
+        if missing.is_empty() || self.submit_is_over(desk) {
             return true;
         }
         // R21  Members that have gone quiet are not waited for, if a sum is possible without them.
         let quiet = desk.timers().quiet;
         let gone = missing.iter().all(|id| {
             let working = desk.me == Some(*id) && self.current.may_submit(desk) && !work.failed;
-            !working && !self.current.is_moving(desk, *id) && {
+            !working && !self.current.is_moving(desk, *id, 1) && {
                 let at = desk.working_since(*id, work.since) + quiet;
                 desk.due(at)
             }
         });
         gone && self.choose(desk, 0).is_some()
+    }
+
+    /// R21. T_submit is over, and T_move for each vector that was announced within it; another one, for members that
+    /// take dead ones' seats, if no sum is in sight without.
+    fn submit_is_over(&self, desk: &mut Desk) -> bool {
+        let Some(end) = self.current.submit_ends(desk, self.patience) else {
+            return true;
+        };
+        desk.due(end) && {
+            let moves = if self.choose(desk, 0).is_some() { 1 } else { 2 };
+            !self.current.any_moving(desk, end, moves)
+        }
     }
 
     /// R13. Set-up of the next height is complete, or its time is over, or there is none.
@@ -121,9 +133,11 @@ impl Bench<'_> {
         let previous = self.previous(desk)?;
         let survivors = match (&self.current.work, &previous) {
             (None, _) | (_, Previous::Spent { .. }) => None,
-            (Some(work), Previous::None | Previous::Opened(_)) => match self.choose(desk, round) {
+            // R22  Others may have started too soon: they do not make us leave anybody out.
+            (Some(_), Previous::None | Previous::Opened(_)) if !self.settled(desk) => return None,
+            (Some(_), Previous::None | Previous::Opened(_)) => match self.choose(desk, round) {
                 Some(survivors) => Some(survivors),
-                None if desk.due(work.since + self.patience) => None,
+                None if self.submit_is_over(desk) => None,
                 None => return None,
             },
         };
@@ -313,7 +327,7 @@ impl Bench<'_> {
         let Some(survivors) = &record.survivors else {
             // R24  A passing condition: time is up and no sum is in sight.
             let spent = matches!(record.previous, Previous::Spent { .. });
-            let over = spent || polka || desk.due(work.since + self.patience);
+            let over = spent || polka || self.submit_is_over(desk);
             let hopeless = spent || polka || self.choose(desk, 0).is_none();
             return if over && hopeless {
                 Judgement::Valid

@@ -10,10 +10,11 @@ use crate::desk::Desk;
 use crate::envelope::Kind;
 use crate::message::Tags;
 use crate::names::MemberId;
+use crate::params;
 use crate::session::Session;
 use crate::session::pieces::Seeds;
 use crate::session::pull::Wanted;
-use crate::session::sums::FixedSums;
+use crate::session::sums::{FixedSums, Summing};
 use crate::shard::Cut;
 use crate::shard::tag::{self, Challenge};
 use crate::time::Time;
@@ -240,6 +241,27 @@ impl Session {
             wanted.extend(missing.filter_map(|id| self.wanted_shard(*id, *m, cut)));
         }
         wanted
+    }
+
+    /// R62. The survivors of whose vectors a shard is wanted in vain: for a sum that must be made from the vectors, or
+    /// for a tag that was not published; nobody if those are more than f.
+    pub(super) fn unserved(&self) -> BTreeSet<MemberId> {
+        let (Some(gathering), Some(called)) = (&self.opening.gathering, &self.opening.called)
+        else {
+            return BTreeSet::new();
+        };
+        let direct = gathering.direct.difference(&gathering.done);
+        let begun = direct.filter_map(|m| self.sharding.summing.get(m));
+        let tagless = gathering.claims.keys().flat_map(|m| {
+            let survivors = called.survivors.keys().copied();
+            survivors.filter(|id| self.tag(*id, *m).is_none())
+        });
+        let missing: BTreeSet<_> = begun.flat_map(Summing::missing).chain(tagless).collect();
+        // More than may lie are slow, or we are.
+        if missing.len() > params::faults(self.roster.len()) {
+            return BTreeSet::new();
+        }
+        missing
     }
 
     /// Our place in the order in which a shard calls the sharers; 0 if we are none.

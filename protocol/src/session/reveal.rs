@@ -93,7 +93,8 @@ impl Session {
         self.say(desk, &envelope);
     }
 
-    /// R62. Who acknowledged dealings of this height's sharers and has not revealed all that the record calls for.
+    /// R62. Who acknowledged dealings of this height's sharers and has not revealed all that the record calls for, and
+    /// whose vector cannot be had.
     pub(crate) fn silent(&self) -> Vec<MemberId> {
         let Some(work) = &self.work else {
             return Vec::new();
@@ -105,6 +106,7 @@ impl Session {
         // The targets are the sharers in their order.
         let ackers = work.sharers.values().map(|sharer| &sharer.ackers);
         let ackers: Vec<_> = ackers.map(|ids| self.roster.places(ids)).collect();
+        let unserved = self.unserved();
         let withholds = |(place, holder): (usize, MemberId)| {
             let mut held = ackers.iter().enumerate().filter(|(_, ackers)| {
                 let ackers = ackers.as_ref();
@@ -112,7 +114,8 @@ impl Session {
             });
             let pieces = &self.opening.pieces;
             let shown = |at| self.roster.x(holder).is_some_and(|x| pieces.shown(x, at));
-            held.any(|(at, _)| !shown(at)).then_some(holder)
+            let withheld = held.any(|(at, _)| !shown(at)) || unserved.contains(&holder);
+            withheld.then_some(holder)
         };
         let members = self.roster.ids().enumerate();
         members.filter_map(withholds).collect()

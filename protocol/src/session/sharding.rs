@@ -21,7 +21,7 @@ pub(crate) struct Sharding {
     pub(super) mine: BTreeSet<usize>,
     /// Members that were late when our seats were last counted.
     pub(super) late: Option<BTreeSet<MemberId>>,
-    /// The names of the shards of each announced vector, and when it was announced here.
+    /// The names of the shards of each announced vector.
     pub(super) lists: BTreeMap<MemberId, Listed>,
     /// Whose shard has this name, and which: one that copies another's Commit has the same names.
     index: BTreeMap<Digest, BTreeSet<(MemberId, usize)>>,
@@ -67,14 +67,12 @@ impl Plan {
 pub(super) struct Listed {
     pub(super) commit: Digest,
     pub(super) names: Vec<Digest>,
-    pub(super) since: Time,
 }
 
 impl Sharding {
     /// R72. Takes up the names of an announced vector's shards: they give its root.
     pub(crate) fn take_commit(
         &mut self,
-        now: Time,
         sender: MemberId,
         commit: Digest,
         root: &Digest,
@@ -89,15 +87,7 @@ impl Sharding {
         for (m, name) in names.iter().enumerate() {
             self.index.entry(*name).or_default().insert((sender, m));
         }
-        let since = now;
-        self.lists.insert(
-            sender,
-            Listed {
-                commit,
-                names,
-                since,
-            },
-        );
+        self.lists.insert(sender, Listed { commit, names });
         Ok(())
     }
 

@@ -16,9 +16,9 @@ use crate::params;
 use crate::session::Session;
 use crate::session::deal::GATHER;
 use crate::session::sharding::Plan;
-use crate::session::submit::Blob;
+use crate::session::submit::{Blob, Committed};
 use crate::shard::{self, Cut, seats::Seats};
-use crate::time::Span;
+use crate::time::{Span, Time};
 
 impl Session {
     /// R70. Whether this height's vectors are moved and summed in shards.
@@ -197,6 +197,9 @@ impl Session {
                 counted.push(commit);
             }
         }
+        if !counted.is_empty() {
+            self.submissions.last = Some(desk.now);
+        }
         self.sharding.counted.extend(counted);
     }
 
@@ -276,16 +279,48 @@ impl Session {
         Span(desk.timers().have.0.saturating_add(moving))
     }
 
-    /// R21, R73. Whether a member's vector is announced and its shards may still be on their way.
-    pub(crate) fn is_moving(&self, desk: &mut Desk, member: MemberId) -> bool {
-        self.fitting(member).is_some() && !self.move_is_over(desk, member)
+    /// R21. When T_submit is over: counted from when there was something to train from.
+    pub(crate) fn submit_ends(&self, desk: &Desk, patience: Span) -> Option<Time> {
+        let work = self.work.as_ref()?;
+        let late = work.since + self.opening_patience(desk);
+        Some(work.ready.unwrap_or(late) + patience)
+    }
+
+    /// R21. Whether a vector that was announced by then may still be on its way.
+    pub(crate) fn any_moving(&self, desk: &mut Desk, by: Time, moves: u64) -> bool {
+        let in_time = |id: &&MemberId| {
+            let commit = self.submissions.commits.get(*id);
+            commit.is_some_and(|commit| commit.since <= by)
+        };
+        let sharers = self.work.iter().flat_map(|work| work.sharers.keys());
+        let mut announced = sharers.filter(in_time);
+        announced.any(|id| self.is_moving(desk, *id, moves))
+    }
+
+    /// R21, R73. Whether a member's vector is announced, does not count yet and may still be on its way: for so many
+    /// times T_move.
+    pub(crate) fn is_moving(&self, desk: &mut Desk, member: MemberId, moves: u64) -> bool {
+        let work = self.work.as_ref();
+        let fits = |commit: &Committed| {
+            let terms = work.and_then(|work| work.terms.as_ref());
+            let length = work.map_or(0, |work| work.coordinates.saturating_mul(4));
+            let whole = u64::try_from(length) == Ok(commit.length);
+            whole && terms.is_some_and(|terms| terms.sid == commit.sid)
+        };
+        let fits = self.submissions.commits.get(&member).is_some_and(fits);
+        let unfit = self.is_sharded(desk) && self.fitting(member).is_none();
+        fits && !unfit && self.counts(member).is_none() && !self.moved(desk, member, moves)
     }
 
     /// Whether T_move is over since a member's vector was announced.
     fn move_is_over(&self, desk: &mut Desk, member: MemberId) -> bool {
-        let list = self.sharding.lists.get(&member);
-        let since = list.map_or(desk.now, |list| list.since);
-        desk.due(since + self.moving(desk))
+        self.moved(desk, member, 1)
+    }
+
+    fn moved(&self, desk: &mut Desk, member: MemberId, moves: u64) -> bool {
+        let commit = self.submissions.commits.get(&member);
+        let since = commit.map_or(desk.now, |commit| commit.since);
+        desk.due(since + Span(self.moving(desk).0.saturating_mul(moves)))
     }
 
     /// R42, R78. How long the opening of the sum may take before it counts as failed.

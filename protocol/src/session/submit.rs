@@ -46,7 +46,7 @@ pub(crate) struct Submissions {
     pending: Option<Delta>,
     /// R63. A copy of the submitted delta, until the record says whether it counts.
     kept: Option<Carried>,
-    /// When the last Commit came in.
+    /// When the last vector came in: was announced, or counted first.
     pub(crate) last: Option<Time>,
 }
 
@@ -57,6 +57,8 @@ pub(crate) struct Committed {
     pub(crate) sid: SumId,
     pub(crate) root: Digest,
     pub(crate) length: u64,
+    /// When it was announced here.
+    pub(crate) since: Time,
 }
 
 impl Session {
@@ -104,6 +106,13 @@ impl Session {
             .mask(net);
         let (sid, bytes) = (terms.sid, masked.length());
         let coordinates = u64::try_from(work.coordinates).unwrap_or(u64::MAX);
+        desk.report(Report::Submitted {
+            height: self.height,
+            coordinates,
+            clipped: changed,
+            bytes,
+            carried,
+        });
         let made = if self.is_sharded(desk) {
             self.cut_vector(desk, sid, masked)
         } else {
@@ -117,13 +126,6 @@ impl Session {
             for (table, name, bytes) in blobs {
                 desk.store(table, name.as_bytes().to_vec(), bytes);
             }
-        });
-        desk.report(Report::Submitted {
-            height: self.height,
-            coordinates,
-            clipped: changed,
-            bytes,
-            carried,
         });
     }
 
@@ -216,8 +218,7 @@ impl Session {
             }
         }
         let names = body.shards.clone();
-        self.sharding
-            .take_commit(desk.now, sender, digest, &root, names)?;
+        self.sharding.take_commit(sender, digest, &root, names)?;
         if let Some(vector) = &body.inline {
             let vector = Bytes::from(vector.clone());
             self.submissions.vectors.insert(root, vector);
@@ -231,6 +232,7 @@ impl Session {
             sid,
             root,
             length,
+            since: desk.now,
         };
         self.submissions.commits.insert(sender, commit);
         self.submissions.news = self.submissions.news.saturating_add(1);

@@ -30,6 +30,13 @@ pub(crate) struct Summing {
     missing: BTreeSet<MemberId>,
 }
 
+impl Summing {
+    /// Whose vectors are still to be added.
+    pub(super) fn missing(&self) -> impl Iterator<Item = MemberId> + '_ {
+        self.missing.iter().copied()
+    }
+}
+
 /// What members say of sums.
 #[derive(Debug, Default)]
 pub(crate) struct SumBook {

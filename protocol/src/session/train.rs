@@ -28,6 +28,8 @@ pub(crate) struct Work {
     pub(crate) since: Time,
     /// The adapter to start from and the masking context over it, once the adapter is known.
     pub(crate) terms: Option<Terms>,
+    /// When that became known here.
+    pub(crate) ready: Option<Time>,
     pub(crate) ordered: bool,
     pub(crate) failed: bool,
     /// Optimiser steps done and ordered.
@@ -67,6 +69,7 @@ impl Session {
                 .collect(),
             since: desk.now,
             terms: None,
+            ready: None,
             ordered: false,
             failed: false,
             progress: (0, desk.charter.round.local_steps),

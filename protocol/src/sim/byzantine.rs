@@ -10,6 +10,7 @@ mod fork;
 mod junk;
 mod once;
 mod proposal;
+mod script;
 mod shares;
 mod stage;
 mod sums;
@@ -24,6 +25,7 @@ use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::IdentityKey;
 
 use self::once::Once;
+pub use self::script::{SCRIPTS, SHARD_SCRIPTS, Script};
 pub(in crate::sim) use self::talk::{Ballot, Motion};
 use super::{Chance, Faults, Terms};
 use crate::envelope::{Envelope, Kind};
@@ -32,105 +34,6 @@ use crate::message::{self, KeyAd};
 use crate::names::{Height, MemberId, SessId};
 use crate::output::Stored;
 use crate::time::Time;
-
-/// What a hostile member does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Script {
-    /// Advertises one mask key to some and another one to the rest.
-    ForkedAdvert,
-    /// Binds itself to one list of leaves before some and to another one before the rest.
-    ForkedDeal,
-    /// Announces one masked vector to some and another one to the rest.
-    ForkedCommit,
-    /// Votes for a record before some and for nothing, or for another one, before the rest.
-    ForkedVote,
-    /// Proposes one record to some and another one to the rest, and votes for both.
-    ForkedProposal,
-    /// Deals shares that fit their leaves and lie on no polynomial.
-    FalseDealing,
-    /// Seals boxes that as many holders cannot open as it can afford, then keeps its own shares back.
-    FalseBoxes,
-    /// Leaves an honest member out of the survivors that it proposes.
-    LeaveOut,
-    /// Proposes as few survivors as the rules allow, its like among them; and fewer, which the rules forbid.
-    Isolate,
-    /// Keeps its shares back when the sum is to be opened.
-    Withhold,
-    /// Says again what was said before, in the same session, in later ones, and under its own name.
-    Replay,
-    /// Says what is longer than its kind allows.
-    Oversized,
-    /// Says what is no message, and signs bodies that are none.
-    Malformed,
-    /// Submits a vector that makes the sum leave its range.
-    OutOfRange,
-    /// Commits to sums of shards that are not those of the vectors, and serves them.
-    FalseSums,
-    /// Publishes tags that are not those of its vector.
-    FalseTags,
-    /// Announces a vector, says that it holds it, and hands no shard of it to anybody.
-    Unserved,
-    /// A control, and no attack: decides by signing once and starting again instead of by consensus.
-    SignOnce,
-    /// A control, and no attack: judges a null record anew in every consensus round.
-    Unlatched,
-}
-
-/// All scripts of attacks that any federation can suffer.
-pub const SCRIPTS: [Script; 14] = [
-    Script::ForkedAdvert,
-    Script::ForkedDeal,
-    Script::ForkedCommit,
-    Script::ForkedVote,
-    Script::ForkedProposal,
-    Script::FalseDealing,
-    Script::FalseBoxes,
-    Script::LeaveOut,
-    Script::Isolate,
-    Script::Withhold,
-    Script::Replay,
-    Script::Oversized,
-    Script::Malformed,
-    Script::OutOfRange,
-];
-
-/// Scripts of attacks on sums in shards.
-pub const SHARD_SCRIPTS: [Script; 3] = [Script::FalseSums, Script::FalseTags, Script::Unserved];
-
-impl Script {
-    /// Its name, for people.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::ForkedAdvert => "forked advert",
-            Self::ForkedDeal => "forked deal",
-            Self::ForkedCommit => "forked commit",
-            Self::ForkedVote => "forked vote",
-            Self::ForkedProposal => "forked proposal",
-            Self::FalseDealing => "false dealing",
-            Self::FalseBoxes => "false boxes",
-            Self::LeaveOut => "leave out",
-            Self::Isolate => "isolate",
-            Self::Withhold => "withhold",
-            Self::Replay => "replay",
-            Self::Oversized => "oversized",
-            Self::Malformed => "malformed",
-            Self::OutOfRange => "out of range",
-            Self::FalseSums => "false sums",
-            Self::FalseTags => "false tags",
-            Self::Unserved => "unserved",
-            Self::SignOnce => "sign once",
-            Self::Unlatched => "unlatched",
-        }
-    }
-
-    /// Whether its act can spend a round: it is done in one session of a run only.
-    pub const fn spends(self) -> bool {
-        matches!(
-            self,
-            Self::FalseDealing | Self::FalseBoxes | Self::Withhold | Self::OutOfRange
-        )
-    }
-}
 
 /// `⌊members · permille / 1000⌋` of the founders, drawn from the seed, each with a script; one at most goes
 /// out of range.
@@ -277,7 +180,9 @@ impl Hostile {
             (Script::OutOfRange, Kind::Commit) => self.leave_range(scene),
             (Script::FalseSums, Kind::SumCommit) => self.sum_falsely(scene),
             (Script::FalseTags, Kind::Tags) => self.tag_falsely(scene),
-            (Script::Unserved, Kind::Commit) => self.keep_to_itself(scene),
+            (Script::Unserved, Kind::Commit) => self.keep_to_itself(scene, usize::MAX),
+            (Script::Gap, Kind::Commit) => self.keep_to_itself(scene, 1),
+            (Script::Claims, Kind::Have) => self.claim(scene),
             (Script::Replay, _) => self.replay(scene),
             (Script::Oversized, _) => self.oversize(scene),
             (Script::Malformed, _) => self.malform(scene),

@@ -1,6 +1,7 @@
 //! The checkers: each judges one promise over everything that the watch saw, and knows nothing of the members' code.
 
 pub mod agreement;
+pub mod bytes;
 pub mod canon;
 pub mod exactness;
 pub mod fraud;
@@ -47,5 +48,6 @@ pub fn all(world: &World) -> Result<(), Violation> {
     validity::check(world)?;
     fraud::check(world)?;
     canon::check(world)?;
+    bytes::check(world)?;
     liveness::check(world)
 }

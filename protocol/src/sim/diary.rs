@@ -45,8 +45,13 @@ impl Diary {
         }
     }
 
+    /// A member's masked vector is announced.
+    pub(super) fn announced(&mut self, height: Height, place: usize, now: Time) {
+        self.submitted.entry((height, place)).or_insert(now);
+    }
+
     /// What a member reported.
-    pub(super) fn told(&mut self, place: usize, report: &Report, now: Time) {
+    pub(super) fn told(&mut self, report: &Report, now: Time) {
         match report {
             Report::Phase { height, round, .. } => {
                 self.begun.entry(*height).or_insert(now);
@@ -56,9 +61,6 @@ impl Diary {
             }
             Report::Decided { height, .. } => {
                 self.decided.entry(*height).or_insert(now);
-            }
-            Report::Submitted { height, .. } => {
-                self.submitted.entry((*height, place)).or_insert(now);
             }
             _ => {}
         }

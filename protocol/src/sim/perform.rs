@@ -139,7 +139,7 @@ impl World {
 
     /// Binds masked vectors to the deltas behind them, and sees to it that none leaves before its seeds are gone.
     fn note(&mut self, place: usize, output: &Output) {
-        let honest = !self.is_hostile(place);
+        let (honest, now) = (!self.is_hostile(place), self.now);
         let (places, watch) = self.parts();
         let Some(found) = places.get_mut(place) else {
             return;
@@ -179,7 +179,7 @@ impl World {
                 }
                 found.bind(place, commit.root, watch);
             } else {
-                found.check_mask_gone(place, commit.root, watch);
+                found.announces(now, place, commit.root, watch);
             }
         }
     }

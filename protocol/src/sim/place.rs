@@ -206,20 +206,18 @@ impl Place {
         }
     }
 
-    /// Notes a masked vector that leaves while the file with its mask's seeds still stands.
-    pub(super) fn check_mask_gone(&self, place: usize, root: Digest, watch: &mut Watch) {
+    /// Notes an own masked vector that leaves, and whether the file with its mask's seeds still stands then.
+    pub(super) fn announces(&mut self, now: Time, place: usize, root: Digest, watch: &mut Watch) {
         let mine = watch.committed.iter();
         let mine = mine.filter(|((_, who), roots)| *who == place && roots.contains_key(&root));
-        let late: Vec<Height> = mine
-            .map(|((height, _), _)| *height)
-            .filter(|height| {
-                let file = format!("{}.mask", height.0).into_bytes();
-                self.disk.holds(Table::Secrets, file)
-            })
-            .collect();
-        watch
-            .late_masks
-            .extend(late.into_iter().map(|height| (height, place)));
+        for height in mine.map(|((height, _), _)| *height).collect::<Vec<_>>() {
+            self.submitted = Some(height);
+            watch.diary.announced(height, place, now);
+            let file = format!("{}.mask", height.0).into_bytes();
+            if self.disk.holds(Table::Secrets, file) {
+                watch.late_masks.insert((height, place));
+            }
+        }
     }
 
     fn setup(terms: &Terms, memo: &Remembered, place: usize) -> Setup {

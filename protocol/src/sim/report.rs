@@ -1,7 +1,5 @@
 //! What members report, written into the watch.
 
-use std::collections::BTreeMap;
-
 use super::watch::Decision;
 use super::world::World;
 use crate::output::Report;
@@ -9,7 +7,7 @@ use crate::output::Report;
 impl World {
     /// Takes note of a report.
     pub(super) fn report(&mut self, place: usize, report: Report) {
-        self.observe(place, &report);
+        self.observe(&report);
         let mut armed = self.armed.iter();
         let rolls_back = armed.any(|(crash, _)| crash.place == place && crash.rollback);
         let (places, watch) = self.parts();
@@ -56,11 +54,10 @@ impl World {
             Report::Submitted {
                 height, carried, ..
             } => {
-                found.submitted = Some(height);
                 let left_out = carried.and_then(|round| found.deltas.get(&round).cloned());
-                let bound = watch.committed.get_mut(&(height, place));
-                for trained in bound.into_iter().flat_map(BTreeMap::values_mut) {
-                    trained.carried.clone_from(&left_out);
+                let handed = found.handed.as_mut().filter(|(at, _)| *at == height);
+                if let Some((_, trained)) = handed {
+                    trained.carried = left_out;
                 }
             }
             Report::Waiting { .. } => {}

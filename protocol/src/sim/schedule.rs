@@ -84,9 +84,9 @@ impl Schedule {
 
 impl World {
     /// Notes what a member reports, and deals out the faults of a round that begins.
-    pub(super) fn observe(&mut self, place: usize, report: &Report) {
+    pub(super) fn observe(&mut self, report: &Report) {
         let now = self.now;
-        self.watch.diary.told(place, report, now);
+        self.watch.diary.told(report, now);
         match report {
             Report::Phase {
                 height,

@@ -55,7 +55,7 @@ const LOADS: usize = 32;
 
 impl Tally {
     /// Counts one message at a place that works at a height.
-    pub(super) fn count(&mut self, place: usize, height: Height, load: Load, way: Way, bytes: u64) {
+    pub fn count(&mut self, place: usize, height: Height, load: Load, way: Way, bytes: u64) {
         if self.places.len() <= place {
             self.places.resize(place + 1, Vec::new());
         }
@@ -111,6 +111,14 @@ impl Tally {
     /// All of one load that the places sent, or received.
     pub fn load(&self, load: Load, way: Way) -> Traffic {
         self.sum(|_, _, at, went| at == load.index() && went == way)
+    }
+
+    /// Bytes of one load, or of all, that a place sent, or received, while it worked at a height.
+    pub fn went(&self, place: usize, height: Height, load: Option<Load>, way: Way) -> u64 {
+        let index = load.map(Load::index);
+        let wanted = |at| index.is_none_or(|index| index == at);
+        let fits = |who, at, load, went| (who, at, went) == (place, height, way) && wanted(load);
+        self.sum(fits).bytes
     }
 
     /// What the places sent, or received, in all.

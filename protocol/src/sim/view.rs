@@ -25,6 +25,11 @@ impl World {
         &self.tally
     }
 
+    /// The same, for tests that plant a fault.
+    pub fn tally_mut(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
     /// Keeps everything that is said and stored from now on in the watch.
     pub fn keep_log(&mut self) {
         self.watch.said = Some(Vec::new());

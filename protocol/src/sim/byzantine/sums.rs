@@ -1,10 +1,15 @@
 //! Sums and tags of shards that are not those of the vectors: announced to everybody, and served.
 
+use std::collections::BTreeSet;
+
+use conclave_crypto::digest::Digest;
 use conclave_crypto::merkle;
 
 use super::{Hostile, Said, Scene};
+use crate::envelope::{Envelope, Kind};
 use crate::letter::Letter;
-use crate::message::{self, Commit, SumCommit, Tags};
+use crate::message::{self, Commit, Have, SumCommit, Tags};
+use crate::outbox;
 use crate::output::Table;
 
 impl Hostile {
@@ -27,10 +32,28 @@ impl Hostile {
         self.forge(scene, |_| Some(message::encode(&body)))
     }
 
-    /// The Commit as it is, and no shard of its vector on the disk that others pull from.
-    pub(super) fn keep_to_itself(&mut self, scene: Scene<'_>) -> Vec<Said> {
+    /// Every shard of every vector that was announced here, held or not.
+    pub(super) fn claim(&mut self, scene: Scene<'_>) -> Vec<Said> {
+        let forged = self.forge(&scene, |_| {
+            let announced: Vec<_> = announced(&scene).collect();
+            let shards = announced
+                .iter()
+                .map(|(_, commit)| commit.shards.len())
+                .max()?;
+            let commits: BTreeSet<_> = announced.iter().map(|(digest, _)| *digest).collect();
+            let body = Have {
+                commits: commits.into_iter().collect(),
+                shards: (0..u32::try_from(shards).ok()?).collect(),
+            };
+            Some(message::encode(&body))
+        });
+        Self::replace(scene, forged)
+    }
+
+    /// The Commit as it is, and the first shards of its vector not on the disk that others pull from.
+    pub(super) fn keep_to_itself(&mut self, scene: Scene<'_>, shards: usize) -> Vec<Said> {
         if let Ok(commit) = message::decode::<Commit>(&scene.own.body) {
-            for name in commit.shards {
+            for name in commit.shards.into_iter().take(shards) {
                 let shard = (Table::Shards, name.as_bytes().to_vec());
                 self.acted |= scene.disk.remove(&shard).is_some();
             }
@@ -49,4 +72,18 @@ impl Hostile {
         });
         Self::replace(scene, forged)
     }
+}
+
+/// The Commits of the height that stand on the disk.
+fn announced<'a>(scene: &'a Scene<'_>) -> impl Iterator<Item = (Digest, Commit)> + 'a {
+    let mut key = outbox::slot_key(scene.height, Kind::Commit, scene.id);
+    key.truncate(key.len().saturating_sub(4));
+    let rows = scene.disk.iter().filter(move |((table, row), _)| {
+        matches!(table, Table::Inbox | Table::Outbox) && row.starts_with(&key)
+    });
+    rows.filter_map(|(_, row)| {
+        let envelope = Envelope::from_bytes(row).ok()?;
+        let commit = message::decode(&envelope.body).ok()?;
+        Some((Envelope::digest_of(row), commit))
+    })
 }

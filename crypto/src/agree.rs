@@ -71,6 +71,45 @@ impl ExchangeKey {
     }
 }
 
+impl ExchangePublic {
+    /// Whether what is agreed with this key depends on the other key: whether [`ExchangeKey::shared`] takes it.
+    pub fn contributes(&self) -> bool {
+        let mut point = self.0;
+        if let Some(last) = point.last_mut() {
+            // RFC 7748, section 5: the highest bit is not looked at.
+            *last &= 0x7f;
+        }
+        !SMALL_ORDER.contains(&point)
+    }
+}
+
+/// The points whose order divides the cofactor, on the curve and on its twist, as u-coordinates: 0, 1, −1, two of order
+/// 8, and p and p + 1, which stand for 0 and 1 (RFC 7748, section 6.1).
+const SMALL_ORDER: [[u8; 32]; 7] = [
+    [0; 32],
+    with_ends(1, 0, 0),
+    with_ends(0xec, 0xff, 0x7f),
+    with_ends(0xed, 0xff, 0x7f),
+    with_ends(0xee, 0xff, 0x7f),
+    [
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4,
+        0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49,
+        0xb8, 0x00,
+    ],
+    [
+        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef,
+        0x5b, 0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f,
+        0x11, 0x57,
+    ],
+];
+
+const fn with_ends(first: u8, middle: u8, last: u8) -> [u8; 32] {
+    let mut bytes = [middle; 32];
+    let [start, .., end] = &mut bytes;
+    (*start, *end) = (first, last);
+    bytes
+}
+
 impl Shared {
     /// The input keying material for HKDF.
     pub(crate) fn as_bytes(&self) -> &[u8; 32] {
@@ -103,6 +142,7 @@ impl fmt::Debug for ExchangePublic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
 
     #[test]
     fn refuses_small_order() {
@@ -117,6 +157,32 @@ mod tests {
             key.shared(&ExchangePublic(one)).err(),
             Some(AgreeError::NonContributory)
         );
+    }
+
+    /// Against the agreement itself: all points of small order, their neighbours, any others.
+    #[test]
+    fn the_keys_that_contribute_are_those_that_agree() {
+        let key = ExchangeKey::from_bytes(&[7; 32]);
+        let mut contributing = 0;
+        for seed in 0..=255_u8 {
+            let mut points = vec![*Digest::of("a key", &[&[seed]]).as_bytes()];
+            points.extend(SMALL_ORDER.map(|mut point| {
+                point[31] |= 0x80 * (seed & 1);
+                point[0] = point[0].wrapping_add(seed >> 1);
+                point
+            }));
+            for point in points {
+                let public = ExchangePublic(point);
+                assert_eq!(
+                    public.contributes(),
+                    key.shared(&public).is_ok(),
+                    "{point:x?}"
+                );
+                contributing += usize::from(public.contributes());
+            }
+        }
+        // Seeds 0 and 1 leave the seven as they are; beside them 0 and −1, and 0, p and their neighbours meet.
+        assert!((1900..2040).contains(&contributing), "{contributing}");
     }
 
     #[test]

@@ -121,6 +121,22 @@ impl Scale {
         steps
     }
 
+    /// Quantises a value, times `weight`, in the ring. The same number as [`Scale::quantise`] gives, in operations that
+    /// run on many lanes at once.
+    #[inline]
+    pub(crate) fn encode(&self, value: f32, weight: u32) -> u32 {
+        // 1.5 · 2^52: an integer far below it, added to it, stands in the lowest bits as its two's complement.
+        const SHIFT: f64 = 6_755_399_441_055_744.0;
+        let bound = f64::from(self.bound);
+        let exact = f64::from(value) * f64::from(self.steps);
+        let whole = exact.trunc();
+        let away = f64::from(u8::from((exact - whole).abs() >= 0.5)).copysign(exact);
+        let rounded = (whole + away).clamp(-bound, bound);
+        #[expect(clippy::cast_possible_truncation, reason = "the lowest bits are meant")]
+        let low = (rounded + SHIFT).to_bits() as u32;
+        low.wrapping_mul(weight)
+    }
+
     /// Whether every coordinate of an opened sum can come from inputs within the clamp: `|sum| ≤ Σw · bound`.
     pub fn is_in_range(&self, sum: &[u32], total_weight: u64) -> bool {
         let mut most = 0;
@@ -222,6 +238,35 @@ mod tests {
     }
 
     proptest! {
+        /// Both ways to the nearest integer agree, halves and what lies beyond the clamp among them.
+        #[test]
+        fn encoded_is_quantised_and_weighed(
+            bits in prop::collection::vec(any::<u32>(), 1..100), half in -3000..3000_i16, weight in 1..64_u32,
+        ) {
+            let scale = scale(200, 64, "1.5").expect("feasible");
+            let finite = bits.iter().map(|bits| f32::from_bits(*bits)).filter(|value| value.is_finite());
+            let mut values: Vec<f32> = finite.collect();
+            for numerator in [half, half.wrapping_mul(2), 1, -1, 0] {
+                // Half a step more or less, as near as floats come.
+                #[allow(clippy::cast_possible_truncation, reason = "the nearest float is meant")]
+                let value = (f64::from(numerator) / 2.0 / f64::from(scale.steps())) as f32;
+                values.extend([value, f32::from_bits(value.to_bits() ^ 1), -value]);
+            }
+            for value in values {
+                let alone = scale.quantise(value).cast_unsigned().wrapping_mul(weight);
+                prop_assert_eq!(scale.encode(value, weight), alone, "{} = {:x}", value, value.to_bits());
+            }
+        }
+
+        #[test]
+        fn halves_are_rounded_away_from_zero(numerator in -2_000_000..2_000_000_i32) {
+            // A power of two as scale: halves are exact.
+            let scale = Scale { steps: 1 << 20, bound: 1 << 20, clamp: "1.0".parse().expect("good"), weight_max: 1 };
+            #[allow(clippy::cast_precision_loss, reason = "below 2^24")]
+            let value = numerator as f32 / (1 << 21) as f32;
+            prop_assert_eq!(scale.encode(value, 1).cast_signed(), scale.quantise(value));
+        }
+
         /// The extreme: every member at its heaviest weight, every coordinate beyond the clamp.
         #[test]
         fn no_feasible_charter_overflows(

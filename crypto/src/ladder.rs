@@ -190,8 +190,7 @@ impl Clipped {
         let mut elements: Vec<u32> = bits.map(f32::to_bits).collect();
         lanes::widest(|| {
             for element in &mut elements {
-                let steps = scale.quantise(f32::from_bits(*element));
-                *element = steps.cast_unsigned().wrapping_mul(weight);
+                *element = scale.encode(f32::from_bits(*element), weight);
             }
         });
         Encoded(elements)

@@ -5,7 +5,7 @@ use core::str::FromStr;
 
 use bincode::de::Decoder;
 use bincode::error::DecodeError;
-use ed25519_dalek::Signer as _;
+use ed25519_dalek::{Signer as _, Verifier as _};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
@@ -97,14 +97,57 @@ impl PublicKey {
         hex::encode(self.0.first_chunk::<4>().expect("a key has 32 bytes"))
     }
 
-    /// Strict verification: canonical encodings, no small-order points (`verify_strict`).
+    /// Strict verification: canonical encodings, no small-order points.
+    ///
+    /// It accepts what `verify_strict` of the library accepts. That one decodes R to look at its order; but R counts
+    /// only if it is the one encoding of the point that comes out, and eight such encodings are of small order.
     pub fn verify(&self, message: &[u8], signature: &Signature) -> Result<(), SignError> {
         let key = ed25519_dalek::VerifyingKey::from_bytes(&self.0).map_err(|_| SignError::Key)?;
+        let (point, _) = signature.0.split_at(32);
+        if SMALL_ORDER.iter().any(|small| small == point) {
+            return Err(SignError::Signature);
+        }
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
-        key.verify_strict(message, &signature)
+        key.verify(message, &signature)
             .map_err(|_| SignError::Signature)
     }
 }
+
+/// The encodings of the points whose order divides the cofactor: y = 1, y = −1, y = 0, and two more y, the latter with
+/// either x (RFC 8032, section 5.1.2).
+const SMALL_ORDER: [[u8; 32]; 8] = {
+    let mut one = [0; 32];
+    let mut minus_one = [0xff; 32];
+    let mut zero = [0; 32];
+    let ([first, ..], [low, .., high], [.., last]) = (&mut one, &mut minus_one, &mut zero);
+    (*first, *low, *high, *last) = (1, 0xec, 0x7f, 0x80);
+    [
+        one,
+        minus_one,
+        [0; 32],
+        zero,
+        order_eight(ORDER_EIGHT, 0x05),
+        order_eight(ORDER_EIGHT, 0x85),
+        order_eight(OTHER_ORDER_EIGHT, 0x7a),
+        order_eight(OTHER_ORDER_EIGHT, 0xfa),
+    ]
+};
+
+const fn order_eight(mut point: [u8; 32], highest: u8) -> [u8; 32] {
+    let [.., last] = &mut point;
+    *last = highest;
+    point
+}
+
+const ORDER_EIGHT: [u8; 32] = [
+    0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
+    0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+];
+
+const OTHER_ORDER_EIGHT: [u8; 32] = [
+    0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
+    0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+];
 
 impl<Context> bincode::Decode<Context> for PublicKey {
     fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
@@ -156,6 +199,54 @@ mod tests {
         bincode::config::LittleEndian,
         bincode::config::Fixint,
     > = bincode::config::standard().with_fixed_int_encoding();
+
+    #[test]
+    fn the_points_of_small_order_are_all_eight() {
+        let weak = |bytes: &[u8; 32]| {
+            let key = ed25519_dalek::VerifyingKey::from_bytes(bytes).expect("a point");
+            key.is_weak() && key.to_edwards().compress().as_bytes() == bytes
+        };
+        assert!(SMALL_ORDER.iter().all(weak));
+        let different: std::collections::BTreeSet<_> = SMALL_ORDER.iter().collect();
+        assert_eq!(different.len(), 8);
+    }
+
+    /// Against the library's strict verification: sound signatures, every bit changed, R of small order, s too large.
+    #[test]
+    fn what_is_accepted_is_what_the_library_accepts_strictly() {
+        let key = IdentityKey::from_bytes(&[5; 32]);
+        let public = key.public();
+        let strict = ed25519_dalek::VerifyingKey::from_bytes(&public.0).expect("a key");
+        let message = b"conclave/v1/example a message";
+        let sound = key.sign(message);
+        let mut tried = vec![sound.0];
+        tried.extend((0..512).map(|bit| {
+            let mut bytes = sound.0;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            bytes
+        }));
+        for small in SMALL_ORDER {
+            for scalar in [[0; 32], sound.0[32..].try_into().expect("32 bytes")] {
+                tried.push([small, scalar].concat().try_into().expect("64 bytes"));
+            }
+        }
+        // s + the order of the base point is the same scalar in another encoding.
+        let order = hex::decode("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010");
+        let (mut large, mut carry) = (sound.0, 0);
+        for (byte, add) in large[32..].iter_mut().zip(order.expect("hexadecimal")) {
+            let sum = u16::from(*byte) + u16::from(add) + carry;
+            (*byte, carry) = (sum.to_le_bytes()[0], sum >> 8);
+        }
+        tried.push(large);
+        let accepted = tried.iter().filter(|bytes| {
+            let library =
+                strict.verify_strict(message, &ed25519_dalek::Signature::from_bytes(bytes));
+            let ours = public.verify(message, &Signature(**bytes));
+            assert_eq!(ours.is_ok(), library.is_ok(), "{bytes:x?}");
+            ours.is_ok()
+        });
+        assert_eq!(accepted.count(), 1);
+    }
 
     #[test]
     fn only_this_message_key_and_signature_verify() {

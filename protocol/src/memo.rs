@@ -16,8 +16,6 @@ use conclave_crypto::digest::Digest;
 pub enum Function {
     /// X25519 of two public keys: both ends get the same.
     Agreement,
-    /// Whether a public key contributes to what is agreed with it.
-    Contribution,
     /// A dealing, derived from its seed.
     Dealing,
     /// The shares of a Reveal that fit the leaves that the chain names.
@@ -111,12 +109,6 @@ impl Remembered {
             &[kind, threshold, holders],
         ];
         self.once(Function::Dealing, &arguments, make)
-    }
-
-    /// Whether a key contributes to what is agreed with it: any other key shows it.
-    pub(crate) fn contributes(&self, key: &ExchangePublic) -> bool {
-        let judge = || ExchangeKey::from_bytes(&[1; 32]).shared(key).is_ok();
-        *self.once(Function::Contribution, &[&key.0], judge)
     }
 }
 

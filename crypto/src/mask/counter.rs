@@ -79,11 +79,13 @@ impl<F> BlockSizeUser for Addition<'_, F> {
 impl<F: Fn(u32, u32) -> u32> BlockCipherEncClosure for Addition<'_, F> {
     #[inline(always)]
     fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
-        let mut counters = ParBlocks::<B>::default();
-        for counter in &mut counters {
-            *counter = self.first.into();
-        }
+        let (mut places, mut counters) = (ParBlocks::<B>::default(), ParBlocks::<B>::default());
         let together = counters.len();
+        let places = Array::cast_slice_to_core_mut(&mut places);
+        places.fill(self.first);
+        for (place, number) in places.iter_mut().zip(0_u32..) {
+            set(place, number);
+        }
         let (blocks, _) = self.buffer.as_chunks_mut::<BLOCK>();
         let blocks = blocks
             .get_mut(..together)
@@ -93,18 +95,54 @@ impl<F: Fn(u32, u32) -> u32> BlockCipherEncClosure for Addition<'_, F> {
             .expect("the buffer holds the blocks that are encrypted together");
         let mut next = self.next;
         for elements in self.elements.chunks_mut(together.saturating_mul(BLOCK / 4)) {
-            for counter in &mut counters {
-                if let Some(word) = counter.last_chunk_mut() {
-                    *word = next.to_be_bytes();
-                }
-                next = next.wrapping_add(1);
-            }
+            count(places, next, Array::cast_slice_to_core_mut(&mut counters));
+            next = next.wrapping_add(u32::try_from(together).unwrap_or(0));
             backend.encrypt_par_blocks(InOut::from((&counters, &mut *stream)));
             let bytes = Array::cast_slice_to_core(stream).as_flattened();
             for (value, word) in elements.iter_mut().zip(bytes.as_chunks().0) {
                 *value = (self.combine)(*value, u32::from_le_bytes(*word));
             }
         }
+    }
+}
+
+/// The counter blocks from `next` on, given those from 0 on.
+#[inline(always)]
+fn count(places: &[[u8; BLOCK]], next: u32, counters: &mut [[u8; BLOCK]]) {
+    /// Blocks in a register.
+    const WIDE: usize = 4;
+    let together = u32::try_from(places.len()).unwrap_or(0);
+    if !together.is_power_of_two() || !next.is_multiple_of(together) || together < 4 {
+        for (counter, (place, number)) in counters.iter_mut().zip(places.iter().zip(next..)) {
+            *counter = *place;
+            set(counter, number);
+        }
+        return;
+    }
+    // The numbers from 0 on are below `together`, of which `next` is a multiple: no bit is in both.
+    let mut step = [[0; BLOCK]; WIDE];
+    for block in &mut step {
+        set(block, next);
+    }
+    let (places, counters) = (places.as_flattened(), counters.as_flattened_mut());
+    let places = places.as_chunks::<{ WIDE * BLOCK }>().0;
+    for (counters, places) in counters
+        .as_chunks_mut::<{ WIDE * BLOCK }>()
+        .0
+        .iter_mut()
+        .zip(places)
+    {
+        let bytes = places.iter().zip(step.as_flattened());
+        for (counter, (place, step)) in counters.iter_mut().zip(bytes) {
+            *counter = place ^ step;
+        }
+    }
+}
+
+#[inline(always)]
+fn set(block: &mut [u8; BLOCK], number: u32) {
+    if let Some(word) = block.last_chunk_mut() {
+        *word = number.to_be_bytes();
     }
 }
 

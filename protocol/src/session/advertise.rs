@@ -120,7 +120,7 @@ impl Session {
     ) -> Result<(), Refusal> {
         let class =
             body.weight.is_power_of_two() && body.weight <= desk.charter.aggregation.weight_max;
-        let sound = desk.memo.contributes(&body.mask) && desk.memo.contributes(&body.seal);
+        let sound = body.mask.contributes() && body.seal.contributes();
         if !class || !sound {
             return Err(Refusal::Rule);
         }

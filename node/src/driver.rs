@@ -4,6 +4,7 @@
 //! The loop sleeps on one deadline. It never decides anything: rules stand in the protocol.
 
 mod clock;
+mod durable;
 mod guests;
 mod peers;
 mod rounds;
@@ -17,7 +18,7 @@ use conclave_protocol::input::{Input, Verdict};
 use conclave_protocol::letter::Letter;
 use conclave_protocol::member::Member;
 use conclave_protocol::names::Height;
-use conclave_protocol::output::{Order, Output, Report, Topic, Write};
+use conclave_protocol::output::{Output, Report, Topic, Write};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -159,6 +160,7 @@ impl Driver {
                     None => return Err(DriverError::Halted { reason: "the engine stopped unexpectedly".to_owned() }),
                 },
                 event = self.events.recv() => match event {
+                    Some(NetworkEvent::Disk { error }) => return Err(error.into()),
                     Some(event) => self.heard(event),
                     None => return Err(DriverError::Network),
                 },
@@ -204,11 +206,10 @@ impl Driver {
                 self.handle(Input::Disconnected { peer });
             }
             NetworkEvent::Pulled { name, bytes } => {
-                self.handle(Input::Pulled {
-                    name,
-                    bytes: bytes.into(),
-                });
+                self.handle(Input::Pulled { name, bytes });
             }
+            // Whoever waits for the end of the job needs no blobs any more.
+            NetworkEvent::Disk { error } => tracing::warn!(%error, "a blob was not written"),
             NetworkEvent::PullFailed { name } => {
                 self.handle(Input::PullFailed { name });
             }
@@ -351,22 +352,6 @@ impl Driver {
                 self.told.sights.note(height, key, sight);
             }
         }
-    }
-
-    fn flush(&self, writes: &mut Vec<Write>) -> Result<(), DriverError> {
-        if writes.is_empty() {
-            return Ok(());
-        }
-        tokio::task::block_in_place(|| self.store.perform(writes))?;
-        writes.clear();
-        Ok(())
-    }
-
-    fn order(&mut self, order: Order) {
-        if let Order::Adopt { height, round, .. } = order {
-            self.told.adopted(height, round);
-        }
-        self.engine.order(order);
     }
 
     /// The job is done: the last adapter is still being evaluated, and peers may still ask for the closing record.

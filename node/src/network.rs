@@ -26,14 +26,14 @@ use std::time::Duration;
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::{IdentityKey, PublicKey};
 use conclave_protocol::input::Verdict;
-use conclave_protocol::letter::Letter;
+use conclave_protocol::letter::{Bytes, Letter};
 use conclave_protocol::output::Topic;
 use conclave_protocol::refusal::Refusal;
 use libp2p::Multiaddr;
 use tokio::sync::{mpsc, oneshot};
 
 use self::count::Counters;
-use crate::store::Blobs;
+use crate::store::{Blobs, StoreError};
 
 pub use names::{member_of, peer_of};
 
@@ -79,12 +79,17 @@ pub enum NetworkEvent {
         /// Its name.
         name: Digest,
         /// Its bytes, as many as were asked for.
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// None of the holders gave the blob.
     PullFailed {
         /// Its name.
         name: Digest,
+    },
+    /// What was pulled cannot be written down.
+    Disk {
+        /// Why not.
+        error: StoreError,
     },
     /// The node listens here.
     Listening {

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! DIR/lock      one writer: held for the life of the node
-//! DIR/db        ledger, outbox, journal, wal, inbox, vectors, shards, adapters, facts; addresses; schema and charter
+//! DIR/db        ledger, outbox, journal, wal, inbox, facts; addresses; schema and charter
+//! DIR/blobs/    vectors, shards, adapters: one file a blob, mapped and never held in memory whole
 //! DIR/secrets/  one file a secret, mode 0600, never in the database: unlinking it is its end
 //! ```
-//! Every row and secret ends in a checksum. [`Store::perform`] keeps the order of its writes: what stands earlier is
-//! durable before what stands later.
+//! Every row, blob and secret ends in a checksum. [`Store::perform`] keeps the order of its writes: what stands earlier
+//! is durable before what stands later.
 
+mod blobs;
 mod error;
 mod find;
 mod lock;
@@ -15,49 +17,34 @@ mod repair;
 mod row;
 mod secrets;
 mod tables;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use conclave_crypto::digest::Digest;
-use conclave_protocol::output::{Table, Write};
+use conclave_protocol::output::{Stored, Table, Write};
 use redb::{ConcurrencyMode, Database, ReadableDatabase};
 
+pub use blobs::{Blobs, Landing};
 pub use error::StoreError;
 pub use repair::{Repaired, repair};
-pub use tables::Rows;
 
 use self::lock::FolderLock;
 use self::secrets::Secrets;
 
 /// The layout of the database that this program writes. A newer one is refused.
-pub const SCHEMA: u64 = 2;
+pub const SCHEMA: u64 = 3;
 
 /// The durable state of one node. Dropping it gives the data folder free.
 #[derive(Debug)]
 pub struct Store {
-    database: Arc<Database>,
+    database: Database,
     path: PathBuf,
+    blobs: Blobs,
     secrets: Secrets,
     _lock: FolderLock,
-}
-
-/// A reader of what peers may ask for: masked vectors and certified adapters, by name.
-#[derive(Debug, Clone)]
-pub struct Blobs {
-    database: Arc<Database>,
-    shelf: Arc<Mutex<Shelf>>,
-}
-
-/// Blobs in memory: when a vector is announced, everybody asks for it at once.
-#[derive(Debug, Default)]
-struct Shelf {
-    /// What is being read, or in somebody's hands: whoever asks meanwhile shares it.
-    lent: BTreeMap<Digest, Arc<Mutex<Weak<Vec<u8>>>>>,
-    /// The blob that was read last, unless it is too long to be kept.
-    last: Option<Arc<Vec<u8>>>,
 }
 
 impl Store {
@@ -71,18 +58,21 @@ impl Store {
         let database = open_database(&path)?;
         tables::settle(&database, &path, charter)?;
         Ok(Self {
-            database: Arc::new(database),
+            database,
+            blobs: Blobs::open(dir)?,
             secrets: Secrets::open(dir)?,
             path,
             _lock: lock,
         })
     }
 
-    /// Everything that [`conclave_protocol`]'s member stores, as it was left.
-    pub fn load(&self) -> Result<Rows, StoreError> {
-        let mut stored = tables::load(&self.database, &self.path)?;
+    /// Everything that [`conclave_protocol`]'s member stores, as it was left; of shards the names only.
+    pub fn load(&self) -> Result<Stored, StoreError> {
+        let rows = tables::load(&self.database, &self.path)?.into_iter();
+        let mut stored: Stored = rows.map(|(key, value)| (key, value.into())).collect();
+        self.blobs.load(&mut stored)?;
         for (name, secret) in self.secrets.load()? {
-            stored.insert((Table::Secrets, name), secret);
+            stored.insert((Table::Secrets, name), secret.into());
         }
         Ok(stored)
     }
@@ -99,24 +89,36 @@ impl Store {
 
     /// Makes the writes durable, in their order.
     ///
-    /// Neighbouring writes to the database share one transaction; a write to [`Table::Secrets`] ends it, because
-    /// the file must not be made before, nor unlinked before, what stands earlier is durable.
+    /// Neighbouring writes to the database share one transaction; one to [`Table::Secrets`] or to a table of blobs ends
+    /// it, because their files must not be made before, nor a secret unlinked before, what stands earlier is durable.
+    /// Blobs go last: what a crash leaves of them is removed after the next start.
     pub fn perform(&self, writes: &[Write]) -> Result<(), StoreError> {
-        for run in writes.chunk_by(|a, b| a.table != Table::Secrets && b.table != Table::Secrets) {
-            match run {
-                [secret] if secret.table == Table::Secrets => self.secrets.perform(secret)?,
-                run => tables::commit(&self.database, &self.path, run)?,
+        let goes = |write: &&Write| Kind::of(write) == Kind::Blob && write.value.is_none();
+        let (gone, stay): (Vec<&Write>, Vec<&Write>) = writes.iter().partition(goes);
+        let together =
+            |a: &&Write, b: &&Write| Kind::of(a) == Kind::of(b) && Kind::of(a) != Kind::Secret;
+        for run in stay.chunk_by(together) {
+            match run.first().map(|write| Kind::of(write)) {
+                Some(Kind::Row) => tables::commit(&self.database, &self.path, run)?,
+                Some(Kind::Blob) => self.blobs.put(run)?,
+                Some(Kind::Secret) => run
+                    .iter()
+                    .try_for_each(|write| self.secrets.perform(write))?,
+                None => {}
             }
         }
-        Ok(())
+        let again = |gone: &Write| {
+            let mut stay = stay.iter();
+            stay.any(|write| write.table == gone.table && write.key == gone.key)
+        };
+        gone.into_iter()
+            .filter(|write| !again(write))
+            .try_for_each(|write| self.blobs.forget(write))
     }
 
-    /// The serving side of the tables that peers may read.
+    /// The blobs: what peers may read, and what is being pulled.
     pub fn blobs(&self) -> Blobs {
-        Blobs {
-            database: Arc::clone(&self.database),
-            shelf: Arc::default(),
-        }
+        self.blobs.clone()
     }
 
     /// The addresses at which members were last met: key to addresses, as text.
@@ -140,57 +142,27 @@ impl Store {
     }
 }
 
-impl Blobs {
-    /// The blob of that name, if this node holds it: a masked vector, a shard or a shard's sum by its Merkle root, an
-    /// adapter by its digest.
-    /// A read fault counts as not having it: another holder is asked then.
-    pub fn read(&self, name: &Digest) -> Option<Arc<Vec<u8>>> {
-        let place = lock(&self.shelf).place(name);
-        // Whoever wants the same blob waits here for one reading of it; others do not.
-        let mut lent = lock(&place);
-        if let Some(bytes) = lent.upgrade() {
-            return Some(bytes);
-        }
-        let bytes = Arc::new(self.read_stored(name)?);
-        *lent = Arc::downgrade(&bytes);
-        if bytes.len() <= KEPT_BYTES {
-            lock(&self.shelf).last = Some(Arc::clone(&bytes));
-        }
-        Some(bytes)
-    }
-
-    fn read_stored(&self, name: &Digest) -> Option<Vec<u8>> {
-        let transaction = self.database.begin_read().ok()?;
-        [Table::Vectors, Table::Shards, Table::Adapters]
-            .into_iter()
-            .find_map(|table| {
-                let opened = transaction.open_table(tables::definition(table)?).ok()?;
-                let value = opened.get(name.as_bytes().as_slice()).ok()??;
-                let whole = row::open(tables::name(table)?, name.as_bytes(), value.value())?;
-                Some(whole.to_vec())
-            })
-    }
-}
-
-impl Shelf {
-    /// The place of a blob; those that nobody reads and nobody has in hand are cleared away.
-    fn place(&mut self, name: &Digest) -> Arc<Mutex<Weak<Vec<u8>>>> {
-        self.lent.retain(|_, place| {
-            // Places are handed out here alone: one that nobody else has is locked by nobody.
-            Arc::strong_count(place) > 1 || lock(place).strong_count() > 0
-        });
-        Arc::clone(self.lent.entry(*name).or_default())
-    }
-}
-
-/// Locks what holds together after a panic elsewhere too.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Whether there is durable state in the data folder.
 pub fn exists(dir: &Path) -> bool {
     dir.join("db").exists()
+}
+
+/// Where a write goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Row,
+    Blob,
+    Secret,
+}
+
+impl Kind {
+    fn of(write: &Write) -> Self {
+        match write.table {
+            Table::Secrets => Self::Secret,
+            table if blobs::TABLES.contains(&table) => Self::Blob,
+            _ => Self::Row,
+        }
+    }
 }
 
 /// What a data folder's ledger holds.
@@ -251,9 +223,6 @@ fn open_database(path: &Path) -> Result<Database, StoreError> {
 
 /// The folder of secrets in a data folder.
 const SECRETS: &str = "secrets";
-/// A longer blob is kept only as long as somebody takes it, in bytes.
-const KEPT_BYTES: usize = 64 << 20;
-
 /// Bytes of pages that redb keeps in memory.
 const CACHE_BYTES: usize = 64 << 20;
 
@@ -305,11 +274,14 @@ mod tests {
         let store = Store::open(dir.path(), &CHARTER).unwrap();
         let stored = store.load().unwrap();
         assert_eq!(stored.len(), 3);
-        assert_eq!(stored[&(Table::Outbox, b"slot".to_vec())], b"said");
-        assert_eq!(stored[&(Table::Secrets, b"2.mask".to_vec())], b"seed");
+        assert_eq!(stored[&(Table::Outbox, b"slot".to_vec())].as_ref(), b"said");
+        assert_eq!(
+            stored[&(Table::Secrets, b"2.mask".to_vec())].as_ref(),
+            b"seed"
+        );
         assert_eq!(
             store.blobs().read(&Digest([9; 32])),
-            Some(Arc::new(b"vector".to_vec()))
+            Some(b"vector".as_slice().into())
         );
         assert_eq!(store.blobs().read(&Digest([8; 32])), None);
         store.perform(&[delete(Table::Secrets, b"2.mask")]).unwrap();
@@ -318,33 +290,72 @@ mod tests {
         store.perform(&[delete(Table::Secrets, b"2.mask")]).unwrap();
     }
 
+    /// One after the other: a blob lasts from where it is stored, and goes only after what stood beside it.
     #[test]
-    fn those_who_take_a_blob_share_it_and_no_longer_than_they_take_it() {
+    fn blobs_keep_their_place_among_the_rows_and_go_last() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), &CHARTER).unwrap();
-        let (small, large) = (Digest([1; 32]), Digest([2; 32]));
-        for (name, length) in [(small, 9), (large, KEPT_BYTES + 1)] {
-            let write = put(Table::Vectors, name.as_bytes(), &vec![3; length]);
-            store.perform(&[write]).unwrap();
+        let (one, two) = (Digest([1; 32]), Digest([2; 32]));
+        store
+            .perform(&[
+                put(Table::Outbox, b"slot", b"said"),
+                put(Table::Vectors, one.as_bytes(), b"vector"),
+                put(Table::Secrets, b"2.mask", b"seed"),
+                put(Table::Shards, two.as_bytes(), b"shard"),
+                put(Table::Facts, b"a", b"b"),
+            ])
+            .unwrap();
+        assert_eq!(store.load().unwrap().len(), 5);
+        store
+            .perform(&[
+                delete(Table::Vectors, one.as_bytes()),
+                delete(Table::Shards, two.as_bytes()),
+                put(Table::Vectors, one.as_bytes(), b"vector"),
+            ])
+            .unwrap();
+        assert!(store.blobs().read(&one).is_some() && store.blobs().read(&two).is_none());
+        // A name that cannot be made durable stops what follows, and nothing goes.
+        std::fs::remove_dir_all(dir.path().join("blobs/shards")).unwrap();
+        let failed = store.perform(&[
+            delete(Table::Vectors, one.as_bytes()),
+            put(Table::Shards, two.as_bytes(), b"shard"),
+            put(Table::Facts, b"later", b"never"),
+        ]);
+        assert_eq!(failed.unwrap_err().to_string().lines().count(), 1);
+        assert!(store.blobs().read(&one).is_some());
+        let key = (Table::Facts, b"later".to_vec());
+        assert!(
+            !tables::load(&store.database, &store.path)
+                .unwrap()
+                .contains_key(&key)
+        );
+    }
+
+    #[test]
+    fn blobs_of_an_older_schema_become_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), &CHARTER).unwrap();
+        let (whole, torn) = (Digest([1; 32]), Digest([2; 32]));
+        for (table, name) in [(Table::Adapters, whole), (Table::Shards, torn)] {
+            let key = name.as_bytes();
+            tables::take_in(&store.database, &store.path, table, key, b"adapter").unwrap();
         }
-        let blobs = store.blobs();
-        let read = || {
-            std::thread::scope(|scope| {
-                let takers = [(); 4].map(|()| scope.spawn(|| blobs.read(&large).unwrap()));
-                takers.map(|taker| taker.join().unwrap())
-            })
-        };
-        let taken = read();
-        assert!(taken.iter().all(|bytes| Arc::ptr_eq(bytes, &taken[0])));
-        let gone = Arc::downgrade(&taken[0]);
-        drop(taken);
-        assert_eq!(gone.strong_count(), 0);
-        let kept = Arc::downgrade(&blobs.read(&small).unwrap());
-        assert!(Arc::ptr_eq(
-            &kept.upgrade().unwrap(),
-            &blobs.read(&small).unwrap()
-        ));
-        assert_eq!(lock(&blobs.shelf).lent.len(), 1);
+        drop(store);
+        let path = dir.path().join("db");
+        for _ in 0..2 {
+            let store = Store::open(dir.path(), &CHARTER).unwrap();
+            let adapter = store.blobs().read(&whole).unwrap();
+            assert_eq!(adapter.as_ref(), b"adapter");
+            assert_eq!(store.load().unwrap().len(), 2);
+            let file = tables::read_file_row(&store.database, &path).unwrap();
+            assert_eq!(file, Some((SCHEMA, CHARTER)));
+        }
+        assert!(
+            dir.path()
+                .join("blobs/shards")
+                .join(hex::encode([2; 32]))
+                .exists()
+        );
     }
 
     #[test]
@@ -401,7 +412,10 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         let stored = store.load().unwrap();
         assert_eq!(stored.len(), 1);
-        assert_eq!(stored[&(Table::Secrets, b"2.mask".to_vec())], b"seed two");
+        assert_eq!(
+            stored[&(Table::Secrets, b"2.mask".to_vec())].as_ref(),
+            b"seed two"
+        );
         assert!(!path.exists());
     }
 
@@ -419,9 +433,12 @@ mod tests {
         for _ in 0..2 {
             let store = Store::open(dir.path(), &CHARTER).unwrap();
             let stored = store.load().unwrap();
-            assert_eq!(stored[&(Table::Facts, b"a".to_vec())], b"b");
-            assert_eq!(stored[&(Table::Secrets, b"1.mask".to_vec())], seed);
-            assert_eq!(stored[&(Table::Secrets, b"2.mask".to_vec())], b"seed two");
+            assert_eq!(stored[&(Table::Facts, b"a".to_vec())].as_ref(), b"b");
+            assert_eq!(stored[&(Table::Secrets, b"1.mask".to_vec())].as_ref(), seed);
+            assert_eq!(
+                stored[&(Table::Secrets, b"2.mask".to_vec())].as_ref(),
+                b"seed two"
+            );
             assert_eq!(mode(&dir.path().join("secrets/1.mask")), 0o600);
         }
     }

@@ -150,9 +150,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             intact: !doubtful,
             memo: Remembered::default(),
         };
-        let stored = store.load()?.into_iter();
-        let stored = stored.map(|(key, value)| (key, value.into())).collect();
-        let member = Member::open(setup, stored, clock.now(), rand::random())?;
+        let member = Member::open(setup, store.load()?, clock.now(), rand::random())?;
         if let Some(lacks) = lacks.filter(|_| member.ledger().member(&key).is_none()) {
             return Err(lacks);
         }

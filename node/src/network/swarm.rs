@@ -193,8 +193,9 @@ impl Loop {
                 let home = self.home.clone();
                 tokio::spawn(async move {
                     let event = match transfer::pull(control, blob, wanted, home).await {
-                        Some(bytes) => NetworkEvent::Pulled { name, bytes },
-                        None => NetworkEvent::PullFailed { name },
+                        Ok(Some(bytes)) => NetworkEvent::Pulled { name, bytes },
+                        Ok(None) => NetworkEvent::PullFailed { name },
+                        Err(error) => NetworkEvent::Disk { error },
                     };
                     inward.send(event).await.ok();
                 });

@@ -1,21 +1,22 @@
 //! Blobs over streams: `name ‖ offset` asks, `length ‖ bytes from the offset` answers.
 //!
 //! A holder that dies on the way is followed by the next one from where it stopped. The length is known beforehand
-//! from a signed message; nothing is allocated for bytes that have not come. Whether the bytes are the right ones is
-//! the member's to check.
+//! from a signed message; what comes goes into a file, and what goes out comes from one. Whether the bytes are the
+//! right ones is the member's to check.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use conclave_crypto::digest::Digest;
+use conclave_protocol::letter::Bytes;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::{PeerId, Stream, StreamProtocol};
 use libp2p_stream::{Control, IncomingStreams};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::gate::{self, Gate};
-use crate::store::Blobs;
+use crate::store::{Blobs, Landing, StoreError};
 
 /// One blob that is wanted.
 #[derive(Debug, Clone)]
@@ -26,67 +27,90 @@ pub(super) struct Wanted {
     pub(super) holders: Vec<PeerId>,
 }
 
-/// Fetches a blob, from the own tables if it stands there; none if no holder gives it whole.
+/// Why a holder's part of a blob ended before its end.
+enum Broken {
+    /// The holder, or the way to it.
+    Holder(io::Error),
+    /// This node cannot write it down.
+    Here(StoreError),
+}
+
+/// Fetches a blob, from the own tables if it stands there; none if no holder gives it whole. An error is one of the own
+/// disk.
 pub(super) async fn pull(
     mut control: Control,
     protocol: StreamProtocol,
     wanted: Wanted,
     home: Blobs,
-) -> Option<Vec<u8>> {
+) -> Result<Option<Bytes>, StoreError> {
     let (name, length) = (wanted.name, wanted.length);
-    let found = tokio::task::spawn_blocking(move || home.read(&name)).await;
+    let blobs = home.clone();
+    let found = tokio::task::spawn_blocking(move || blobs.read(&name)).await;
     if let Ok(Some(bytes)) = found
         && bytes.len() as u64 == length
     {
-        return Some(Arc::unwrap_or_clone(bytes));
+        return Ok(Some(bytes));
     }
-    let mut bytes = Vec::new();
+    let mut landing = home.landing().await?;
     for holder in wanted
         .holders
         .iter()
         .cycle()
         .take(wanted.holders.len() * PASSES)
     {
-        let fetched = fetch(&mut control, &protocol, *holder, &wanted, &mut bytes).await;
+        let fetched = fetch(&mut control, &protocol, *holder, &wanted, &mut landing).await;
         match fetched {
-            Ok(()) => return Some(bytes),
-            Err(error) => tracing::debug!(
-                %holder, %error, name = %wanted.name.short(), have = bytes.len(), of = wanted.length,
+            Ok(()) => return landing.done().await.map(Some),
+            Err(Broken::Here(error)) => return Err(error),
+            Err(Broken::Holder(error)) => tracing::debug!(
+                %holder, %error, name = %wanted.name.short(), have = landing.received(), of = wanted.length,
                 "a holder did not give the whole blob"
             ),
         }
     }
-    None
+    Ok(None)
 }
 
-/// Appends to `bytes` what one holder gives, until the blob is whole.
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Holder(error)
+    }
+}
+
+impl From<Elapsed> for Broken {
+    fn from(error: Elapsed) -> Self {
+        Self::Holder(error.into())
+    }
+}
+
+/// Appends what one holder gives, until the blob is whole.
 async fn fetch(
     control: &mut Control,
     protocol: &StreamProtocol,
     holder: PeerId,
     wanted: &Wanted,
-    bytes: &mut Vec<u8>,
-) -> io::Result<()> {
+    landing: &mut Landing,
+) -> Result<(), Broken> {
     let opened = timeout(PATIENCE, control.open_stream(holder, protocol.clone())).await?;
     let mut stream = opened.map_err(io::Error::other)?;
-    let offset = u64::try_from(bytes.len()).map_err(io::Error::other)?;
     stream.write_all(wanted.name.as_bytes()).await?;
-    stream.write_all(&offset.to_le_bytes()).await?;
+    stream.write_all(&landing.received().to_le_bytes()).await?;
     stream.flush().await?;
     let mut length = [0; 8];
     timeout(PATIENCE, stream.read_exact(&mut length)).await??;
     if u64::from_le_bytes(length) != wanted.length {
-        return Err(io::Error::other("it has no blob of this name and length"));
+        return Err(io::Error::other("it has no blob of this name and length").into());
     }
     let mut chunk = vec![0; CHUNK];
-    while bytes.len() as u64 != wanted.length {
-        let missing = wanted.length - bytes.len() as u64;
+    while landing.received() != wanted.length {
+        let missing = wanted.length - landing.received();
         let room = usize::try_from(missing).map_or(CHUNK, |missing| missing.min(CHUNK));
         let read = timeout(PATIENCE, stream.read(&mut chunk[..room])).await??;
         if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        bytes.extend_from_slice(&chunk[..read]);
+        let written = landing.write(&chunk[..read]).await;
+        written.map_err(Broken::Here)?;
     }
     stream.close().await.ok();
     Ok(())

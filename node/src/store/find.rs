@@ -7,7 +7,9 @@ use conclave_crypto::digest::Digest;
 use conclave_protocol::output::Table;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableError};
 
-use super::tables::{Rows, SEALED, TABLES, check_schema, definition, fault, name, read_file_row};
+use super::tables::{
+    APART, Rows, SEALED, TABLES, check_schema, definition, fault, name, read_file_row,
+};
 use super::{StoreError, row};
 
 /// What stands in a database, as far as it is whole.
@@ -62,9 +64,13 @@ pub(super) fn find(database: &Database, path: &Path) -> Result<Found, StoreError
         charter: file.map(|(_, charter)| charter),
         sealed,
     };
-    // Shards may be larger than the memory, and others hold them too: they are left behind.
-    for table in TABLES.into_iter().filter(|table| *table != Table::Shards) {
-        let definition = definition(table).expect("only secrets stand outside the database");
+    // An older schema has blobs as rows: shards may be larger than the memory and others hold them, adapters count.
+    let older = file.is_some_and(|(schema, _)| schema < APART);
+    let blobs = [Table::Vectors, Table::Adapters]
+        .into_iter()
+        .filter(|_| older);
+    for table in TABLES.into_iter().chain(blobs) {
+        let definition = definition(table).expect("secrets are no rows");
         let opened_table = match transaction.open_table(definition) {
             Ok(table) => table,
             Err(TableError::TableDoesNotExist(_)) => continue,

@@ -12,7 +12,7 @@ use redb::{ConcurrencyMode, Database};
 
 use super::find::{Found, find};
 use super::lock::FolderLock;
-use super::{StoreError, open_database, secrets, tables};
+use super::{Blobs, Kind, StoreError, open_database, secrets, tables};
 
 /// What a repair has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,12 +59,18 @@ pub fn repair(dir: &Path, charter: &Charter) -> Result<Option<Repaired>, StoreEr
     {
         let database = open_database(&fresh)?;
         tables::settle(&database, &fresh, &charter.digest())?;
-        let writes = rows.into_iter().map(|((table, key), value)| Write {
-            table,
-            key,
-            value: Some(value.into()),
-        });
-        tables::commit(&database, &fresh, &writes.collect::<Vec<_>>())?;
+        let writes: Vec<_> = rows
+            .into_iter()
+            .map(|((table, key), value)| Write {
+                table,
+                key,
+                value: Some(value.into()),
+            })
+            .collect();
+        let is_row = |write: &&Write| Kind::of(write) == Kind::Row;
+        let (rows, blobs): (Vec<_>, Vec<_>) = writes.iter().partition(is_row);
+        Blobs::open(dir)?.put(&blobs)?;
+        tables::commit(&database, &fresh, &rows)?;
         tables::doubt(&database, &fresh, !intact)?;
     }
     if !found.sealed {
@@ -180,7 +186,7 @@ mod tests {
             row(Table::Outbox, b"slot", b"the very word"),
             row(Table::Inbox, b"a", b"what others said"),
         ];
-        let many = (0..400_u32).map(|key| row(Table::Vectors, &key.to_be_bytes(), &[9; 3000]));
+        let many = (0..400_u32).map(|key| row(Table::Facts, &key.to_be_bytes(), &[9; 3000]));
         writes.extend(many);
         store.perform(&writes).unwrap();
         assert!(!store.is_doubtful().unwrap());
@@ -292,7 +298,10 @@ mod tests {
         let store = Store::open(dir.path(), &charter(1).digest()).unwrap();
         let rows = store.load().unwrap();
         assert_eq!(rows.len(), done.kept + 1);
-        assert_eq!(rows[&(Table::Secrets, b"1.mask".to_vec())], b"seed");
+        assert_eq!(
+            rows[&(Table::Secrets, b"1.mask".to_vec())],
+            b"seed".as_slice()
+        );
         drop(store);
         tables::write_schema(&open_database(&path).unwrap(), &path, SCHEMA + 1).unwrap();
         let whole = fs::read(&path).unwrap();

@@ -9,36 +9,33 @@ use redb::{
     Database, ReadableDatabase, ReadableTable as _, TableDefinition, TableError, WriteTransaction,
 };
 
-use super::{SCHEMA, SECRETS, StoreError, row, secrets};
+use super::{SCHEMA, SECRETS, StoreError, row, upgrade};
 
-/// All rows of the protocol's tables.
-pub type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+/// All rows of the tables that stand in the database.
+pub(super) type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
 /// A key with its value.
 pub(super) type Row = (Vec<u8>, Vec<u8>);
 
 /// A table of byte strings.
-type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
+pub(super) type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 /// What the file is: its schema and its charter.
-const FILE: Bytes = TableDefinition::new("file");
+pub(super) const FILE: Bytes = TableDefinition::new("file");
 /// Where members were met: member key to addresses, one a line.
 pub(super) const ADDRESSES: Bytes = TableDefinition::new("addresses");
 
 /// Every table of the protocol that stands in the database.
-pub(super) const TABLES: [Table; 9] = [
+pub(super) const TABLES: [Table; 6] = [
     Table::Ledger,
     Table::Outbox,
     Table::Journal,
     Table::Wal,
     Table::Inbox,
-    Table::Vectors,
-    Table::Shards,
-    Table::Adapters,
     Table::Facts,
 ];
 
-/// The redb table; none for [`Table::Secrets`], which are files.
+/// The redb table; none for [`Table::Secrets`]. Blobs had theirs in older schemas.
 pub(super) const fn definition(table: Table) -> Option<Bytes> {
     match name(table) {
         Some(name) => Some(TableDefinition::new(name)),
@@ -46,7 +43,7 @@ pub(super) const fn definition(table: Table) -> Option<Bytes> {
     }
 }
 
-/// Its name.
+/// Its name: of the redb table, or of the folder of blobs.
 pub(super) const fn name(table: Table) -> Option<&'static str> {
     Some(match table {
         Table::Ledger => "ledger",
@@ -64,6 +61,9 @@ pub(super) const fn name(table: Table) -> Option<&'static str> {
 
 /// The first schema whose rows and secrets end in checksums.
 pub(super) const SEALED: u64 = 2;
+
+/// The first schema whose blobs are files.
+pub(super) const APART: u64 = 3;
 
 /// Checks what the file is, brings an older one to this schema, and marks a new one.
 ///
@@ -94,23 +94,9 @@ pub(super) fn settle(database: &Database, path: &Path, charter: &Digest) -> Resu
         });
     }
     if schema < SCHEMA {
-        upgrade(database, path)?;
+        upgrade::upgrade(database, path, schema)?;
     }
     Ok(())
-}
-
-/// Schema 1 had no checksums: they are added, to the secrets one by one and then to the rows in one transaction.
-fn upgrade(database: &Database, path: &Path) -> Result<(), StoreError> {
-    secrets::seal(path)?;
-    let transaction = begin(database, path)?;
-    for table in TABLES {
-        let definition = definition(table).expect("only secrets stand outside the database");
-        for (key, value) in read_all(database, path, definition)? {
-            insert_sealed(&transaction, path, table, &key, &value)?;
-        }
-    }
-    insert(&transaction, path, FILE, b"schema", &SCHEMA.to_le_bytes())?;
-    transaction.commit().map_err(|e| fault(path, e.into()))
 }
 
 /// Notes whether it is doubtful that the tables tell everything that this node has said.
@@ -139,17 +125,10 @@ pub(super) fn charter(database: &impl ReadableDatabase, path: &Path) -> Result<D
     Ok(charter)
 }
 
-/// All rows of the protocol's tables, refused if any is damaged; of shards the names only: they may be larger than the
-/// memory.
+/// All rows, refused if any is damaged.
 pub(super) fn load(database: &Database, path: &Path) -> Result<Rows, StoreError> {
     let mut rows = BTreeMap::new();
     for table in TABLES {
-        let definition = definition(table).expect("only secrets stand outside the database");
-        if table == Table::Shards {
-            let names = read_keys(database, path, definition)?;
-            rows.extend(names.into_iter().map(|name| ((table, name), Vec::new())));
-            continue;
-        }
         for (key, value) in sound_rows(database, path, table)? {
             rows.insert((table, key), value);
         }
@@ -193,7 +172,7 @@ fn sound_rows(
 }
 
 /// A row without its checksum, if it fits.
-fn opened(name: &str, (key, mut value): Row) -> Option<Row> {
+pub(super) fn opened(name: &str, (key, mut value): Row) -> Option<Row> {
     let length = row::open(name, &key, &value)?.len();
     value.truncate(length);
     Some((key, value))
@@ -214,10 +193,15 @@ pub(super) fn addresses(
 }
 
 /// One durable transaction.
-pub(super) fn commit(database: &Database, path: &Path, writes: &[Write]) -> Result<(), StoreError> {
+pub(super) fn commit(
+    database: &Database,
+    path: &Path,
+    writes: &[&Write],
+) -> Result<(), StoreError> {
     let transaction = begin(database, path)?;
     for write in writes {
-        let definition = definition(write.table).expect("the caller has taken the secrets out");
+        let definition =
+            definition(write.table).expect("the caller has taken secrets and blobs out");
         match &write.value {
             Some(value) => insert_sealed(&transaction, path, write.table, &write.key, value)?,
             None => {
@@ -244,13 +228,28 @@ pub(super) fn write_schema(
     transaction.commit().map_err(|e| fault(path, e.into()))
 }
 
+/// Makes the file what schema 2 was, with this blob in it.
+#[cfg(test)]
+pub(super) fn take_in(
+    database: &Database,
+    path: &Path,
+    table: Table,
+    key: &[u8],
+    value: &[u8],
+) -> Result<(), StoreError> {
+    let transaction = begin(database, path)?;
+    insert_sealed(&transaction, path, table, key, value)?;
+    insert(&transaction, path, FILE, b"schema", &2_u64.to_le_bytes())?;
+    transaction.commit().map_err(|e| fault(path, e.into()))
+}
+
 /// Makes the file what schema 1 was.
 #[cfg(test)]
 pub(super) fn forget_checksums(database: &Database, path: &Path) -> Result<(), StoreError> {
     let rows = load(database, path)?;
     let transaction = begin(database, path)?;
     for ((table, key), value) in rows {
-        let definition = definition(table).expect("only secrets stand outside the database");
+        let definition = definition(table).expect("secrets and blobs are no rows");
         insert(&transaction, path, definition, &key, &value)?;
     }
     insert(&transaction, path, FILE, b"schema", &1_u64.to_le_bytes())?;
@@ -291,7 +290,7 @@ pub(super) fn read_file_row(
 }
 
 /// All rows of one table; none if the table does not exist.
-fn read_all(
+pub(super) fn read_all(
     database: &impl ReadableDatabase,
     path: &Path,
     definition: Bytes,
@@ -302,7 +301,7 @@ fn read_all(
 }
 
 /// The keys of one table.
-fn read_keys(
+pub(super) fn read_keys(
     database: &impl ReadableDatabase,
     path: &Path,
     definition: Bytes,
@@ -330,12 +329,12 @@ fn read_each<T>(
     Ok(rows)
 }
 
-fn begin(database: &Database, path: &Path) -> Result<WriteTransaction, StoreError> {
+pub(super) fn begin(database: &Database, path: &Path) -> Result<WriteTransaction, StoreError> {
     database.begin_write().map_err(|e| fault(path, e.into()))
 }
 
 /// Writes a value with its checksum after it.
-fn insert_sealed(
+pub(super) fn insert_sealed(
     transaction: &WriteTransaction,
     path: &Path,
     table: Table,
@@ -357,7 +356,7 @@ fn insert_sealed(
     Ok(())
 }
 
-fn insert(
+pub(super) fn insert(
     transaction: &WriteTransaction,
     path: &Path,
     definition: Bytes,

@@ -1,5 +1,7 @@
 //! What happens when a record is decided, and what a restart takes up from the durable state.
 
+use std::collections::BTreeSet;
+
 use conclave_crypto::digest::Digest;
 
 use crate::charter::Charter;
@@ -71,10 +73,17 @@ impl Member {
         for key in rows.filter(|key| !wanted(key)).collect::<Vec<_>>() {
             self.desk.erase(Table::Secrets, key);
         }
-        let held = self.sessions.values().map(|session| &session.sharding);
-        for (key, _) in outbox::table(stored, Table::Shards) {
-            if !held.clone().any(|sharding| sharding.holds(key)) {
-                self.desk.erase(Table::Shards, key.to_vec());
+        // A crash may have left blobs that nothing names.
+        let rows = self
+            .sessions
+            .values()
+            .map(|session| session.rows(self.desk.me));
+        let named: BTreeSet<_> = rows.flatten().collect();
+        for table in [Table::Vectors, Table::Shards] {
+            for (key, _) in outbox::table(stored, table) {
+                if !named.contains(&(table, key.to_vec())) {
+                    self.desk.erase(table, key.to_vec());
+                }
             }
         }
         let prefix = outbox::height_key(next);

@@ -438,6 +438,38 @@ fn a_record_counts_the_uses_of_an_invitation() {
     assert_eq!(ledger.roster(ledger.head()).unwrap().len(), 9);
 }
 
+/// The vectors and shards that an open session names stay after a crash; what a crash left besides goes.
+#[test]
+fn blobs_that_nothing_names_are_erased_after_a_start() {
+    // No vector is inline.
+    let mut net = Net::with(charter(4, 5, 0), 4, 31);
+    for index in 0..4 {
+        net.start(index);
+    }
+    let vectors = |net: &Net| {
+        let rows = net.nodes[0].stored.keys();
+        rows.filter(|(table, _)| *table == Table::Vectors).count()
+    };
+    while vectors(&net) < 3 {
+        net.step();
+    }
+    let before = vectors(&net);
+    net.crash(0);
+    for table in [Table::Vectors, Table::Shards] {
+        let row = (table, vec![9; 32]);
+        net.nodes[0].stored.insert(row, vec![1, 2, 3].into());
+    }
+    net.start(0);
+    assert_eq!(vectors(&net), before);
+    let shards = net.nodes[0].stored.keys();
+    assert_eq!(
+        shards.filter(|(table, _)| *table == Table::Shards).count(),
+        0
+    );
+    net.run(&[0, 1, 2, 3], 900);
+    net.check_agreement(&[0, 1, 2, 3]);
+}
+
 // R60 R61: an outbox row that cannot be read any more silences its session, and the one after next goes on.
 #[test]
 fn a_damaged_outbox_row_silences_its_session() {

@@ -114,12 +114,6 @@ impl Sharding {
         }
     }
 
-    /// Whether a row of the table is one of ours.
-    pub(crate) fn holds(&self, key: &[u8]) -> bool {
-        let name = key.try_into().map(Digest);
-        name.is_ok_and(|name| self.held.contains(&name))
-    }
-
     /// The durable rows.
     pub(crate) fn rows(&self) -> impl Iterator<Item = (Table, Vec<u8>)> + '_ {
         self.held

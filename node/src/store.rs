@@ -94,7 +94,7 @@ impl Store {
     /// Blobs go last: what a crash leaves of them is removed after the next start.
     pub fn perform(&self, writes: &[Write]) -> Result<(), StoreError> {
         let goes = |write: &&Write| Kind::of(write) == Kind::Blob && write.value.is_none();
-        let (gone, stay): (Vec<&Write>, Vec<&Write>) = writes.iter().partition(goes);
+        let stay: Vec<&Write> = writes.iter().filter(|write| !goes(write)).collect();
         let together =
             |a: &&Write, b: &&Write| Kind::of(a) == Kind::of(b) && Kind::of(a) != Kind::Secret;
         for run in stay.chunk_by(together) {
@@ -107,13 +107,13 @@ impl Store {
                 None => {}
             }
         }
-        let again = |gone: &Write| {
-            let mut stay = stay.iter();
-            stay.any(|write| write.table == gone.table && write.key == gone.key)
-        };
-        gone.into_iter()
-            .filter(|write| !again(write))
-            .try_for_each(|write| self.blobs.forget(write))
+        for (at, gone) in writes.iter().enumerate().filter(|(_, write)| goes(write)) {
+            let mut later = writes.iter().skip(at + 1);
+            if !later.any(|write| write.table == gone.table && write.key == gone.key) {
+                self.blobs.forget(gone)?;
+            }
+        }
+        Ok(())
     }
 
     /// The blobs: what peers may read, and what is being pulled.
@@ -311,6 +311,8 @@ mod tests {
                 delete(Table::Vectors, one.as_bytes()),
                 delete(Table::Shards, two.as_bytes()),
                 put(Table::Vectors, one.as_bytes(), b"vector"),
+                put(Table::Shards, two.as_bytes(), b"shard"),
+                delete(Table::Shards, two.as_bytes()),
             ])
             .unwrap();
         assert!(store.blobs().read(&one).is_some() && store.blobs().read(&two).is_none());

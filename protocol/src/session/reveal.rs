@@ -34,6 +34,7 @@ impl Session {
             survivors: survivors.commits.iter().copied().collect(),
             since: desk.now,
         });
+        self.sharding.book.stir();
     }
 
     /// Whose secrets the record calls for: self seeds of survivors, pair keys of the other sharers.

@@ -145,6 +145,7 @@ impl Session {
         });
         self.sharding.mine.clear();
         self.sharding.late = None;
+        self.sharding.book.stir();
     }
 
     /// R71. We sum the shards that call us among the first `replicas`, leaving out members that T_move after a Commit

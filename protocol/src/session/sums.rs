@@ -1,7 +1,7 @@
 //! Sums of shards: made by the holders of the seats over the recorded survivors, and fixed before anything is revealed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::merkle;
@@ -44,6 +44,8 @@ pub(crate) struct SumBook {
     /// The SumCommits that each member's Reveal names, with the Reveal's record.
     names: BTreeMap<MemberId, (Digest, BTreeSet<Digest>)>,
     tags: BTreeMap<MemberId, Arc<Tags>>,
+    /// The sums that count by all that is known, worked out once.
+    fixed: OnceLock<Arc<FixedSums>>,
 }
 
 /// Sums by shard and name, with who made them.
@@ -204,7 +206,15 @@ impl Session {
 
     /// R75. The sums that count, by shard, with who made them: those in SumCommits that so many Reveals name that they
     /// stood before anybody could know the challenge.
-    pub(super) fn fixed_sums(&self) -> FixedSums {
+    pub(super) fn fixed_sums(&self) -> Arc<FixedSums> {
+        if self.opening.called.is_none() || self.sharding.plan.is_none() {
+            return Arc::default();
+        }
+        let fixed = &self.sharding.book.fixed;
+        Arc::clone(fixed.get_or_init(|| Arc::new(self.find_fixed_sums())))
+    }
+
+    fn find_fixed_sums(&self) -> FixedSums {
         let (mut called_to, mut others) = (FixedSums::new(), FixedSums::new());
         let (Some(called), Some(plan)) = (&self.opening.called, self.sharding.plan.as_ref()) else {
             return called_to;
@@ -254,6 +264,11 @@ impl Session {
 }
 
 impl SumBook {
+    /// Something was said, or other seats were drawn: what counts is worked out again.
+    pub(super) fn stir(&mut self) {
+        self.fixed.take();
+    }
+
     /// The sums that a member committed to.
     pub(super) fn sums_of(&self, member: MemberId) -> Vec<(usize, Digest)> {
         let sums = self.commits.get(&member).map(|announced| &announced.sums);
@@ -292,6 +307,7 @@ impl Sharding {
             sums: sums.collect(),
         };
         self.book.commits.insert(sender, announced);
+        self.book.stir();
         Ok(())
     }
 
@@ -309,6 +325,7 @@ impl Sharding {
     pub(crate) fn take_names(&mut self, sender: MemberId, body: &Reveal) {
         let names = body.sums.iter().copied().collect();
         self.book.names.insert(sender, (body.record, names));
+        self.book.stir();
     }
 
     /// R75. The SumCommits that our Reveal names: fixed by the first.

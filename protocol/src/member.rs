@@ -92,7 +92,7 @@ struct Pulse {
     greeted: Option<Time>,
     turn: usize,
     /// When each peer was last answered, and last asked out of turn.
-    answered: BTreeMap<(PublicKey, Digest), Time>,
+    answered: BTreeMap<(PublicKey, bool, Digest), Time>,
     asked: BTreeMap<PublicKey, Time>,
     /// The height that each member was last heard at.
     heights: BTreeMap<MemberId, Height>,

@@ -52,6 +52,11 @@ impl Remembered {
         Self(Some(memo))
     }
 
+    /// Whether results are remembered at all.
+    pub(crate) const fn remembers(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The result of a function of these arguments, remembered or made now.
     pub(crate) fn once<T: Send + Sync + 'static>(
         &self,

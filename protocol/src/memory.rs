@@ -64,11 +64,6 @@ impl Memory {
         self.settled
     }
 
-    /// Whether many must be asked what they hold of us: what is stored may not be whole.
-    pub(crate) const fn asks_all(&self) -> bool {
-        !self.settled && !self.intact
-    }
-
     /// The last height in which nothing is said.
     pub(crate) const fn silent(&self) -> Option<Height> {
         self.silent

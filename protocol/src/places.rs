@@ -23,6 +23,14 @@ impl Places {
         }
     }
 
+    /// Takes a place out.
+    pub(crate) fn remove(&mut self, place: usize) {
+        let (word, bit) = position(place);
+        if let Some(word) = self.0.get_mut(word) {
+            *word &= !bit;
+        }
+    }
+
     /// Whether a place is in it.
     pub(crate) fn contains(&self, place: usize) -> bool {
         let (word, bit) = position(place);
@@ -42,6 +50,22 @@ impl Places {
             *word &= other;
         }
         both
+    }
+
+    /// The places that are in this set and not in the other.
+    pub(crate) fn without(&self, other: &Self) -> Self {
+        let mut rest = *self;
+        for (word, other) in rest.0.iter_mut().zip(&other.0) {
+            *word &= !other;
+        }
+        rest
+    }
+
+    /// Adds all places of the other set.
+    pub(crate) fn join(&mut self, other: &Self) {
+        for (word, other) in self.0.iter_mut().zip(&other.0) {
+            *word |= other;
+        }
     }
 
     /// Whether all of them are in the other set.
@@ -86,6 +110,15 @@ mod tests {
             prop_assert_eq!(a.within(&b), one.is_subset(&other));
             let both: BTreeSet<u8> = one.intersection(&other).copied().collect();
             prop_assert_eq!(a.and(&b), places(&both));
+            prop_assert_eq!(a.without(&b), places(&one.difference(&other).copied().collect()));
+            let mut all = a;
+            all.join(&b);
+            prop_assert_eq!(all, places(&one.union(&other).copied().collect()));
+            all.remove(300);
+            for place in &other {
+                all.remove(usize::from(*place));
+            }
+            prop_assert_eq!(all, a.without(&b));
             for place in 0..=255 {
                 prop_assert_eq!(a.contains(usize::from(place)), one.contains(&place));
             }

@@ -6,12 +6,16 @@
 
 pub(crate) mod acks;
 pub(crate) mod advertise;
+pub(crate) mod claims;
+pub(crate) mod counting;
 pub(crate) mod deal;
 pub(crate) mod decide;
 pub(crate) mod gather;
+pub(crate) mod look;
 pub(crate) mod open;
 pub(crate) mod pieces;
 pub(crate) mod pull;
+pub(crate) mod ready;
 pub(crate) mod reveal;
 pub(crate) mod sharding;
 pub(crate) mod shards;
@@ -35,7 +39,9 @@ use crate::time::Time;
 
 use self::advertise::Adverts;
 use self::deal::Dealings;
+use self::look::Looks;
 use self::open::Opening;
+use self::ready::Ready;
 use self::sharding::Sharding;
 use self::submit::Submissions;
 use self::train::Work;
@@ -59,7 +65,9 @@ pub(crate) struct Session {
     /// The opening of the sum, once the height is decided.
     pub(crate) opening: Opening,
     /// Envelopes taken so far.
-    taken: u64,
+    pub(crate) taken: u64,
+    looks: Looks,
+    ready: Ready,
 }
 
 impl Session {
@@ -78,6 +86,8 @@ impl Session {
             sharding: Sharding::default(),
             opening: Opening::default(),
             taken: 0,
+            looks: Looks::default(),
+            ready: Ready::default(),
         }
     }
 
@@ -292,7 +302,9 @@ impl Session {
             // R15  A masked vector is announced once.
             Kind::Commit => {
                 let body = letter.body().map_err(malformed)?;
-                self.take_commit(desk, sender, digest, &body)
+                self.take_commit(desk, sender, digest, &body)?;
+                self.note_announced(sender);
+                Ok(())
             }
             // R16  Members say which vectors they hold.
             Kind::Have => {
@@ -326,11 +338,11 @@ impl Session {
         }
     }
 
-    /// Counts everything that a decision may rest on: envelopes, vectors, the terms, the result.
+    /// Counts everything that a decision may rest on: envelopes, vectors, shards, the terms, the result.
     pub(crate) fn news(&self) -> u64 {
         let terms = self.work.as_ref().is_some_and(|work| work.terms.is_some());
         let settled = u64::from(terms).saturating_add(self.opening.result.is_some().into());
-        let vectors = self.submissions.news;
+        let vectors = self.submissions.news.saturating_add(self.sharding.news);
         self.taken.saturating_add(vectors).saturating_add(settled)
     }
 
@@ -341,6 +353,7 @@ impl Session {
         } else if slot.kind == Kind::Commit {
             self.submissions.forget(slot.sender);
             self.sharding.forget(slot.sender);
+            self.lack_again(slot.sender);
         }
     }
 }

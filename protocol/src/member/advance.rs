@@ -93,6 +93,7 @@ impl Member {
                 session.acknowledge(&mut self.desk);
             }
             session.report_dealt(&mut self.desk);
+            session.count_set_up();
         }
     }
 
@@ -113,12 +114,19 @@ impl Member {
         }
         session.open_boxes(&mut self.desk);
         session.pull_vectors(&mut self.desk);
-        session.sum_shards(&mut self.desk);
-        session.reveal(&mut self.desk, &mut self.journal);
-        session.collect(&mut self.desk);
         let before = session.opening.result.is_some();
-        session.open(&mut self.desk);
-        session.pull_shards(&mut self.desk);
+        let journal = &mut self.journal;
+        session.look(
+            &mut self.desk,
+            |looks| &mut looks.opening,
+            |session, desk| {
+                session.sum_shards(desk);
+                session.reveal(desk, journal);
+                session.collect(desk);
+                session.open(desk);
+                session.pull_shards(desk);
+            },
+        );
         if before {
             return;
         }
@@ -203,14 +211,13 @@ impl Member {
             work.ready = Some(self.desk.now);
             work.ordered = false;
         }
-        session.count_vectors();
+        session.count_vectors(&self.desk);
         session.train(&mut self.desk);
         session.submit(&mut self.desk);
         session.pull_vectors(&mut self.desk);
-        session.count_vectors();
+        session.count_vectors(&self.desk);
         session.announce_held(&mut self.desk);
         session.collect_shards(&mut self.desk);
-        session.pull_shards(&mut self.desk);
     }
 
     /// Whether a height has work to do and does not know from what.

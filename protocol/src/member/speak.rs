@@ -70,15 +70,13 @@ impl Member {
         let peers: Vec<_> = self.desk.peers.iter().copied().collect();
         if !self.desk.memory.is_settled() {
             // R60  Whoever has not told yet what it holds of us.
-            for peer in peers {
+            for peer in peers.iter().copied() {
                 let id = self.ledger.member(&peer);
                 if id.is_none_or(|id| !self.desk.memory.has_answered(id)) {
-                    self.ask(peer);
+                    self.ask_recall(peer);
                 }
             }
-            return;
-        }
-        if self.is_resting() {
+        } else if self.is_resting() {
             return;
         }
         let turn = self.pulse.turn.checked_rem(peers.len()).unwrap_or(0);

@@ -26,7 +26,6 @@ impl Member {
         } else {
             self.invite.clone()
         };
-        let mut recall = !self.desk.memory.is_settled();
         for session in self.sessions.values() {
             let closed = session.height < self.ledger.next()
                 && (session.opening.called.is_none() || session.opening.result.is_some());
@@ -38,7 +37,7 @@ impl Member {
                 head: self.ledger.head(),
                 held,
                 invite: invite.clone(),
-                recall: core::mem::take(&mut recall),
+                recall: false,
             };
             self.pulse.beats = self.pulse.beats.saturating_add(1);
             let body = message::encode(&body);
@@ -50,10 +49,32 @@ impl Member {
         }
     }
 
+    /// R60. Asks a peer what it holds of us, if that is not known yet, and for nothing else: all are asked at once.
+    pub(super) fn ask_recall(&mut self, peer: PublicKey) {
+        let session = self.sessions.values().next();
+        let (Some(sender), Some(session)) = (self.desk.me, session) else {
+            return;
+        };
+        if self.desk.memory.is_settled() {
+            return;
+        }
+        let body = message::encode(&Want {
+            head: self.ledger.head(),
+            held: Vec::new(),
+            invite: None,
+            recall: true,
+        });
+        self.pulse.beats = self.pulse.beats.saturating_add(1);
+        let (key, beats) = (&self.desk.identity, self.pulse.beats);
+        let bytes = Letter::sign(key, Kind::Want, session.sess, sender, beats, body);
+        self.desk.send(peer, bytes);
+    }
+
     /// R50. A peer can be reached: it is asked, unless another one was a moment ago; then one is asked soon.
     pub(super) fn greet(&mut self, peer: PublicKey) {
         let now = self.desk.now;
-        if self.pulse.greeted.is_some_and(|at| at + PAUSE > now) && !self.desk.memory.asks_all() {
+        self.ask_recall(peer);
+        if self.pulse.greeted.is_some_and(|at| at + PAUSE > now) {
             self.pulse.sync = self.pulse.sync.min(now + PAUSE);
         } else {
             self.pulse.greeted = Some(now);
@@ -101,7 +122,8 @@ impl Member {
         let now = self.desk.now;
         // Sessions that nobody knows share one turn.
         let known = self.ledger.session_height(&envelope.sess).is_some();
-        let turn = (from, if known { envelope.sess.0 } else { Digest::ZERO });
+        let sess = if known { envelope.sess.0 } else { Digest::ZERO };
+        let turn = (from, want.recall, sess);
         if self
             .pulse
             .answered
@@ -120,6 +142,7 @@ impl Member {
         }
         if want.recall {
             self.send_recall(from, envelope);
+            return Ok(true);
         }
         self.send_records(from, want.head);
         self.send_envelopes(from, sender, &envelope.sess, &want.held);

@@ -47,11 +47,9 @@ impl Member {
             return Some(Judgement::Valid);
         }
         let news = (self.news(height), polka);
-        let sharded = self.sums_in_shards(height);
         let considered = self.weighed.get(&digest)?;
         if let Some((at, until)) = &considered.seen
             && *at == news
-            && !sharded
             && until.is_none_or(|until| !self.desk.due(until))
         {
             return None;
@@ -86,13 +84,6 @@ impl Member {
             self.cite(height, record);
         }
         weighed
-    }
-
-    /// Whether vectors are summed in shards: what is counted of those is not counted as news.
-    fn sums_in_shards(&self, height: Height) -> bool {
-        let heights = Height(height.0.saturating_sub(1))..=height;
-        let mut sessions = self.sessions.range(heights);
-        sessions.any(|(_, session)| session.is_sharded(&self.desk))
     }
 
     /// Counts what came in of the sessions that a decision rests on.

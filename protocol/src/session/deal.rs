@@ -36,7 +36,7 @@ pub(crate) struct Dealings {
     /// Shares of ours, checked against the dealer's leaves.
     pub(crate) shares: BTreeMap<MemberId, Portion>,
     /// Who acknowledged what.
-    acks: Acks,
+    pub(super) acks: Acks,
     /// Counts what came in of keys, dealings and boxes: what was looked at since need not be looked at again.
     pub(crate) news: u64,
     /// The news that boxes were made for, opened, and acknowledgements weighed at.
@@ -89,7 +89,7 @@ impl Session {
         self.seal(desk, me);
     }
 
-    fn may_deal(&self, desk: &mut Desk) -> bool {
+    pub(super) fn may_deal(&self, desk: &mut Desk) -> bool {
         let third = Span(desk.timers().setup.0.checked_div(3).unwrap_or(0));
         self.adverts.known.len() == self.roster.len()
             || self.begun.is_some_and(|begun| desk.due(begun + third))
@@ -307,30 +307,6 @@ impl Session {
         } else {
             sharers
         }
-    }
-
-    /// R13. Everybody whose keys are in has dealt and acknowledged every dealing.
-    pub(crate) fn is_set_up(&self, desk: &mut Desk) -> bool {
-        let known = &self.adverts.known;
-        if known.len() < params::survivors_min(&desk.charter, self.roster.len())
-            || !self.may_deal(desk)
-        {
-            return false;
-        }
-        if known.keys().any(|id| !self.dealings.deals.contains_key(id)) {
-            return false;
-        }
-        let all: Places = known
-            .keys()
-            .filter_map(|id| self.roster.place(*id))
-            .collect();
-        known.iter().all(|(dealer, advert)| {
-            let deal = self.dealings.deals.get(dealer).map(|dealt| dealt.digest);
-            let pair = self.roster.place(*dealer).zip(deal);
-            pair.is_some_and(|(place, deal)| {
-                all.within(&self.dealings.acks.holders(place, &advert.digest, &deal))
-            })
-        })
     }
 
     pub(crate) fn take_deal(

@@ -58,14 +58,7 @@ impl Bench<'_> {
         if matches!(self.previous(desk), Some(Previous::Spent { .. })) {
             return true;
         }
-        // Vectors that are summed in shards count by what others say of them.
-        let sharded = self.current.is_sharded(desk);
-        let lacking = |id: &&MemberId| self.current.counts(**id).is_none();
-        let missing: Vec<_> = if sharded {
-            work.sharers.keys().filter(lacking).copied().collect()
-        } else {
-            self.current.submissions.lacking.clone()
-        };
+        let missing = &self.current.submissions.lacking;
         if missing.is_empty() || self.submit_is_over(desk) {
             return true;
         }
@@ -213,8 +206,7 @@ impl Bench<'_> {
             .filter(|id| !desk.evidence.contains_key(id));
         let held: Vec<_> = trusted.filter_map(held).collect();
         let announced = |(_, commit): &(MemberId, Digest)| {
-            let holders = self.current.roster.ids();
-            let holders = holders.filter(|id| self.current.has(*id, commit));
+            let holders = self.current.submissions.claims.of(commit);
             holders.count() >= self.current.roster.quorum()
         };
         let least = params::survivors_min(&desk.charter, self.current.roster.len());

@@ -13,7 +13,7 @@ use crate::names::MemberId;
 use crate::params;
 use crate::session::Session;
 use crate::session::pieces::Seeds;
-use crate::session::pull::Wanted;
+use crate::session::pull::{Source, Wanted};
 use crate::session::sums::{FixedSums, Summing};
 use crate::shard::Cut;
 use crate::shard::tag::{self, Challenge};
@@ -74,7 +74,7 @@ impl Session {
         let gathering = &mut self.opening.gathering;
         if let Some(Gathering { seeds, total, .. }) = gathering.take_if(|known| complete(known)) {
             self.unseat_liars(desk);
-            self.opening.result = self.unmask(desk, &seeds, &[], total);
+            self.opening.result = self.apply_sum(desk, &seeds, total);
         }
     }
 
@@ -175,6 +175,12 @@ impl Session {
         else {
             return;
         };
+        // Most looks come before the tags are in.
+        let computed: BTreeSet<_> = gathering.computed.keys().map(|(id, _)| id).collect();
+        let tagged = self.sharding.book.tagged().saturating_add(computed.len());
+        if tagged < called.survivors.len() {
+            return;
+        }
         let (mut right, mut wrong) = (Vec::new(), Vec::new());
         for (m, product) in &gathering.claims {
             let tag = |id: &MemberId| self.tag(*id, *m);
@@ -222,13 +228,14 @@ impl Session {
                 continue;
             }
             if let Some(name) = self.sharding.made.get(&m).copied() {
-                let from = Vec::new();
+                let from = Source::Here;
                 wanted.push(Wanted { name, length, from });
             } else if let Some((name, from)) = fixed.get(&m).and_then(BTreeMap::first_key_value) {
                 let (name, mut from) = (*name, from.clone());
                 // The members ask the holders in turn, so that each serves its part.
                 let rank = self.rank(desk, m).checked_rem(from.len()).unwrap_or(0);
                 from.rotate_left(rank);
+                let from = Source::Makers(from);
                 wanted.push(Wanted { name, length, from });
             }
         }

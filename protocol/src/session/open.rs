@@ -27,6 +27,12 @@ pub(crate) struct Opening {
     pub(crate) called: Option<Called>,
     /// Shares that we revealed.
     pub(crate) revealed: usize,
+    /// The keys, dealings and boxes that our shares were looked for in last.
+    pub(crate) shares_at: Option<u64>,
+    /// All recorded keys and dealings are here: what a record names stays.
+    pub(crate) dealt: bool,
+    /// Under which context all recorded Commits are here.
+    pub(crate) fits: Option<SumId>,
     /// Reveals not sorted yet.
     pub(crate) reveals: BTreeMap<MemberId, (Digest, Arc<Reveal>)>,
     /// Shares that fit.
@@ -87,6 +93,21 @@ impl Session {
         let zero = || vec![0; work.coordinates];
         let outcome = self.judge_dealings(desk, seeds);
         outcome.or_else(|| self.unmask(desk, seeds, &vectors, zero()))
+    }
+
+    /// R34. Takes the masks off the sum: the record, the seeds and the sum give it all.
+    pub(super) fn apply_sum(&self, desk: &Desk, seeds: &Seeds, total: Vec<u32>) -> Option<Outcome> {
+        // A large sum is not copied for nothing.
+        if !desk.memo.remembers() {
+            return self.unmask(desk, seeds, &[], total);
+        }
+        let record = self.opening.called.as_ref()?.record;
+        let all = Zeroizing::new(seeds.values().map(|seed| **seed).collect::<Vec<_>>());
+        let sum: Vec<_> = total.iter().map(|word| word.to_le_bytes()).collect();
+        let arguments = [record.as_bytes(), all.as_flattened(), sum.as_flattened()];
+        let apply = || self.unmask(desk, seeds, &[], total);
+        let outcome = desk.memo.once(Function::Sum, &arguments, apply);
+        outcome.as_ref().clone()
     }
 
     fn can_rebuild(&self) -> bool {

@@ -44,8 +44,18 @@ struct Pull {
 pub(super) struct Wanted {
     pub(super) name: Digest,
     pub(super) length: u64,
-    /// Who may have it; nobody for what stands in the own table.
-    pub(super) from: Vec<MemberId>,
+    pub(super) from: Source,
+}
+
+/// Where a wanted blob may be had.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// It stands in the own table.
+    Here,
+    /// From the author of a vector, and from those that say they hold this shard of it.
+    Holders(MemberId, usize),
+    /// From the members that made it.
+    Makers(Vec<MemberId>),
 }
 
 impl Pulls {
@@ -54,12 +64,15 @@ impl Pulls {
         self.0.get(name).map_or(0, |pull| pull.failures)
     }
 
-    fn fail(&mut self, name: &Digest, again: Time) {
-        if let Some(pull) = self.0.get_mut(name) {
-            pull.failures = pull.failures.saturating_add(1);
-            pull.under_way = false;
-            pull.again = again;
-        }
+    /// Notes that nobody could hand a blob over; false if it was not asked for.
+    fn fail(&mut self, name: &Digest, again: Time) -> bool {
+        let Some(pull) = self.0.get_mut(name) else {
+            return false;
+        };
+        pull.failures = pull.failures.saturating_add(1);
+        pull.under_way = false;
+        pull.again = again;
+        true
     }
 }
 
@@ -108,7 +121,7 @@ impl Session {
                 here.insert(name, bytes.clone());
                 continue;
             }
-            let known = pulls.get(&name);
+            let known = self.sharding.pulls.0.get(&name);
             if known.is_some_and(|pull| !desk.due(pull.again)) {
                 continue;
             }
@@ -124,9 +137,16 @@ impl Session {
                 failures,
                 under_way: true,
             };
-            pulls.insert(name, pull);
-            let keys = from.iter().filter_map(|id| self.roster.key(*id).copied());
+            let members = match from {
+                Source::Here => Vec::new(),
+                Source::Holders(member, m) => self.holders(member, m),
+                Source::Makers(members) => members,
+            };
+            let keys = members
+                .iter()
+                .filter_map(|id| self.roster.key(*id).copied());
             let from = keys.filter(|key| *key != desk.key).collect();
+            self.sharding.pulls.0.insert(name, pull);
             desk.tray.push_back(Output::Pull { name, length, from });
         }
         let mut taken = false;
@@ -138,7 +158,8 @@ impl Session {
 
     /// R73. The shards that we are called to and do not hold yet, of every vector that may still count.
     fn wanted_for_seats(&self, desk: &Desk) -> Vec<Wanted> {
-        let (Some(work), Some(cut)) = (&self.work, self.cut()) else {
+        let cut = self.cut().filter(|_| !self.sharding.mine.is_empty());
+        let Some(cut) = cut else {
             return Vec::new();
         };
         let called = self.opening.called.as_ref();
@@ -147,15 +168,11 @@ impl Session {
         if self.said(desk, crate::envelope::Kind::SumCommit) || self.opening.gathering.is_some() {
             return wanted;
         }
-        for member in work.sharers.keys().filter(|id| counts(id)) {
-            if self.fitting(*member).is_none() {
-                continue;
-            }
+        let announced = self.sharding.announced.iter();
+        for fitting in announced.filter(|fitting| counts(&fitting.member)) {
             for m in &self.sharding.mine {
-                wanted.extend(
-                    self.wanted_shard(*member, *m, &cut)
-                        .filter(|want| !want.from.is_empty()),
-                );
+                let shard = self.wanted_shard(fitting.member, *m, &cut);
+                wanted.extend(shard.filter(|want| !matches!(want.from, Source::Here)));
             }
         }
         wanted
@@ -168,16 +185,25 @@ impl Session {
         shard: usize,
         cut: &crate::shard::Cut,
     ) -> Option<Wanted> {
-        let (name, commit) = (self.sharding.name(member, shard)?, self.fitting(member)?);
-        let mut from = Vec::new();
-        if !self.sharding.held.contains(&name) {
-            from.push(member);
-            let plan = self.sharding.plan.as_ref()?;
-            let holders = plan.seats.order(shard).filter(|id| *id != member);
-            from.extend(holders.filter(|id| self.covers(*id, &commit, shard)));
-        }
+        let name = self.sharding.name(member, shard)?;
+        let from = if self.sharding.held.contains(&name) {
+            Source::Here
+        } else {
+            Source::Holders(member, shard)
+        };
+        self.fitting(member)?;
         let length = cut.bytes(shard);
         Some(Wanted { name, length, from })
+    }
+
+    /// The author of a vector, and those that say they hold a shard of it, in the order in which that calls them.
+    fn holders(&self, member: MemberId, shard: usize) -> Vec<MemberId> {
+        let mut from = vec![member];
+        if let (Some(plan), Some(commit)) = (&self.sharding.plan, self.fitting(member)) {
+            let others = plan.seats.order(shard).filter(|id| *id != member);
+            from.extend(others.filter(|id| self.covers(*id, &commit, shard)));
+        }
+        from
     }
 
     /// Takes a blob that was pulled, if it is a shard of a vector or of a sum; its bytes must give its name.
@@ -206,6 +232,7 @@ impl Session {
     /// R72. Takes a blob of this name for all that it is wanted for, as a sum and as a shard: others choose the names
     /// that their Commits list. False if it is wanted for nothing of its length.
     fn take_blob(&mut self, desk: &mut Desk, name: Digest, bytes: &Bytes) -> bool {
+        self.sharding.stir();
         let mut taken = self.take_sum(&name, bytes);
         let (cut, length) = (self.cut(), u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         for (member, m) in self.sharding.places(&name) {
@@ -226,6 +253,8 @@ impl Session {
     /// A pull of ours failed: ask again soon.
     pub(crate) fn shard_missed(&mut self, desk: &Desk, name: Digest) {
         let again = desk.now + desk.timers().sync;
-        self.sharding.pulls.fail(&name, again);
+        if self.sharding.pulls.fail(&name, again) {
+            self.sharding.stir();
+        }
     }
 }

@@ -61,7 +61,9 @@ impl Session {
             return;
         };
         let all = self.work.as_ref().map_or(0, |work| work.sharers.len());
-        if self.opening.revealed >= all {
+        // What was revealed before stays; more there is only when something came in.
+        let again = self.opening.shares_at == Some(self.dealings.news);
+        if self.opening.revealed >= all || again && self.opening.revealed > 0 {
             return;
         }
         // R31  Not without the chain: every recorded Commit is here and carries the record's masking context.
@@ -69,8 +71,12 @@ impl Session {
             let commit = self.submissions.commits.get(member);
             commit.is_some_and(|commit| commit.digest == *digest && commit.sid == called.sid)
         });
+        if !proper || !self.sums_are_in(desk) {
+            return;
+        }
         let shares = self.own_shares();
-        if !proper || !self.sums_are_in(desk) || shares.len() <= self.opening.revealed {
+        self.opening.shares_at = Some(self.dealings.news);
+        if shares.len() <= self.opening.revealed {
             return;
         }
         let record = called.record;
@@ -163,7 +169,11 @@ impl Session {
             return;
         };
         let record = called.record;
-        if self.opening.reveals.is_empty() || !self.has_recorded_deals() {
+        if self.opening.reveals.is_empty() {
+            return;
+        }
+        self.opening.dealt = self.opening.dealt || self.has_recorded_deals();
+        if !self.opening.dealt {
             return;
         }
         let targets = self.targets();

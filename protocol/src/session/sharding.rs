@@ -7,6 +7,7 @@ use conclave_crypto::digest::Digest;
 use crate::limits;
 use crate::names::{MemberId, SumId};
 use crate::output::{Stored, Table};
+use crate::places::Places;
 use crate::refusal::Refusal;
 use crate::session::pull::{Pulls, Recent};
 use crate::session::sums::{SumBook, Summing};
@@ -20,7 +21,7 @@ pub(crate) struct Sharding {
     /// The shards that we sum.
     pub(super) mine: BTreeSet<usize>,
     /// Members that were late when our seats were last counted.
-    pub(super) late: Option<BTreeSet<MemberId>>,
+    pub(super) late: Option<Places>,
     /// The names of the shards of each announced vector.
     pub(super) lists: BTreeMap<MemberId, Listed>,
     /// Whose shard has this name, and which: one that copies another's Commit has the same names.
@@ -29,6 +30,14 @@ pub(crate) struct Sharding {
     pub(super) held: BTreeSet<Digest>,
     /// R73. Commits whose vectors count as held: once counted, always.
     pub(super) counted: BTreeSet<Digest>,
+    /// The Commits that fit the plan, in the order in which they came in.
+    pub(super) announced: Vec<Fitting>,
+    /// R73. Members that say that they hold all shards that call them among the first `replicas`.
+    pub(super) complete: Places,
+    /// Commits that came in, or that more members listed, since vectors were counted last.
+    pub(super) stirred: BTreeSet<Digest>,
+    /// Counts what came in of shards and sums, and what was found by that.
+    pub(crate) news: u64,
     pub(super) have_at: Option<Time>,
     pub(super) pulls: Pulls,
     pub(crate) recent: Recent,
@@ -50,6 +59,12 @@ pub(super) struct Plan {
     pub(super) cut: Cut,
     pub(super) seats: Seats,
     pub(super) replicas: usize,
+    /// The places of all members with a seat at any rank.
+    pub(super) seated: Places,
+    /// The places of those that some shard calls among the first `replicas`.
+    pub(super) first: Places,
+    /// The shards that call them so.
+    pub(super) calls: BTreeMap<MemberId, Vec<u32>>,
     /// R79. Members whose tags are not relied on.
     pub(super) liars: BTreeSet<MemberId>,
 }
@@ -60,6 +75,17 @@ impl Plan {
     pub(super) fn bears_witness(&self, member: MemberId, author: MemberId) -> bool {
         self.replicas == 1 || member != author
     }
+}
+
+/// A Commit that announces a vector in shards under the plan.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fitting {
+    pub(super) member: MemberId,
+    pub(super) commit: Digest,
+    pub(super) since: Time,
+    /// T_move was over when it was looked at last.
+    pub(super) over: bool,
+    pub(super) counted: bool,
 }
 
 /// The shards of an announced vector.
@@ -119,6 +145,11 @@ impl Sharding {
         self.held
             .iter()
             .map(|name| (Table::Shards, name.as_bytes().to_vec()))
+    }
+
+    /// Something came in, or was found.
+    pub(super) fn stir(&mut self) {
+        self.news = self.news.saturating_add(1);
     }
 
     /// The name of a shard of an announced vector.

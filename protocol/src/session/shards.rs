@@ -1,6 +1,6 @@
 //! Shards: large vectors are collected by the holders of their seats, and count as held when these say so. R70 to R73
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::ladder::Masked;
@@ -13,6 +13,7 @@ use crate::message::{Commit, Have};
 use crate::names::{MemberId, SumId};
 use crate::output::Table;
 use crate::params;
+use crate::places::Places;
 use crate::session::Session;
 use crate::session::deal::GATHER;
 use crate::session::sharding::Plan;
@@ -81,10 +82,17 @@ impl Session {
         let Some(plan) = &self.sharding.plan else {
             return false;
         };
-        let said = |m| {
-            plan.seats
-                .order(m)
-                .any(|id| plan.bears_witness(id, member) && self.covers(id, commit, m))
+        let listed = self.submissions.claims.of(commit);
+        let holds = |id: MemberId, m: u32| {
+            let have = self.submissions.haves.get(&id);
+            let place = self.roster.place(id);
+            place.is_some_and(|place| listed.contains(place))
+                && have.is_some_and(|have| have.shards.binary_search(&m).is_ok())
+        };
+        let said = |m: usize| {
+            let named = u32::try_from(m).unwrap_or(u32::MAX);
+            let mut called = plan.seats.order(m);
+            called.any(|id| plan.bears_witness(id, member) && holds(id, named))
         };
         self.fitting(member) == Some(*commit) && (0..plan.cut.shards()).all(said)
     }
@@ -102,15 +110,22 @@ impl Session {
         shards.iter().all(held)
     }
 
-    /// What is due while the vectors come in: seats are taken, Haves sent, vectors counted.
+    /// What is due while the vectors come in: seats are taken, Haves sent, vectors counted, shards pulled.
     pub(crate) fn collect_shards(&mut self, desk: &mut Desk) {
         if !self.is_sharded(desk) {
             return;
         }
-        self.plan_shards(desk);
-        self.take_seats(desk);
-        self.count_shards(desk);
-        self.announce_shards(desk);
+        self.look(
+            desk,
+            |looks| &mut looks.collecting,
+            |session, desk| {
+                session.plan_shards(desk);
+                session.take_seats(desk);
+                session.count_shards(desk);
+                session.announce_shards(desk);
+                session.pull_shards(desk);
+            },
+        );
     }
 
     /// R70, R71. Cuts the vectors and draws the seats, once the masking context is known.
@@ -136,9 +151,21 @@ impl Session {
         } else {
             sharers
         };
+        let (sid, seats) = (terms.sid, Seats::draw(&terms.sid, &seated, cut.shards()));
+        let place = |id: &MemberId| self.roster.place(*id);
+        let mut calls = BTreeMap::<MemberId, Vec<u32>>::new();
+        for m in 0..cut.shards() {
+            let named = u32::try_from(m).unwrap_or(u32::MAX);
+            for id in seats.order(m).take(replicas) {
+                calls.entry(id).or_default().push(named);
+            }
+        }
         self.sharding.plan = Some(Plan {
-            sid: terms.sid,
-            seats: Seats::draw(&terms.sid, &seated, cut.shards()),
+            sid,
+            seated: seated.iter().filter_map(place).collect(),
+            first: calls.keys().filter_map(place).collect(),
+            seats,
+            calls,
             cut,
             replicas,
             liars: desk.unseated.clone(),
@@ -146,30 +173,38 @@ impl Session {
         self.sharding.mine.clear();
         self.sharding.late = None;
         self.sharding.book.stir();
+        self.count_anew();
     }
 
     /// R71. We sum the shards that call us among the first `replicas`, leaving out members that T_move after a Commit
     /// do not say that they hold its vector, while more than f others do.
     pub(super) fn take_seats(&mut self, desk: &mut Desk) {
         let Some(me) = self.me(desk) else { return };
-        let fitting: Vec<_> = self.announced().collect();
         let Some(plan) = &self.sharding.plan else {
             return;
         };
-        let mut late = BTreeSet::new();
-        let faults = params::faults(self.roster.len());
-        for (member, commit) in &fitting {
-            let holders = self.roster.ids().filter(|id| self.has(*id, commit));
-            if self.move_is_over(desk, *member) && holders.count() > faults {
-                let missing = |id: &MemberId| *id != me && !self.has(*id, commit);
-                late.extend(plan.seats.order(0).filter(missing));
+        let (moving, faults) = (self.moving(desk), params::faults(self.roster.len()));
+        let mut late = Places::default();
+        for fitting in &self.sharding.announced {
+            // Those behind it came later.
+            if !desk.due(fitting.since + moving) {
+                break;
+            }
+            let holders = self.submissions.claims.of(&fitting.commit);
+            if holders.count() > faults {
+                late.join(&plan.seated.without(&holders));
             }
         }
-        if self.sharding.late.as_ref() == Some(&late) {
+        let place = |id: MemberId| self.roster.place(id);
+        if let Some(own) = place(me) {
+            late.remove(own);
+        }
+        if self.sharding.late == Some(late) {
             return;
         }
+        let in_time = |id: &MemberId| !place(*id).is_some_and(|place| late.contains(place));
         for m in 0..plan.cut.shards() {
-            let mut called = plan.seats.order(m).filter(|id| !late.contains(id));
+            let mut called = plan.seats.order(m).filter(in_time);
             if called.by_ref().take(plan.replicas).any(|id| id == me) {
                 self.sharding.mine.insert(m);
             }
@@ -177,42 +212,23 @@ impl Session {
         self.sharding.late = Some(late);
     }
 
-    /// R73. A vector counts as held when the first `replicas` of every shard say that they hold it, or at T_move when
-    /// somebody does.
-    fn count_shards(&mut self, desk: &mut Desk) {
-        let fitting: Vec<_> = self.announced().collect();
-        let Some(plan) = &self.sharding.plan else {
-            return;
-        };
-        let mut counted = Vec::new();
-        for (member, commit) in fitting {
-            if self.sharding.counted.contains(&commit) {
-                continue;
-            }
-            let first = |m| {
-                let mut seats = plan.seats.order(m).take(plan.replicas);
-                seats.all(|id| !plan.bears_witness(id, member) || self.covers(id, &commit, m))
-            };
-            let over = self.move_is_over(desk, member);
-            if (0..plan.cut.shards()).all(first) || over && self.is_claimed(member, &commit) {
-                counted.push(commit);
-            }
-        }
-        if !counted.is_empty() {
-            self.submissions.last = Some(desk.now);
-        }
-        self.sharding.counted.extend(counted);
-    }
-
     /// R73. Says which shards we hold of which vectors, when that is more than we said before.
     fn announce_shards(&mut self, desk: &mut Desk) {
         let Some(me) = self.me(desk) else { return };
+        let said = self.submissions.haves.get(&me);
+        if self.sharding.mine.is_empty() && said.is_none() {
+            return;
+        }
+        let sharers = self.work.as_ref().map_or(0, |work| work.sharers.len());
+        let gathers = self.sharding.have_at;
+        if gathers.is_some_and(|at| !desk.due(at)) && self.sharding.announced.len() < sharers {
+            return;
+        }
         let complete = |shards: &BTreeSet<usize>| {
             let whole =
                 |(member, commit): (MemberId, Digest)| self.holds(member, shards).then_some(commit);
             self.announced().filter_map(whole).collect::<BTreeSet<_>>()
         };
-        let said = self.submissions.haves.get(&me);
         let before: BTreeSet<_> = said
             .iter()
             .flat_map(|said| &said.shards)
@@ -230,10 +246,7 @@ impl Session {
         if commits.is_empty() || shards.is_empty() || !more {
             return;
         }
-        let all = self
-            .work
-            .as_ref()
-            .is_some_and(|work| work.sharers.len() == commits.len());
+        let all = sharers == commits.len();
         let at = *self.sharding.have_at.get_or_insert(desk.now + GATHER);
         if !all && !desk.due(at) {
             return;
@@ -251,8 +264,8 @@ impl Session {
 
     /// The sharers whose Commits fit this height, with the Commits' digests.
     fn announced(&self) -> impl Iterator<Item = (MemberId, Digest)> + '_ {
-        let sharers = self.work.iter().flat_map(|work| work.sharers.keys());
-        sharers.filter_map(|member| Some((*member, self.fitting(*member)?)))
+        let announced = self.sharding.announced.iter();
+        announced.map(|fitting| (fitting.member, fitting.commit))
     }
 
     /// The Commit of a sharer, if it announces a vector in shards under this height's terms.
@@ -313,11 +326,7 @@ impl Session {
         fits && !unfit && self.counts(member).is_none() && !self.moved(desk, member, moves)
     }
 
-    /// Whether T_move is over since a member's vector was announced.
-    fn move_is_over(&self, desk: &mut Desk, member: MemberId) -> bool {
-        self.moved(desk, member, 1)
-    }
-
+    /// Whether so many times T_move are over since a member's vector was announced.
     fn moved(&self, desk: &mut Desk, member: MemberId, moves: u64) -> bool {
         let commit = self.submissions.commits.get(&member);
         let since = commit.map_or(desk.now, |commit| commit.since);

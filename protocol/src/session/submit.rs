@@ -17,6 +17,7 @@ use crate::names::{MemberId, SumId};
 use crate::output::{Report, Table};
 use crate::refusal::Refusal;
 use crate::session::Session;
+use crate::session::claims::Claims;
 use crate::time::Time;
 
 /// Bytes of a vector or shard, the table that they stand in, and their name.
@@ -30,9 +31,10 @@ pub(crate) struct Submissions {
     pub(crate) vectors: BTreeMap<Digest, Bytes>,
     /// The Commits whose vectors each member says it holds.
     pub(crate) haves: BTreeMap<MemberId, Arc<Have>>,
+    pub(crate) claims: Claims,
     /// Members whose announced vector is not here.
     pub(super) apart: BTreeSet<MemberId>,
-    /// Sharers whose vector we do not hold under the height's terms.
+    /// Sharers whose vector does not count as held under the height's terms.
     pub(crate) lacking: Vec<MemberId>,
     /// Counts Commits and vectors, and what was counted when [`Self::lacking`] was found.
     pub(crate) news: u64,

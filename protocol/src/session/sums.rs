@@ -43,6 +43,8 @@ pub(crate) struct SumBook {
     commits: BTreeMap<MemberId, Announced>,
     /// The SumCommits that each member's Reveal names, with the Reveal's record.
     names: BTreeMap<MemberId, (Digest, BTreeSet<Digest>)>,
+    /// How many Reveals under a record name a SumCommit, by both.
+    named: BTreeMap<(Digest, Digest), usize>,
     tags: BTreeMap<MemberId, Arc<Tags>>,
     /// The sums that count by all that is known, worked out once.
     fixed: OnceLock<Arc<FixedSums>>,
@@ -96,10 +98,16 @@ impl Session {
     }
 
     /// R31. Whether every Commit that we hold of a survivor is the recorded one: then it stays.
-    pub(super) fn survivors_fit(&self) -> bool {
+    pub(super) fn survivors_fit(&mut self) -> bool {
+        let sid = self.sharding.plan.as_ref().map(|plan| plan.sid);
+        if sid.is_some() && self.opening.fits == sid {
+            return true;
+        }
         let called = self.opening.called.as_ref();
         let fits = |(id, commit): (&MemberId, &Digest)| self.fitting(*id) == Some(*commit);
-        called.is_some_and(|called| called.survivors.iter().all(fits))
+        let all = called.is_some_and(|called| called.survivors.iter().all(fits));
+        self.opening.fits = sid.filter(|_| all);
+        all
     }
 
     /// Begins the next few sums of the shards that we are called to; false if all are made.
@@ -188,20 +196,26 @@ impl Session {
             return false;
         };
         let book = &self.sharding.book;
-        let holds_all = |id: &MemberId| {
-            let mut commits = called.survivors.values();
-            commits.all(|commit| self.has(*id, commit))
-        };
-        let sharers = self.work.iter().flat_map(|work| work.sharers.keys());
-        let committed = sharers.filter(|id| holds_all(id)).all(|id| {
-            let announced = book.commits.get(id);
-            announced.is_some_and(|announced| announced.record == called.record)
-        });
         let has_one = |m| {
             book.under(&called.record)
                 .any(|announced| announced.sums.contains_key(&m))
         };
-        committed && (0..plan.cut.shards()).all(has_one)
+        if !(0..plan.cut.shards()).all(has_one) {
+            return false;
+        }
+        let listed = |commit: &Digest| self.submissions.claims.of(commit);
+        let commits = called.survivors.values().map(listed);
+        let hold_all = commits.reduce(|one, other| one.and(&other));
+        let hold_all = hold_all.unwrap_or_default();
+        let holds_all = |id: &MemberId| {
+            let place = self.roster.place(*id);
+            place.is_some_and(|place| hold_all.contains(place))
+        };
+        let sharers = self.work.iter().flat_map(|work| work.sharers.keys());
+        sharers.filter(|id| holds_all(id)).all(|id| {
+            let announced = book.commits.get(id);
+            announced.is_some_and(|announced| announced.record == called.record)
+        })
     }
 
     /// R75. The sums that count, by shard, with who made them: those in SumCommits that so many Reveals name that they
@@ -225,10 +239,7 @@ impl Session {
             .saturating_add(params::faults(n))
             .saturating_add(1);
         for (id, announced) in &book.commits {
-            let naming = book.names.values().filter(|(record, names)| {
-                *record == called.record && names.contains(&announced.digest)
-            });
-            if announced.record != called.record || naming.count() < least {
+            if announced.record != called.record || book.naming(announced) < least {
                 continue;
             }
             for (m, name) in &announced.sums {
@@ -278,6 +289,17 @@ impl SumBook {
             .collect()
     }
 
+    /// How many Reveals under its record name a SumCommit.
+    fn naming(&self, announced: &Announced) -> usize {
+        let name = (announced.record, announced.digest);
+        self.named.get(&name).copied().unwrap_or(0)
+    }
+
+    /// How many members published tags.
+    pub(super) fn tagged(&self) -> usize {
+        self.tags.len()
+    }
+
     fn under(&self, record: &Digest) -> impl Iterator<Item = &Announced> {
         self.commits
             .values()
@@ -323,8 +345,19 @@ impl Sharding {
 
     /// R75. Takes the SumCommits that a Reveal names.
     pub(crate) fn take_names(&mut self, sender: MemberId, body: &Reveal) {
-        let names = body.sums.iter().copied().collect();
-        self.book.names.insert(sender, (body.record, names));
+        let names: BTreeSet<_> = body.sums.iter().copied().collect();
+        let book = &mut self.book;
+        for name in &names {
+            let named = book.named.entry((body.record, *name)).or_default();
+            *named = named.saturating_add(1);
+        }
+        let before = book.names.insert(sender, (body.record, names));
+        let (record, names) = before.unwrap_or_default();
+        for name in names {
+            if let Some(named) = book.named.get_mut(&(record, name)) {
+                *named = named.saturating_sub(1);
+            }
+        }
         self.book.stir();
     }
 

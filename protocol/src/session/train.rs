@@ -59,6 +59,7 @@ impl Session {
             self.post
                 .pin(Slot::of(Kind::Deal, sharer.member), sharer.deal);
         }
+        self.submissions.lacking = sharers.iter().map(|sharer| sharer.member).collect();
         self.work = Some(Work {
             round,
             factor,

@@ -26,14 +26,14 @@ impl Session {
         if !ascending || !shards_too || !few {
             return Err(Refusal::Rule);
         }
-        self.submissions.haves.insert(sender, body);
+        self.claim(sender, body);
         Ok(())
     }
 
     /// Whether a member says that it holds the vector of this Commit.
     pub(crate) fn has(&self, member: MemberId, commit: &Digest) -> bool {
-        let have = self.submissions.haves.get(&member);
-        have.is_some_and(|have| have.commits.binary_search(commit).is_ok())
+        let place = self.roster.place(member);
+        place.is_some_and(|place| self.submissions.claims.of(commit).contains(place))
     }
 
     /// R73. Whether a member says that it holds this shard of this vector.
@@ -41,13 +41,15 @@ impl Session {
         let have = self.submissions.haves.get(&member);
         let shard = u32::try_from(shard);
         have.zip(shard.ok()).is_some_and(|(have, shard)| {
-            have.commits.binary_search(commit).is_ok() && have.shards.binary_search(&shard).is_ok()
+            have.shards.binary_search(&shard).is_ok() && self.has(member, commit)
         })
     }
 
     /// Finds out whose vectors we lack, if anything has changed.
-    pub(crate) fn count_vectors(&mut self) {
-        let Some(work) = &self.work else { return };
+    pub(crate) fn count_vectors(&mut self, desk: &Desk) {
+        let Some(work) = self.work.as_ref().filter(|_| !self.is_sharded(desk)) else {
+            return;
+        };
         let now = (self.submissions.news, work.terms.is_some());
         if self.submissions.found_at != Some(now) {
             let lacks = |id: &&MemberId| self.vector_of(**id).is_none();

@@ -1,0 +1,66 @@
+//! R13. Whether a session is set up: looked for only when something has come in, and first where it failed last.
+
+use crate::desk::Desk;
+use crate::names::MemberId;
+use crate::params;
+use crate::places::Places;
+use crate::session::Session;
+use crate::session::advertise::Advert;
+
+/// What was found of the set-up last.
+#[derive(Debug, Default)]
+pub(crate) struct Ready {
+    /// The envelopes that were in by then.
+    at: Option<u64>,
+    /// Everybody whose keys are in has dealt and acknowledged every dealing.
+    complete: bool,
+    /// A dealing that was not acknowledged by all.
+    open: Option<MemberId>,
+}
+
+impl Session {
+    /// R13. Everybody whose keys are in has dealt and acknowledged every dealing, as [`Self::count_set_up`] found.
+    pub(crate) fn is_set_up(&self, desk: &mut Desk) -> bool {
+        let known = self.adverts.known.len();
+        known >= params::survivors_min(&desk.charter, self.roster.len())
+            && self.may_deal(desk)
+            && self.ready.complete
+    }
+
+    /// R13. Finds out whether all is dealt and acknowledged, if anything has come in.
+    pub(crate) fn count_set_up(&mut self) {
+        if self.ready.at == Some(self.taken) {
+            return;
+        }
+        self.ready.at = Some(self.taken);
+        self.ready.complete = false;
+        let known = &self.adverts.known;
+        if self.dealings.deals.len() < known.len() {
+            return;
+        }
+        let all: Places = if known.len() == self.roster.len() {
+            (0..known.len()).collect()
+        } else {
+            let places = known.keys().filter_map(|id| self.roster.place(*id));
+            places.collect()
+        };
+        let open = |(dealer, advert): (&MemberId, &Advert)| {
+            let acked = self.ackers(*dealer, advert);
+            (!all.within(&acked)).then_some(*dealer)
+        };
+        // From where it failed last, round to there.
+        let from = self.ready.open.unwrap_or(MemberId(0));
+        let mut round = known.range(from..).chain(known.range(..from));
+        self.ready.open = round.find_map(open);
+        self.ready.complete = self.ready.open.is_none();
+    }
+
+    /// Who acknowledged the dealing of a member that is held under its keys; nobody while none is held.
+    fn ackers(&self, dealer: MemberId, advert: &Advert) -> Places {
+        let deal = self.dealings.deals.get(&dealer).map(|dealt| dealt.digest);
+        let pair = self.roster.place(dealer).zip(deal);
+        pair.map_or_else(Places::default, |(place, deal)| {
+            self.dealings.acks.holders(place, &advert.digest, &deal)
+        })
+    }
+}

@@ -44,7 +44,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Chain> {
     parse(&bytes).with_context(|| place.to_string())
 }
 
-/// Takes the bytes of such a file apart, as [`read`] does.
+/// Takes the bytes of such a file apart, and checks its form and the terms of the charter in it.
 ///
 /// # Errors
 /// If they have another form, or no charter in it.

@@ -52,20 +52,22 @@ pub(super) async fn pull(
         return Ok(Some(bytes));
     }
     let mut landing = home.landing().await?;
-    for holder in wanted
-        .holders
-        .iter()
-        .cycle()
-        .take(wanted.holders.len() * PASSES)
-    {
-        let fetched = fetch(&mut control, &protocol, *holder, &wanted, &mut landing).await;
-        match fetched {
-            Ok(()) => return landing.done().await.map(Some),
-            Err(Broken::Here(error)) => return Err(error),
-            Err(Broken::Holder(error)) => tracing::debug!(
-                %holder, %error, name = %wanted.name.short(), have = landing.received(), of = wanted.length,
-                "a holder did not give the whole blob"
-            ),
+    let mut pause = PAUSE;
+    for pass in 0..PASSES {
+        if pass > 0 {
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        for holder in &wanted.holders {
+            let fetched = fetch(&mut control, &protocol, *holder, &wanted, &mut landing).await;
+            match fetched {
+                Ok(()) => return landing.done().await.map(Some),
+                Err(Broken::Here(error)) => return Err(error),
+                Err(Broken::Holder(error)) => tracing::debug!(
+                    %holder, %error, name = %wanted.name.short(), have = landing.received(), of = wanted.length,
+                    "a holder did not give the whole blob"
+                ),
+            }
         }
     }
     Ok(None)
@@ -154,7 +156,10 @@ async fn answer(mut stream: Stream, blobs: Blobs) -> io::Result<()> {
 /// Bytes read or written at a time.
 const CHUNK: usize = 64 * 1024;
 /// How often the list of holders is gone through.
-const PASSES: usize = 2;
+const PASSES: usize = 4;
+/// How long to wait before the second time, twice as long before each further one: of streams that come all at once a
+/// holder drops some (libp2p-stream queues no more than one), and takes them a moment later.
+const PAUSE: Duration = Duration::from_millis(25);
 /// How long a holder or taker may be silent.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The length of a blob that is not there.

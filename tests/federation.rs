@@ -29,7 +29,7 @@ use conclave_protocol::message::{self, Heartbeat};
 use conclave_protocol::names::{Height, MemberId, SessId};
 use conclave_protocol::output::{Phase, Topic};
 use found::found;
-use node::{Node, conclave, conclave_json, text, until};
+use node::{Node, conclave, conclave_json, end_alike, text, until};
 use serde_json::Value;
 
 const ROUNDS: u64 = 5;
@@ -77,21 +77,9 @@ fn five_nodes_agree_though_the_bootstrap_node_dies_and_another_restarts() {
     );
     nodes[2].start(&[]);
 
-    let reports: Vec<Value> = nodes[1..]
-        .iter_mut()
-        .map(|node| {
-            let what = format!("the end of {}", node.dir.display());
-            until(&what, PATIENCE, || {
-                node.status();
-                node.finished()
-            })
-        })
-        .collect();
+    let reports = end_alike(&mut nodes[1..], PATIENCE);
     for report in &reports {
         eprintln!("{}", summary(report));
-        assert_eq!(report["adapter_digest"], reports[0]["adapter_digest"]);
-        assert_eq!(report["ledger_head"], reports[0]["ledger_head"]);
-        assert!(report["adapter_digest"].is_string());
         assert!(report["finished"].as_bool().unwrap());
         assert_eq!(
             number(report, "rounds_opened") + number(report, "rounds_null"),
@@ -115,17 +103,8 @@ fn eight_nodes_sum_large_vectors_in_shards() {
     for node in &mut nodes {
         node.start(&[]);
     }
-    let end = |node: &mut Node| {
-        let what = format!("the end of {}", node.dir.display());
-        until(&what, PATIENCE, || {
-            node.status();
-            node.finished()
-        })
-    };
-    let reports: Vec<Value> = nodes.iter_mut().map(end).collect();
-    for report in &reports {
+    for report in &end_alike(&mut nodes, PATIENCE) {
         eprintln!("{}", summary(report));
-        assert_eq!(report["adapter_digest"], reports[0]["adapter_digest"]);
         assert_eq!(number(report, "rounds_opened"), 2, "{report}");
         assert!(number(report, "rounds_contributed") >= 1, "{report}");
     }

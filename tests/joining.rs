@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use found::{found, rows};
-use node::{Node, conclave, conclave_json, text, until};
+use node::{Node, conclave, conclave_json, end_alike, text, until};
 use serde_json::Value;
 
 const ROUNDS: u64 = 10;
@@ -129,20 +129,9 @@ fn a_newcomer_enters_a_member_leaves_and_what_is_damaged_is_repaired() {
     assert!(ended.success() && said.contains("left in order"), "{said}");
     eprintln!("the leaver was released after {took:?}");
 
-    let mut remaining: Vec<&mut Node> = nodes[..4].iter_mut().chain([&mut newcomer]).collect();
-    let reports: Vec<Value> = remaining
-        .iter_mut()
-        .map(|node| {
-            let what = format!("the end of {}", node.dir.display());
-            until(&what, PATIENCE, || {
-                node.status();
-                node.finished()
-            })
-        })
-        .collect();
+    let remaining = nodes[..4].iter_mut().chain([&mut newcomer]);
+    let reports = end_alike(remaining, PATIENCE);
     for report in &reports {
-        assert_eq!(report["adapter_digest"], reports[0]["adapter_digest"]);
-        assert_eq!(report["ledger_head"], reports[0]["ledger_head"]);
         assert_eq!(
             number(report, "rounds_opened") + number(report, "rounds_null"),
             ROUNDS
@@ -261,19 +250,7 @@ fn a_disk_that_fills_in_a_round_stops_one_node_in_order_and_no_other() {
     assert!(!said.contains("panicked"), "{said}");
     // With room it goes on where it was, and all end alike.
     nodes[2].start(&[]);
-    let reports: Vec<Value> = nodes
-        .iter_mut()
-        .map(|node| {
-            let what = format!("the end of {}", node.dir.display());
-            until(&what, PATIENCE, || {
-                node.status();
-                node.finished()
-            })
-        })
-        .collect();
-    for report in &reports {
-        assert_eq!(report["adapter_digest"], reports[0]["adapter_digest"]);
-        assert_eq!(report["ledger_head"], reports[0]["ledger_head"]);
+    for report in &end_alike(&mut nodes, PATIENCE) {
         assert!(number(report, "rounds_opened") >= rounds - 2, "{report}");
     }
 }

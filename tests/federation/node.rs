@@ -50,6 +50,21 @@ pub(crate) fn until<T>(what: &str, patience: Duration, mut look: impl FnMut() ->
     }
 }
 
+/// The reports of nodes that end by themselves with one adapter and one ledger.
+pub(crate) fn end_alike<'a>(
+    nodes: impl IntoIterator<Item = &'a mut Node>,
+    patience: Duration,
+) -> Vec<Value> {
+    let ends = nodes.into_iter().map(|node| node.end(patience));
+    let reports: Vec<Value> = ends.collect();
+    for report in &reports {
+        assert!(report["adapter_digest"].is_string(), "{report}");
+        assert_eq!(report["adapter_digest"], reports[0]["adapter_digest"]);
+        assert_eq!(report["ledger_head"], reports[0]["ledger_head"]);
+    }
+    reports
+}
+
 impl Node {
     /// Makes the data folder with a new identity. Answers it with its public key.
     pub(crate) fn init(dir: PathBuf) -> (Self, String) {
@@ -141,6 +156,15 @@ impl Node {
             self.log()
         );
         self.last()
+    }
+
+    /// Its report, once it has ended by itself without fault.
+    pub(crate) fn end(&mut self, patience: Duration) -> Value {
+        let what = format!("the end of {}", self.dir.display());
+        until(&what, patience, || {
+            self.status();
+            self.finished()
+        })
     }
 
     /// The report that it left at its end.

@@ -46,6 +46,18 @@ fn shown(watch: &Watch) -> Shown {
     *own.expect("shares were shown")
 }
 
+fn show_under_no_record(watch: &mut Watch) {
+    let record = Digest([1; 32]);
+    let shown = shown(watch);
+    watch.shown.insert(Shown { record, ..shown });
+}
+
+fn show_pair_key(watch: &mut Watch) {
+    let which = Secret::PairKey;
+    let shown = shown(watch);
+    watch.shown.insert(Shown { which, ..shown });
+}
+
 #[test]
 fn without_a_fault_nothing_is_caught() -> Outcome {
     assert_eq!(planted(4, check::all, |_| ())?, Ok(()));
@@ -95,31 +107,18 @@ fn openings_that_are_not_called_for_are_caught() -> Outcome {
         (
             "a session under two records",
             check::opening::check,
-            |watch| {
-                let record = Digest([1; 32]);
-                let other = Shown {
-                    record,
-                    ..shown(watch)
-                };
-                watch.shown.insert(other);
-            },
+            show_under_no_record,
         ),
-        ("both secrets of a member", check::opening::check, |watch| {
-            let which = Secret::PairKey;
-            let other = Shown {
-                which,
-                ..shown(watch)
-            };
-            watch.shown.insert(other);
-        }),
-        ("a share for no record", check::null::check, |watch| {
-            let record = Digest([1; 32]);
-            let other = Shown {
-                record,
-                ..shown(watch)
-            };
-            watch.shown.insert(other);
-        }),
+        (
+            "both secrets of a member",
+            check::opening::check,
+            show_pair_key,
+        ),
+        (
+            "a share for no record",
+            check::null::check,
+            show_under_no_record,
+        ),
         (
             "a share for the record of another height",
             check::null::check,
@@ -131,14 +130,7 @@ fn openings_that_are_not_called_for_are_caught() -> Outcome {
                 watch.shown.insert(Shown { record, ..shown });
             },
         ),
-        ("a survivor's pair key", check::null::check, |watch| {
-            let which = Secret::PairKey;
-            let other = Shown {
-                which,
-                ..shown(watch)
-            };
-            watch.shown.insert(other);
-        }),
+        ("a survivor's pair key", check::null::check, show_pair_key),
         (
             "a vector that stands open",
             check::privacy::check,

@@ -2,8 +2,8 @@
 //! bytes) and over their sums as integers (five bytes).
 //!
 //! The weight of element k is the product of a row's and a column's, `a_⌊k/1024⌋ · b_(k mod 1024)`: few are drawn, and
-//! another vector has the same weighted sum with a chance of at most 2/p (a polynomial of degree 2 that is not zero;
-//! Schwartz 1980, Zippel 1979).
+//! another vector has the same weighted sum with a chance of at most 2^−59 (a polynomial that is not zero, of degree 1
+//! in each weight, of which none takes a value with a chance above 2^−60; Schwartz 1980, Zippel 1979).
 
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit as _, StreamCipher as _};

@@ -185,9 +185,8 @@ impl Clipped {
             "the weight {weight} is not within 1 and {}",
             scale.weight_max()
         );
-        // In place: a float and an element take the same room, and the library gives its memory on.
-        let bits = core::mem::take(&mut self.values).into_iter();
-        let mut elements: Vec<u32> = bits.map(f32::to_bits).collect();
+        // In place: a float and an element take the same room.
+        let mut elements: Vec<u32> = bytemuck::cast_vec(core::mem::take(&mut self.values));
         lanes::widest(|| {
             for element in &mut elements {
                 *element = scale.encode(f32::from_bits(*element), weight);
@@ -238,11 +237,6 @@ impl NetMask {
 }
 
 impl Masked {
-    /// The ring elements.
-    pub fn elements(&self) -> &[u32] {
-        &self.0
-    }
-
     /// Bytes of all elements.
     pub fn length(&self) -> u64 {
         u64::try_from(self.0.len())
@@ -251,7 +245,8 @@ impl Masked {
     }
 
     /// The elements of little-endian bytes; `None` if they are no multiple of four.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    #[cfg(test)]
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (words, rest) = bytes.as_chunks::<4>();
         rest.is_empty()
             .then(|| Self(words.iter().map(|word| u32::from_le_bytes(*word)).collect()))

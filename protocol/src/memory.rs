@@ -45,8 +45,7 @@ impl Memory {
     pub(crate) fn restore(&mut self, stored: &Stored) {
         let fact = outbox::value(stored, Table::Facts, FACT);
         let height = fact.and_then(|bytes| bytes.try_into().ok());
-        let stored = height.map(|bytes| Height(u64::from_be_bytes(bytes)));
-        self.silent = self.silent.max(stored);
+        self.silent = height.map(|bytes| Height(u64::from_be_bytes(bytes)));
     }
 
     /// Whether something new may be said in this height's session.

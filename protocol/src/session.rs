@@ -340,8 +340,7 @@ impl Session {
 
     /// Counts everything that a decision may rest on: envelopes, vectors, shards, the terms, the result.
     pub(crate) fn news(&self) -> u64 {
-        let terms = self.work.as_ref().is_some_and(|work| work.terms.is_some());
-        let settled = u64::from(terms).saturating_add(self.opening.result.is_some().into());
+        let settled = self.opening.result.is_some().into();
         let vectors = self.submissions.news.saturating_add(self.sharding.news);
         self.taken.saturating_add(vectors).saturating_add(settled)
     }

@@ -16,6 +16,7 @@ pub mod tag;
 
 use core::ops::Range;
 
+use conclave_crypto::check;
 use conclave_crypto::digest::Digest;
 use conclave_crypto::merkle;
 
@@ -73,7 +74,7 @@ impl Cut {
     /// Bytes of a shard of a sum.
     pub fn sum_bytes(&self, shard: usize) -> u64 {
         let elements = u64::try_from(self.range(shard).len()).unwrap_or(u64::MAX);
-        elements.saturating_mul(sum::ELEMENT_BYTES as u64)
+        elements.saturating_mul(check::SUM_BYTES as u64)
     }
 }
 

@@ -111,6 +111,7 @@ impl Member {
         };
         if let Some(work) = session.work.as_mut().filter(|work| work.terms.is_none()) {
             work.terms = terms;
+            session.submissions.stir();
         }
         session.open_boxes(&mut self.desk);
         session.pull_vectors(&mut self.desk);
@@ -124,7 +125,10 @@ impl Member {
                 session.reveal(desk, journal);
                 session.collect(desk);
                 session.open(desk);
-                session.pull_shards(desk);
+                // What gathers the sums has pulled already.
+                if session.opening.gathering.is_none() {
+                    session.pull_shards(desk);
+                }
             },
         );
         if before {
@@ -210,8 +214,8 @@ impl Member {
             work.terms = terms;
             work.ready = Some(self.desk.now);
             work.ordered = false;
+            session.submissions.stir();
         }
-        session.count_vectors(&self.desk);
         session.train(&mut self.desk);
         session.submit(&mut self.desk);
         session.pull_vectors(&mut self.desk);

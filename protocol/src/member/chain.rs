@@ -51,6 +51,7 @@ impl Member {
     /// Takes up the open sessions of an earlier run.
     pub(super) fn take_up(&mut self, stored: &Stored) {
         self.desk.me = self.ledger.member(&self.desk.key);
+        self.desk.memory.restore(stored);
         let next = self.ledger.next();
         for height in [next.0.saturating_sub(1), next.0, next.0.saturating_add(1)].map(Height) {
             self.open_session(height);
@@ -89,7 +90,6 @@ impl Member {
         let prefix = outbox::height_key(next);
         let rows = outbox::under(stored, Table::Wal, &prefix);
         self.wal = rows.map(|(_, entry)| entry.clone()).collect();
-        self.desk.memory.restore(stored);
         self.desk.unseated.extend(outbox::unseated(stored));
         self.begin_decision();
     }
@@ -206,9 +206,11 @@ impl Member {
                     "the own result of round {} differs from the certified one and is dropped",
                     round.0
                 ));
-                let session = self.sessions.get_mut(&height);
-                if let Some(work) = session.and_then(|session| session.work.as_mut()) {
-                    work.terms = None;
+                if let Some(session) = self.sessions.get_mut(&height) {
+                    if let Some(work) = &mut session.work {
+                        work.terms = None;
+                    }
+                    session.submissions.stir();
                 }
             }
             Previous::Opened(digest) if own == Some(*digest) => {

@@ -3,10 +3,11 @@
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::PublicKey;
 
+use crate::desk::Desk;
 use crate::envelope::{Envelope, Kind};
 use crate::letter::Letter;
 use crate::limits;
-use crate::member::{Member, advance};
+use crate::member::{Member, Pulse, advance};
 use crate::memo::Function;
 use crate::message::{self, Decided, Want};
 use crate::names::{Height, MemberId, SessId};
@@ -32,20 +33,20 @@ impl Member {
             if closed {
                 continue;
             }
-            let held = session.post.prefixes(self.desk.me);
-            let body = Want {
+            let want = Want {
                 head: self.ledger.head(),
-                held,
+                held: session.post.prefixes(self.desk.me),
                 invite: invite.clone(),
                 recall: false,
             };
-            self.pulse.beats = self.pulse.beats.saturating_add(1);
-            let body = message::encode(&body);
-            let (key, beats) = (&self.desk.identity, self.pulse.beats);
-            let bytes = Letter::sign(key, Kind::Want, session.sess, sender, beats, body);
-            self.desk
-                .tray
-                .push_back(crate::output::Output::Send { to: peer, bytes });
+            send_want(
+                &mut self.desk,
+                &mut self.pulse,
+                peer,
+                session.sess,
+                sender,
+                &want,
+            );
         }
     }
 
@@ -58,16 +59,20 @@ impl Member {
         if self.desk.memory.is_settled() {
             return;
         }
-        let body = message::encode(&Want {
+        let want = Want {
             head: self.ledger.head(),
             held: Vec::new(),
             invite: None,
             recall: true,
-        });
-        self.pulse.beats = self.pulse.beats.saturating_add(1);
-        let (key, beats) = (&self.desk.identity, self.pulse.beats);
-        let bytes = Letter::sign(key, Kind::Want, session.sess, sender, beats, body);
-        self.desk.send(peer, bytes);
+        };
+        send_want(
+            &mut self.desk,
+            &mut self.pulse,
+            peer,
+            session.sess,
+            sender,
+            &want,
+        );
     }
 
     /// R50. A peer can be reached: it is asked, unless another one was a moment ago; then one is asked soon.
@@ -226,4 +231,19 @@ impl Member {
             Err(Refusal::Rule)
         }
     }
+}
+
+/// Asks a peer for what is wanted of a session.
+fn send_want(
+    desk: &mut Desk,
+    pulse: &mut Pulse,
+    peer: PublicKey,
+    sess: SessId,
+    sender: MemberId,
+    want: &Want,
+) {
+    pulse.beats = pulse.beats.saturating_add(1);
+    let body = message::encode(want);
+    let letter = Letter::sign(&desk.identity, Kind::Want, sess, sender, pulse.beats, body);
+    desk.send(peer, letter);
 }

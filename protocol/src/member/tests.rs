@@ -4,6 +4,7 @@ mod net;
 
 use self::net::{Net, charter, identity};
 use crate::input::Input;
+use crate::memory;
 use crate::message::Invite;
 use crate::names::{Height, MemberId};
 use crate::output::Table;
@@ -145,6 +146,65 @@ fn large_vectors_are_pulled() {
     net.check_agreement(&[0, 1, 2, 3, 4]);
     net.check_sums(4);
     assert_eq!(net.rounds(0), (3, 0));
+}
+
+// R16: an author that hands wrong bytes to some of the others leaves nobody out, itself neither.
+#[test]
+fn a_holder_of_wrong_bytes_keeps_nobody_from_the_right_ones() {
+    let mut net = Net::with(charter(5, 3, 16), 5, 8);
+    net.garbles = [(0, 1), (0, 2)].into();
+    for index in 0..5 {
+        net.start(index);
+    }
+    net.run(&[0, 1, 2, 3, 4], 300);
+    net.check_agreement(&[0, 1, 2, 3, 4]);
+    for past in net.member(1).status().history {
+        let survivors = past.survivors.map(|survivors| survivors.len());
+        assert_eq!(survivors, Some(5), "height {}", past.height.0);
+    }
+    assert_eq!(net.rounds(0), (3, 0));
+}
+
+// R72: a shard that is found to be damaged at home is had from others, and stands there again.
+#[test]
+fn a_damaged_shard_is_pulled_again() {
+    let mut net = Net::with(charter(8, 3, 0), 8, 9);
+    for index in 0..8 {
+        net.start(index);
+    }
+    let shards = |net: &Net, index: usize| -> Vec<Vec<u8>> {
+        let rows = net.nodes[index].stored.keys();
+        let shards = rows.filter(|(table, _)| *table == Table::Shards);
+        shards.map(|(_, name)| name.clone()).collect()
+    };
+    let holder = loop {
+        net.step();
+        if let Some(index) = (0..8).find(|index| shards(&net, *index).len() >= 4) {
+            break index;
+        }
+    };
+    // Shards are read when they are summed; after a start none of them is in memory.
+    net.crash(holder);
+    let damaged = shards(&net, holder);
+    net.damaged = damaged.iter().map(|name| (holder, name.clone())).collect();
+    net.start(holder);
+    let sees_damage = |net: &Net| net.damaged.len() < damaged.len();
+    while !sees_damage(&net) {
+        net.step();
+    }
+    let first = damaged.iter().find(|name| {
+        let found = (holder, (*name).clone());
+        !net.damaged.contains(&found)
+    });
+    let first = first.expect("one was read").clone();
+    let end = net.now + Span::seconds(20);
+    while !shards(&net, holder).contains(&first) {
+        assert!(net.now < end, "it is not had again");
+        net.step();
+    }
+    let all = [0, 1, 2, 3, 4, 5, 6, 7];
+    net.run(&all, 900);
+    net.check_agreement(&all);
 }
 
 // R9: T_genesis after a quorum met, the others begin.
@@ -481,10 +541,25 @@ fn a_damaged_outbox_row_silences_its_session() {
         net.step();
     }
     net.crash(0);
+    // A longer silence that is stored already stays.
+    let fact = (Table::Facts, memory::FACT.to_vec());
+    let longer = 40_u64.to_be_bytes().to_vec();
+    let before = net.nodes[0].stored.clone();
     let rows = net.nodes[0].stored.keys();
     let outbox = rows.filter(|(table, _)| *table == Table::Outbox);
     let row = outbox.max().cloned().expect("it has said something");
     let height = crate::outbox::key_height(&row.1).expect("a height");
+    net.nodes[0]
+        .stored
+        .insert(row.clone(), vec![1, 2, 3].into());
+    net.nodes[0]
+        .stored
+        .insert(fact.clone(), longer.clone().into());
+    net.start(0);
+    assert_eq!(net.member(0).desk.memory.silent(), Some(Height(40)));
+    assert_eq!(net.nodes[0].stored[&fact], longer);
+    net.crash(0);
+    net.nodes[0].stored = before;
     net.nodes[0].stored.insert(row, vec![1, 2, 3].into());
     net.start(0);
     let silent = net.member(0).desk.memory.silent();

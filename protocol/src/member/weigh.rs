@@ -17,7 +17,7 @@ use crate::time::Time;
 pub(super) struct Considered {
     weighed: Arc<Weighed>,
     /// What it was judged on last, and when time alone may change that.
-    seen: Option<((u64, bool), Option<Time>)>,
+    seen: Option<((u64, bool, bool), Option<Time>)>,
     /// R24. Once valid, valid for the height.
     valid: bool,
 }
@@ -30,10 +30,9 @@ impl Member {
         digest: Digest,
         bytes: &[u8],
     ) -> Option<Judgement> {
-        let polka = self
-            .decider
-            .as_ref()
-            .is_some_and(|decider| decider.polka(&digest));
+        let decider = self.decider.as_ref();
+        let polka = decider.is_some_and(|decider| decider.polka(&digest));
+        let backed = decider.is_some_and(|decider| decider.is_backed(&digest));
         if !self.weighed.contains_key(&digest) {
             let weighed = self.unfold(height, digest, bytes);
             let considered = Considered {
@@ -46,7 +45,7 @@ impl Member {
         if self.weighed.get(&digest)?.valid {
             return Some(Judgement::Valid);
         }
-        let news = (self.news(height), polka);
+        let news = (self.news(height), polka, backed);
         let considered = self.weighed.get(&digest)?;
         if let Some((at, until)) = &considered.seen
             && *at == news

@@ -25,6 +25,9 @@ impl Claims {
         for gone in old.iter().filter(|commit| !lists(have, commit)) {
             if let Some(places) = self.0.get_mut(gone) {
                 places.remove(place);
+                if *places == Places::default() {
+                    self.0.remove(gone);
+                }
             }
         }
         let known = |commit: &&Digest| old.binary_search(commit).is_ok();

@@ -68,12 +68,15 @@ impl Session {
             return;
         };
         let before = self.submissions.haves.get(&sender).map(Arc::clone);
-        let stirred = &mut self.sharding.stirred;
-        let claims = &mut self.submissions.claims;
+        let (sharding, claims) = (&mut self.sharding, &mut self.submissions.claims);
         claims.take(place, before.as_deref(), &have, |commit| {
-            stirred.insert(commit);
+            // Without a plan nothing counts, and with a new one everything is counted anew.
+            if sharding.plan.is_some() {
+                sharding.stirred.insert(commit);
+            }
         });
-        if before.is_none_or(|before| before.shards != have.shards) {
+        let covers = before.is_none_or(|before| before.shards != have.shards);
+        if covers && self.sharding.plan.is_some() {
             self.sharding.stirred.extend(have.commits.iter().copied());
             if self.covers_calls(sender, &have) {
                 self.sharding.complete.insert(place);
@@ -110,16 +113,16 @@ impl Session {
                 let counts = self.sharding.counted.contains(commit)
                     || self.is_held_by_first(plan, member, commit)
                     || over && self.is_claimed(member, commit);
-                fresh.push((at, counts));
+                fresh.push((at, over, counts));
             }
         }
         self.sharding.stirred.clear();
         let mut counted = BTreeSet::new();
-        for (at, counts) in fresh {
+        for (at, over, counts) in fresh {
             let Some(fitting) = self.sharding.announced.get_mut(at) else {
                 continue;
             };
-            fitting.over = desk.due(fitting.since + moving);
+            fitting.over = over;
             fitting.counted = counts;
             if counts {
                 self.sharding.counted.insert(fitting.commit);

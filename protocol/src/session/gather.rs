@@ -20,7 +20,7 @@ use crate::shard::tag::{self, Challenge};
 use crate::time::Time;
 
 /// After so many failed pulls of a sum it is made from the vectors.
-const FAILURES: u32 = 3;
+const FAILURES: usize = 3;
 
 /// Sums that are made from the vectors at a time.
 pub(super) const SUMS_TOGETHER: usize = 4;
@@ -35,7 +35,7 @@ pub(crate) struct Gathering {
     total: Vec<u32>,
     /// Shards whose sum is known to be right.
     done: BTreeSet<usize>,
-    /// Sums that are here and wait for tags: name and product with the challenge.
+    /// Sums that are here and wait for tags: their product with the challenge.
     claims: BTreeMap<usize, u64>,
     /// Shards that are summed from the vectors.
     direct: BTreeSet<usize>,
@@ -175,6 +175,9 @@ impl Session {
         else {
             return;
         };
+        if gathering.claims.is_empty() {
+            return;
+        }
         // Most looks come before the tags are in.
         let computed: BTreeSet<_> = gathering.computed.keys().map(|(id, _)| id).collect();
         let tagged = self.sharding.book.tagged().saturating_add(computed.len());

@@ -2,19 +2,17 @@
 //! moment has come that was waited for.
 
 use crate::desk::Desk;
-use crate::names::{MemberId, SumId};
+use crate::names::MemberId;
 use crate::session::Session;
 use crate::time::Time;
 
 /// Everything that the collecting and the opening of vectors rest on, counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State {
-    /// Envelopes, vectors, shards.
+    /// Envelopes, vectors, shards, the terms of the work.
     news: u64,
     /// Keys, dealings and boxes.
     dealt: u64,
-    /// The terms of the work.
-    sid: Option<SumId>,
     /// Since when a sum is called for.
     called: Option<Time>,
     gathering: bool,
@@ -62,11 +60,9 @@ impl Session {
     }
 
     fn state(&self, desk: &Desk) -> State {
-        let terms = self.work.as_ref().and_then(|work| work.terms.as_ref());
         State {
             news: self.news(),
             dealt: self.dealings.news,
-            sid: terms.map(|terms| terms.sid),
             called: self.opening.called.as_ref().map(|called| called.since),
             gathering: self.opening.gathering.is_some(),
             opened: self.opening.result.is_some(),

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::merkle;
+use conclave_crypto::sign::PublicKey;
 
 use crate::desk::Desk;
+use crate::envelope::Kind;
 use crate::letter::Bytes;
 use crate::names::MemberId;
 use crate::output::{Output, Table};
@@ -15,7 +17,7 @@ use crate::time::{Span, Time};
 /// Pulls that may be under way at a time: bounds what is in memory at once.
 const TOGETHER: usize = 16;
 
-/// The pulls of one session.
+/// The pulls of one session: of its shards and sums, or of its whole vectors.
 #[derive(Debug, Default)]
 pub(crate) struct Pulls(BTreeMap<Digest, Pull>);
 
@@ -35,7 +37,7 @@ struct Pull {
     /// When it may be asked for again.
     again: Time,
     /// How often nobody could hand it over.
-    failures: u32,
+    failures: usize,
     under_way: bool,
 }
 
@@ -60,18 +62,45 @@ pub(super) enum Source {
 
 impl Pulls {
     /// How often nobody could hand a blob over.
-    pub(super) fn failures(&self, name: &Digest) -> u32 {
+    pub(super) fn failures(&self, name: &Digest) -> usize {
         self.0.get(name).map_or(0, |pull| pull.failures)
     }
 
-    /// Notes that nobody could hand a blob over; false if it was not asked for.
-    fn fail(&mut self, name: &Digest, again: Time) -> bool {
+    /// Whether a blob may be asked for now.
+    pub(super) fn may_ask(&self, desk: &mut Desk, name: &Digest) -> bool {
+        self.0.get(name).is_none_or(|pull| desk.due(pull.again))
+    }
+
+    /// Asks for a blob. After each failure another holder comes first: one that gives wrong bytes, of which only the
+    /// whole tells, keeps nobody from those that give the right ones.
+    pub(super) fn ask(
+        &mut self,
+        desk: &mut Desk,
+        name: Digest,
+        length: u64,
+        mut from: Vec<PublicKey>,
+    ) {
+        let failures = self.failures(&name);
+        let first = failures.checked_rem(from.len()).unwrap_or(0);
+        from.rotate_left(first);
+        let patience = Span(desk.timers().have.0.max(desk.timers().sync.0));
+        let pull = Pull {
+            again: desk.now + patience,
+            failures,
+            under_way: true,
+        };
+        self.0.insert(name, pull);
+        desk.tray.push_back(Output::Pull { name, length, from });
+    }
+
+    /// Notes that nobody could hand a blob over, which is asked for again soon; false if it was not asked for.
+    pub(super) fn fail(&mut self, desk: &Desk, name: &Digest) -> bool {
         let Some(pull) = self.0.get_mut(name) else {
             return false;
         };
         pull.failures = pull.failures.saturating_add(1);
         pull.under_way = false;
-        pull.again = again;
+        pull.again = desk.now + desk.timers().sync;
         true
     }
 }
@@ -114,7 +143,6 @@ impl Session {
         let pulls = &mut self.sharding.pulls.0;
         pulls.retain(|name, _| names.contains(name));
         let mut under_way = pulls.values().filter(|pull| pull.under_way).count();
-        let patience = Span(desk.timers().have.0.max(desk.timers().sync.0));
         let mut here = BTreeMap::new();
         for Wanted { name, length, from } in wanted {
             if let Some(bytes) = self.sharding.recent.get(&name) {
@@ -122,32 +150,18 @@ impl Session {
                 continue;
             }
             let known = self.sharding.pulls.0.get(&name);
-            if known.is_some_and(|pull| !desk.due(pull.again)) {
+            let running = known.is_some_and(|pull| pull.under_way);
+            if !running && under_way >= TOGETHER || !self.sharding.pulls.may_ask(desk, &name) {
                 continue;
             }
-            let failures = known.map_or(0, |pull| pull.failures);
-            if known.is_none_or(|pull| !pull.under_way) {
-                if under_way >= TOGETHER {
-                    continue;
-                }
-                under_way = under_way.saturating_add(1);
-            }
-            let pull = Pull {
-                again: desk.now + patience,
-                failures,
-                under_way: true,
-            };
+            under_way = under_way.saturating_add(usize::from(!running));
             let members = match from {
                 Source::Here => Vec::new(),
                 Source::Holders(member, m) => self.holders(member, m),
                 Source::Makers(members) => members,
             };
-            let keys = members
-                .iter()
-                .filter_map(|id| self.roster.key(*id).copied());
-            let from = keys.filter(|key| *key != desk.key).collect();
-            self.sharding.pulls.0.insert(name, pull);
-            desk.tray.push_back(Output::Pull { name, length, from });
+            let from = self.others(desk, members);
+            self.sharding.pulls.ask(desk, name, length, from);
         }
         let mut taken = false;
         for (name, bytes) in &here {
@@ -162,12 +176,12 @@ impl Session {
         let Some(cut) = cut else {
             return Vec::new();
         };
+        if self.said(desk, Kind::SumCommit) || self.opening.gathering.is_some() {
+            return Vec::new();
+        }
         let called = self.opening.called.as_ref();
         let counts = |id: &MemberId| called.is_none_or(|called| called.survivors.contains_key(id));
         let mut wanted = Vec::new();
-        if self.said(desk, crate::envelope::Kind::SumCommit) || self.opening.gathering.is_some() {
-            return wanted;
-        }
         let announced = self.sharding.announced.iter();
         for fitting in announced.filter(|fitting| counts(&fitting.member)) {
             for m in &self.sharding.mine {
@@ -194,6 +208,17 @@ impl Session {
         self.fitting(member)?;
         let length = cut.bytes(shard);
         Some(Wanted { name, length, from })
+    }
+
+    /// The keys of these members but our own.
+    pub(super) fn others(
+        &self,
+        desk: &Desk,
+        members: impl IntoIterator<Item = MemberId>,
+    ) -> Vec<PublicKey> {
+        let keys = members.into_iter();
+        let keys = keys.filter_map(|id| self.roster.key(id).copied());
+        keys.filter(|key| *key != desk.key).collect()
     }
 
     /// The author of a vector, and those that say they hold a shard of it, in the order in which that calls them.
@@ -250,10 +275,10 @@ impl Session {
         taken
     }
 
-    /// A pull of ours failed: ask again soon.
+    /// A pull of ours failed: ask again soon, and others too if it was to stand at home and was damaged there.
     pub(crate) fn shard_missed(&mut self, desk: &Desk, name: Digest) {
-        let again = desk.now + desk.timers().sync;
-        if self.sharding.pulls.fail(&name, again) {
+        if self.sharding.pulls.fail(desk, &name) {
+            self.sharding.lose(&name);
             self.sharding.stir();
         }
     }

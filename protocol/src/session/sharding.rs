@@ -147,6 +147,12 @@ impl Sharding {
             .map(|name| (Table::Shards, name.as_bytes().to_vec()))
     }
 
+    /// A blob that was to stand at home does not stand there any more.
+    pub(super) fn lose(&mut self, name: &Digest) {
+        self.held.remove(name);
+        self.made.retain(|_, made| made != name);
+    }
+
     /// Something came in, or was found.
     pub(super) fn stir(&mut self) {
         self.news = self.news.saturating_add(1);

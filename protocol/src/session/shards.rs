@@ -17,7 +17,7 @@ use crate::places::Places;
 use crate::session::Session;
 use crate::session::deal::GATHER;
 use crate::session::sharding::Plan;
-use crate::session::submit::{Blob, Committed};
+use crate::session::submit::Blob;
 use crate::shard::{self, Cut, seats::Seats};
 use crate::time::{Span, Time};
 
@@ -273,9 +273,8 @@ impl Session {
         let (plan, work) = (self.sharding.plan.as_ref()?, self.work.as_ref()?);
         let commit = self.submissions.commits.get(&member)?;
         let list = self.sharding.lists.get(&member)?;
-        let length = u64::try_from(work.coordinates).ok()?.checked_mul(4)?;
-        let fits = commit.sid == plan.sid
-            && commit.length == length
+        let fits = work.fits(commit)
+            && commit.sid == plan.sid
             && list.commit == commit.digest
             && list.names.len() == plan.cut.shards();
         fits.then_some(commit.digest)
@@ -314,16 +313,14 @@ impl Session {
     /// R21, R73. Whether a member's vector is announced, does not count yet and may still be on its way: for so many
     /// times T_move.
     pub(crate) fn is_moving(&self, desk: &mut Desk, member: MemberId, moves: u64) -> bool {
-        let work = self.work.as_ref();
-        let fits = |commit: &Committed| {
-            let terms = work.and_then(|work| work.terms.as_ref());
-            let length = work.map_or(0, |work| work.coordinates.saturating_mul(4));
-            let whole = u64::try_from(length) == Ok(commit.length);
-            whole && terms.is_some_and(|terms| terms.sid == commit.sid)
+        let commit = self.submissions.commits.get(&member);
+        let fits = if self.is_sharded(desk) {
+            self.fitting(member).is_some()
+        } else {
+            let work = self.work.as_ref().zip(commit);
+            work.is_some_and(|(work, commit)| work.fits(commit))
         };
-        let fits = self.submissions.commits.get(&member).is_some_and(fits);
-        let unfit = self.is_sharded(desk) && self.fitting(member).is_none();
-        fits && !unfit && self.counts(member).is_none() && !self.moved(desk, member, moves)
+        fits && self.counts(member).is_none() && !self.moved(desk, member, moves)
     }
 
     /// Whether so many times T_move are over since a member's vector was announced.

@@ -18,6 +18,7 @@ use crate::output::{Report, Table};
 use crate::refusal::Refusal;
 use crate::session::Session;
 use crate::session::claims::Claims;
+use crate::session::pull::Pulls;
 use crate::time::Time;
 
 /// Bytes of a vector or shard, the table that they stand in, and their name.
@@ -36,14 +37,14 @@ pub(crate) struct Submissions {
     pub(super) apart: BTreeSet<MemberId>,
     /// Sharers whose vector does not count as held under the height's terms.
     pub(crate) lacking: Vec<MemberId>,
-    /// Counts Commits and vectors, and what was counted when [`Self::lacking`] was found.
+    /// Counts Commits, vectors and masking contexts; and what was counted when [`Self::lacking`] was found.
     pub(crate) news: u64,
-    pub(super) found_at: Option<(u64, bool)>,
+    pub(super) found_at: Option<u64>,
     /// The news that was said with our last Have.
-    pub(super) said_at: Option<(u64, bool)>,
+    pub(super) said_at: Option<u64>,
     pub(super) have_at: Option<Time>,
     /// When each pull may be repeated.
-    pub(super) pulls: BTreeMap<Digest, Time>,
+    pub(super) pulls: Pulls,
     /// Trained, but a sharer's keys are still missing.
     pending: Option<Delta>,
     /// R63. A copy of the submitted delta, until the record says whether it counts.
@@ -237,7 +238,7 @@ impl Session {
             since: desk.now,
         };
         self.submissions.commits.insert(sender, commit);
-        self.submissions.news = self.submissions.news.saturating_add(1);
+        self.submissions.stir();
         if self.submissions.vectors.contains_key(&root) {
             self.submissions.apart.remove(&sender);
         } else {

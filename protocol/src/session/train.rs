@@ -13,6 +13,7 @@ use crate::post::Slot;
 use crate::record::Sharer;
 use crate::session::Session;
 use crate::session::open::Outcome;
+use crate::session::submit::Committed;
 use crate::time::Time;
 
 /// What the sharers of a height train.
@@ -34,6 +35,19 @@ pub(crate) struct Work {
     pub(crate) failed: bool,
     /// Optimiser steps done and ordered.
     pub(crate) progress: (u32, u32),
+}
+
+impl Work {
+    /// The masking context, once it is known.
+    pub(crate) fn sid(&self) -> Option<SumId> {
+        self.terms.as_ref().map(|terms| terms.sid)
+    }
+
+    /// Whether a Commit announces a whole vector of this height under its masking context.
+    pub(crate) fn fits(&self, commit: &Committed) -> bool {
+        let length = u64::try_from(self.coordinates.saturating_mul(4));
+        length == Ok(commit.length) && self.sid() == Some(commit.sid)
+    }
 }
 
 /// The adapter that a height trains from.

@@ -12,7 +12,7 @@ use crate::letter::Bytes;
 use crate::limits;
 use crate::message::Have;
 use crate::names::MemberId;
-use crate::output::{Output, Stored, Table};
+use crate::output::{Stored, Table};
 use crate::refusal::Refusal;
 use crate::session::Session;
 use crate::session::deal::GATHER;
@@ -50,7 +50,7 @@ impl Session {
         let Some(work) = self.work.as_ref().filter(|_| !self.is_sharded(desk)) else {
             return;
         };
-        let now = (self.submissions.news, work.terms.is_some());
+        let now = self.submissions.news;
         if self.submissions.found_at != Some(now) {
             let lacks = |id: &&MemberId| self.vector_of(**id).is_none();
             let lacking = work.sharers.keys().filter(lacks).copied().collect();
@@ -64,13 +64,8 @@ impl Session {
         let commit = self.submissions.commits.get(&member)?;
         let vector = self.submissions.vectors.get(&commit.root)?;
         let work = self.work.as_ref()?;
-        let fits = vector.len() == work.coordinates.saturating_mul(4)
-            && u64::try_from(vector.len()) == Ok(commit.length)
-            && work
-                .terms
-                .as_ref()
-                .is_some_and(|terms| terms.sid == commit.sid);
-        fits.then_some((commit, vector))
+        let whole = u64::try_from(vector.len()) == Ok(commit.length);
+        (whole && work.fits(commit)).then_some((commit, vector))
     }
 
     /// R16. Says which vectors we hold: at once when those are all, else after a short gathering.
@@ -81,7 +76,7 @@ impl Session {
         let (Some(me), Some(work)) = (self.me(desk), &self.work) else {
             return;
         };
-        let news = (self.submissions.news, work.terms.is_some());
+        let news = self.submissions.news;
         if self.submissions.said_at == Some(news) {
             return;
         }
@@ -130,50 +125,40 @@ impl Session {
             if !work.sharers.contains_key(member) || commit.length != length {
                 continue;
             }
-            let again = self
-                .submissions
-                .pulls
-                .get(&commit.root)
-                .copied()
-                .unwrap_or_default();
-            if !desk.due(again) {
+            if !self.submissions.pulls.may_ask(desk, &commit.root) {
                 continue;
             }
             let has = |id: &MemberId| id != member && self.has(*id, &commit.digest);
             let order = core::iter::once(*member).chain(self.roster.ids().filter(has));
-            let keys = order.filter_map(|id| self.roster.key(id).copied());
-            let from = keys.filter(|key| *key != desk.key).collect();
-            let patience = crate::time::Span(desk.timers().have.0.max(desk.timers().sync.0));
-            self.submissions
-                .pulls
-                .insert(commit.root, desk.now + patience);
-            desk.tray.push_back(Output::Pull {
-                name: commit.root,
-                length,
-                from,
-            });
+            let from = self.others(desk, order);
+            self.submissions.pulls.ask(desk, commit.root, length, from);
         }
     }
 
     /// Takes a pulled vector; its bytes must have the announced root. `None`: nobody announced it here.
     pub(crate) fn pulled(&mut self, desk: &mut Desk, name: Digest, bytes: &Bytes) -> Option<bool> {
-        let mut commits = self.submissions.commits.values();
-        let commit = commits.find(|commit| commit.root == name)?;
-        let fits = u64::try_from(bytes.len()) == Ok(commit.length) && merkle::root(bytes) == name;
+        // One that copies another's root may have announced it with another length.
+        let announced = self.submissions.commits.values();
+        let mut lengths = announced.filter(|commit| commit.root == name);
+        let mut lengths = lengths.by_ref().map(|commit| commit.length).peekable();
+        lengths.peek()?;
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let fits = lengths.any(|announced| announced == length) && merkle::root(bytes) == name;
         if fits && !self.submissions.vectors.contains_key(&name) {
             let key = name.as_bytes().to_vec();
             desk.store(Table::Vectors, key, bytes.clone());
             self.submissions.vectors.insert(name, bytes.clone());
             self.submissions.arrived();
         }
+        if !fits {
+            self.pull_failed(desk, name);
+        }
         Some(fits)
     }
 
     /// A pull failed: ask again soon.
     pub(crate) fn pull_failed(&mut self, desk: &Desk, name: Digest) {
-        if let Some(again) = self.submissions.pulls.get_mut(&name) {
-            *again = desk.now + desk.timers().sync;
-        }
+        self.submissions.pulls.fail(desk, &name);
     }
 }
 
@@ -200,9 +185,14 @@ impl Submissions {
         }
     }
 
+    /// Something came in, or another masking context is known: others may count now.
+    pub(crate) fn stir(&mut self) {
+        self.news = self.news.saturating_add(1);
+    }
+
     /// A vector came in.
     pub(super) fn arrived(&mut self) {
-        self.news = self.news.saturating_add(1);
+        self.stir();
         let (commits, vectors) = (&self.commits, &self.vectors);
         let held = |id: &MemberId| {
             let commit = commits.get(id);
@@ -215,10 +205,10 @@ impl Submissions {
     pub(crate) fn forget(&mut self, member: MemberId) {
         self.commits.remove(&member);
         self.apart.remove(&member);
-        self.news = self.news.saturating_add(1);
+        self.stir();
     }
 
-    /// The roots of all vectors held in the table.
+    /// The roots of all announced vectors: of those that stand in the table, too.
     pub(crate) fn roots(&self) -> impl Iterator<Item = &Digest> {
         self.commits.values().map(|commit| &commit.root)
     }

@@ -4,9 +4,6 @@
 
 use conclave_crypto::check;
 
-/// Bytes of an element of a sum.
-pub const ELEMENT_BYTES: usize = check::SUM_BYTES;
-
 /// A sum that grows by one vector's shard at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tally(Vec<u64>);
@@ -45,7 +42,7 @@ mod tests {
             assert!(tally.add(&shard));
         }
         let bytes = tally.to_bytes();
-        assert_eq!(bytes.len(), 2 * ELEMENT_BYTES);
+        assert_eq!(bytes.len(), 2 * check::SUM_BYTES);
         assert_eq!(bytes[..5], (u64::from(u32::MAX) * 200).to_le_bytes()[..5]);
         assert_eq!(bytes[5..], 200_u64.to_le_bytes()[..5]);
         let mut ring = [0; 2];

@@ -1,7 +1,7 @@
 //! Check tags: whether a sum is the sum of the vectors behind it, for eight bytes a vector and shard.
 //!
 //! `r_m` is a vector over F_p, p = 2^61 − 1, that nobody could know when the sums were announced. Tags are linear:
-//! `Σ_i ⟨r_m, y_i⟩ = ⟨r_m, Σ_i y_i⟩`, and for another sum the two sides agree with a chance of at most 2^−60 (Carter
+//! `Σ_i ⟨r_m, y_i⟩ = ⟨r_m, Σ_i y_i⟩`, and for another sum the two sides agree with a chance of at most 2^−59 (Carter
 //! and Wegman 1979; Freivalds 1977). The arithmetic stands in [`conclave_crypto::check`].
 
 pub use conclave_crypto::check::{PRIME, add};

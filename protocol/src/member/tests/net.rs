@@ -31,6 +31,9 @@ use crate::time::{Span, Time};
 /// Coordinates of the test adapter: four of A, six of B.
 pub(super) const LEN: usize = 10;
 
+/// Where blobs stand.
+const BLOBS: [Table; 3] = [Table::Vectors, Table::Shards, Table::Adapters];
+
 pub(super) struct Node {
     pub(super) key: [u8; 32],
     pub(super) member: Option<Member>,
@@ -61,6 +64,10 @@ pub(super) struct Net {
     pub(super) train_ms: u64,
     /// Engines that fail.
     pub(super) failing: BTreeSet<(usize, Height)>,
+    /// Who hands wrong bytes to whom.
+    pub(super) garbles: BTreeSet<(usize, usize)>,
+    /// Blobs that are found to be damaged when they are read.
+    pub(super) damaged: BTreeSet<(usize, Vec<u8>)>,
 }
 
 pub(super) fn identity(index: usize) -> IdentityKey {
@@ -137,6 +144,8 @@ impl Net {
             restart_after: None,
             train_ms: 2000,
             failing: BTreeSet::new(),
+            garbles: BTreeSet::new(),
+            damaged: BTreeSet::new(),
         };
         for index in 0..nodes {
             net.nodes.push(Node {
@@ -266,14 +275,28 @@ impl Net {
                 }
             }
             Output::Pull { name, from, .. } => {
-                let held = |key: &PublicKey| {
-                    let node = (0..self.nodes.len()).find(|i| identity(*i).public() == *key)?;
+                if self.damaged.remove(&(index, name.as_bytes().to_vec())) {
+                    for table in BLOBS {
+                        let stored = &mut self.nodes[index].stored;
+                        stored.remove(&(table, name.as_bytes().to_vec()));
+                    }
+                }
+                let held = |node: usize| {
                     self.nodes[node].member.as_ref()?;
-                    let stored = &self.nodes[node].stored;
-                    let row = |table| stored.get(&(table, name.as_bytes().to_vec())).cloned();
-                    row(Table::Vectors).or_else(|| row(Table::Adapters))
+                    let row = |table| (table, name.as_bytes().to_vec());
+                    let mut rows = BLOBS.into_iter().map(row);
+                    let bytes = rows.find_map(|row| self.nodes[node].stored.get(&row).cloned())?;
+                    let mut bytes = bytes.to_vec();
+                    if self.garbles.contains(&(node, index)) {
+                        bytes[0] ^= 1;
+                    }
+                    Some(bytes.into())
                 };
-                let input = match from.iter().find_map(held) {
+                let node = |key: &PublicKey| {
+                    (0..self.nodes.len()).find(|node| identity(*node).public() == *key)
+                };
+                let mut holders = core::iter::once(index).chain(from.iter().filter_map(node));
+                let input = match holders.find_map(held) {
                     Some(bytes) => Input::Pulled { name, bytes },
                     None => Input::PullFailed { name },
                 };

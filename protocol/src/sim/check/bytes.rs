@@ -8,7 +8,7 @@
 use super::Violation;
 use crate::names::{Height, Round};
 use crate::params;
-use crate::shard::{Cut, sum};
+use crate::shard::Cut;
 use crate::sim::diary::FOREVER;
 use crate::sim::tally::Load;
 use crate::sim::{Terms, Way, World};
@@ -62,7 +62,7 @@ fn blobs(world: &World, height: Height, calm: bool) -> u64 {
     let all = count(sharers).saturating_mul(vector);
     if !calm {
         // Vectors and sums, each once, and again what was on its way when somebody died, and adapters.
-        let sums = count(coordinates).saturating_mul(sum::ELEMENT_BYTES as u64);
+        let sums = count(coordinates).saturating_mul(conclave_crypto::check::SUM_BYTES as u64);
         let once = all.saturating_add(sums.saturating_mul(count(sharers)));
         return once.saturating_mul(4).saturating_add(1 << 10);
     }

@@ -11,6 +11,7 @@
 
 mod blobs;
 mod error;
+mod files;
 mod find;
 mod lock;
 mod repair;
@@ -19,7 +20,7 @@ mod secrets;
 mod tables;
 mod upgrade;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
@@ -91,7 +92,7 @@ impl Store {
     ///
     /// Neighbouring writes to the database share one transaction; one to [`Table::Secrets`] or to a table of blobs ends
     /// it, because their files must not be made before, nor a secret unlinked before, what stands earlier is durable.
-    /// Blobs go last: what a crash leaves of them is removed after the next start.
+    /// Deletions of blobs go last: what a crash leaves of them is removed after the next start.
     pub fn perform(&self, writes: &[Write]) -> Result<(), StoreError> {
         let goes = |write: &&Write| Kind::of(write) == Kind::Blob && write.value.is_none();
         let stay: Vec<&Write> = writes.iter().filter(|write| !goes(write)).collect();
@@ -107,13 +108,17 @@ impl Store {
                 None => {}
             }
         }
-        for (at, gone) in writes.iter().enumerate().filter(|(_, write)| goes(write)) {
-            let mut later = writes.iter().skip(at + 1);
-            if !later.any(|write| write.table == gone.table && write.key == gone.key) {
-                self.blobs.forget(gone)?;
+        // Of several writes of one blob the last one counts.
+        let mut later = BTreeSet::new();
+        let blobs = writes.iter().rev();
+        let mut blobs = blobs.filter(|write| Kind::of(write) == Kind::Blob);
+        blobs.try_for_each(|write| {
+            let is_last = later.insert((write.table, &write.key));
+            if is_last && write.value.is_none() {
+                self.blobs.forget(write)?;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// The blobs: what peers may read, and what is being pulled.

@@ -11,7 +11,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,7 @@ use memmap2::{Mmap, MmapOptions};
 use rayon::prelude::*;
 use tokio::io::AsyncWriteExt as _;
 
+use super::files::{finish, remove, sync, write_aside};
 use super::{StoreError, row, tables};
 
 /// The tables whose rows are files.
@@ -54,8 +56,10 @@ struct Known {
 pub struct Landing {
     folder: Arc<Folder>,
     path: PathBuf,
-    file: Option<tokio::fs::File>,
+    file: tokio::fs::File,
     received: u64,
+    /// Whether the file is whole and mapped: whoever has its bytes sees to its end from then on.
+    landed: bool,
 }
 
 /// A pulled file that is mapped: when the last of its bytes is let go it is removed, unless it was stored.
@@ -153,8 +157,9 @@ impl Blobs {
         Ok(Landing {
             folder: Arc::clone(&self.0),
             path,
-            file: Some(file),
+            file,
             received: 0,
+            landed: false,
         })
     }
 
@@ -188,25 +193,16 @@ impl Blobs {
         if self.0.known().sound.contains(&(table, name)) {
             return Ok(());
         }
+        let sum = row::sum(label, key, bytes);
         let landed = self.0.known().take_landed(bytes);
-        let (path, result) = if let Some(path) = landed {
-            let opened = File::options().append(true).open(&path);
-            (path, opened)
+        let aside = if let Some(path) = landed {
+            finish(&path, File::options().append(true).open(&path), &[&sum])?;
+            path
         } else {
-            let path = place.with_file_name(format!(".{}", name_of(&name)));
-            let written = File::create(&path).and_then(|mut file| {
-                file.write_all(bytes)?;
-                Ok(file)
-            });
-            (path, written)
+            let dir = self.0.path.join(label);
+            write_aside(&dir, &name_of(&name), &[bytes, &sum])?
         };
-        let sealed = result.and_then(|mut file| {
-            file.write_all(&row::sum(label, key, bytes))?;
-            file.sync_all()
-        });
-        sealed
-            .and_then(|()| fs::rename(&path, &place))
-            .map_err(|error| StoreError::io(&path, &error))?;
+        fs::rename(&aside, &place).map_err(|error| StoreError::io(&aside, &error))?;
         self.0.known().sound.insert((table, name));
         Ok(())
     }
@@ -241,32 +237,26 @@ impl Landing {
 
     /// Appends what has come.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        if let Some(file) = &mut self.file {
-            let written = file.write_all(bytes).await;
-            written.map_err(|error| StoreError::io(&self.path, &error))?;
-            self.received += bytes.len() as u64;
-        }
+        let written = self.file.write_all(bytes).await;
+        written.map_err(|error| StoreError::io(&self.path, &error))?;
+        self.received += bytes.len() as u64;
         Ok(())
     }
 
     /// The whole blob, mapped. Its file is removed with the last of its bytes, unless they are stored meanwhile.
     pub async fn done(mut self) -> Result<Bytes, StoreError> {
         let fault = |error| StoreError::io(&self.path, &error);
-        let Some(mut file) = self.file.take() else {
-            return Ok(Bytes::new());
-        };
-        file.flush().await.map_err(fault)?;
-        let file = file.into_std().await;
+        self.file.flush().await.map_err(fault)?;
         let length = usize::try_from(self.received).unwrap_or(usize::MAX);
         if length == 0 {
-            remove(&self.path)?;
             return Ok(Bytes::new());
         }
-        let map = map(&file, length).map_err(fault)?;
+        let map = map(&self.file, length).map_err(fault)?;
         let path = self.path.clone();
         let mut known = self.folder.known();
         known.landed.insert(map.as_ptr().addr(), (length, path));
         drop(known);
+        self.landed = true;
         let folder = Arc::clone(&self.folder);
         Ok(Bytes::from_owner(Landed { folder, map }))
     }
@@ -274,7 +264,7 @@ impl Landing {
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        if self.file.is_some() {
+        if !self.landed {
             let _gone = fs::remove_file(&self.path);
         }
     }
@@ -296,7 +286,7 @@ impl Drop for Landed {
 }
 
 /// Maps so many bytes of a file of blobs.
-fn map(file: &File, length: usize) -> io::Result<Mmap> {
+fn map(file: &impl AsRawFd, length: usize) -> io::Result<Mmap> {
     // SAFETY: these files stand in the folder that this process has locked; it writes none of them once it is mapped
     // (a checksum is appended behind what is mapped), and nobody else has a reason to.
     #[expect(unsafe_code, reason = "memory-mapped blobs")]
@@ -327,20 +317,6 @@ fn names_in(dir: &Path) -> Result<impl Iterator<Item = String> + use<>, StoreErr
         names.extend(entry.map_err(fault)?.file_name().into_string());
     }
     Ok(names.into_iter())
-}
-
-fn remove(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::io(path, &error)),
-        _ => Ok(()),
-    }
-}
-
-/// Makes a folder's entries durable.
-fn sync(dir: &Path) -> Result<(), StoreError> {
-    File::open(dir)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|error| StoreError::io(dir, &error))
 }
 
 /// The folder of what is being pulled.
@@ -459,20 +435,24 @@ mod tests {
         let aside = dir
             .path()
             .join("blobs/vectors")
-            .join(format!(".{}", "01".repeat(32)));
+            .join(format!(".{}.new", "01".repeat(32)));
         std::os::unix::fs::symlink("/dev/full", &aside).unwrap();
         let stored = blobs.put(&[&put(Table::Vectors, 1, vec![7; 9000])]);
+        assert!(!aside.is_symlink(), "what was half written is removed");
+        std::os::unix::fs::symlink("/dev/full", &aside).unwrap();
         let full = File::options().write(true).open("/dev/full").unwrap();
         let mut landing = Landing {
             folder: Arc::clone(&blobs.0),
             path: aside.clone(),
-            file: Some(full.into()),
+            file: full.into(),
             received: 0,
+            landed: false,
         };
         let pulled = match landing.write(&[7; 9000]).await {
             Ok(()) => landing.done().await.map(drop),
             Err(error) => Err(error),
         };
+        assert!(!aside.is_symlink(), "what was half pulled is removed");
         for failed in [stored, pulled] {
             let error = failed.unwrap_err();
             assert!(

@@ -70,7 +70,7 @@ pub(super) fn find(database: &Database, path: &Path) -> Result<Found, StoreError
         .into_iter()
         .filter(|_| older);
     for table in TABLES.into_iter().chain(blobs) {
-        let definition = definition(table).expect("secrets are no rows");
+        let definition = definition(table).expect("only secrets have no redb table");
         let opened_table = match transaction.open_table(definition) {
             Ok(table) => table,
             Err(TableError::TableDoesNotExist(_)) => continue,

@@ -10,6 +10,7 @@ use conclave_protocol::ledger;
 use conclave_protocol::output::{Table, Write};
 use redb::{ConcurrencyMode, Database};
 
+use super::files::remove;
 use super::find::{Found, find};
 use super::lock::FolderLock;
 use super::{Blobs, Kind, StoreError, open_database, secrets, tables};
@@ -149,15 +150,6 @@ fn salvage(dir: &Path, path: &Path, charter: &Charter) -> Result<Found, StoreErr
         Ok(Ok(found)) => Ok(found),
         Ok(Err(StoreError::Damaged { .. })) | Err(_) => Ok(Found::nothing()),
         Ok(Err(error)) => Err(error),
-    }
-}
-
-fn remove(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(StoreError::io(path, &error))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -1,12 +1,13 @@
 //! Secrets as files: mode 0600, whole or not there, gone once unlinked (PROTOCOL.md, sections 1 and 6).
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use conclave_protocol::output::Write;
 
+use super::files::{remove, sync, write_sealed};
 use super::tables::Row;
 use super::{StoreError, row};
 
@@ -65,17 +66,9 @@ impl Secrets {
     /// Writes or unlinks one secret; durable when it returns.
     pub(super) fn perform(&self, write: &Write) -> Result<(), StoreError> {
         let name = plain_name(&write.key)?;
-        let path = self.dir.join(name);
         match &write.value {
-            Some(bytes) => {
-                write_sealed(&self.dir, name, bytes)?;
-            }
-            None => match fs::remove_file(&path) {
-                Err(e) if e.kind() != ErrorKind::NotFound => {
-                    return Err(StoreError::io(&path, &e));
-                }
-                _ => {}
-            },
+            Some(bytes) => write_sealed(&self.dir, name, TABLE, bytes)?,
+            None => remove(&self.dir.join(name))?,
         }
         sync(&self.dir)
     }
@@ -95,28 +88,10 @@ pub(super) fn seal(path: &Path) -> Result<(), StoreError> {
         let Ok(name) = plain_name(name) else { continue };
         let bytes = fs::read(&path).map_err(|e| StoreError::io(&path, &e))?;
         if row::open(TABLE, name.as_bytes(), &bytes).is_none() {
-            write_sealed(&dir, name, &bytes)?;
+            write_sealed(&dir, name, TABLE, &bytes)?;
         }
     }
     sync(&dir)
-}
-
-/// Puts a secret with its checksum in place, whole or not at all.
-fn write_sealed(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-    let fresh = dir.join(format!(".{name}.new"));
-    let fault = |e| StoreError::io(&fresh, &e);
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&fresh)
-        .map_err(fault)?;
-    file.write_all(bytes)
-        .and_then(|()| file.write_all(&row::sum(TABLE, name.as_bytes(), bytes)))
-        .map_err(fault)?;
-    file.sync_all().map_err(fault)?;
-    fs::rename(&fresh, dir.join(name)).map_err(fault)
 }
 
 /// The key as a file name that cannot lead out of the folder.
@@ -131,11 +106,4 @@ fn plain_name(key: &[u8]) -> Result<&str, StoreError> {
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b));
     if plain { Ok(name) } else { Err(refused()) }
-}
-
-/// Makes the folder's entries durable.
-fn sync(dir: &Path) -> Result<(), StoreError> {
-    File::open(dir)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|e| StoreError::io(dir, &e))
 }

@@ -23,7 +23,7 @@ pub(super) fn upgrade(database: &Database, path: &Path, schema: u64) -> Result<(
     let transaction = begin(database, path)?;
     if schema < SEALED {
         for table in TABLES {
-            let definition = definition(table).expect("secrets and blobs are no rows");
+            let definition = definition(table).expect("only secrets have no redb table");
             for (key, value) in read_all(database, path, definition)? {
                 insert_sealed(&transaction, path, table, &key, &value)?;
             }

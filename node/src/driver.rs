@@ -229,6 +229,18 @@ impl Driver {
         }
     }
 
+    /// Guests that cannot enter any more are talked to no longer.
+    fn see_off(&mut self) {
+        let now = self.clock.now().0;
+        let gone = self.guests.depart(self.member.ledger(), now);
+        for guest in &gone {
+            self.told.peers.forget(guest);
+        }
+        if !gone.is_empty() {
+            self.network.dismiss(gone);
+        }
+    }
+
     fn received(&mut self, from: PublicKey, letter: &Letter, gossip: Option<GossipId>) {
         let (ledger, now) = (self.member.ledger(), self.clock.now().0);
         if self.guests.shows_invitation(ledger, from, letter, now) {
@@ -315,6 +327,7 @@ impl Driver {
                     } = &report
                     {
                         self.network.admit(members_after_next.clone());
+                        self.see_off();
                         self.look_at_missed(*height);
                     }
                     self.told.report(&report, self.member.status().round);

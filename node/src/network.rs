@@ -186,6 +186,9 @@ enum Command {
     Admit {
         members: Vec<PublicKey>,
     },
+    Dismiss {
+        guests: Vec<PublicKey>,
+    },
     Close {
         done: oneshot::Sender<()>,
     },
@@ -252,6 +255,11 @@ impl Network {
         self.tell(Command::Admit { members });
     }
 
+    /// Talks to these newcomers no more.
+    pub fn dismiss(&self, guests: Vec<PublicKey>) {
+        self.tell(Command::Dismiss { guests });
+    }
+
     /// What has gone over the wire.
     pub fn counters(&self) -> Traffic {
         self.counters.all.traffic()
@@ -278,7 +286,11 @@ impl Network {
             return;
         };
         let command = error.into_inner();
-        if matches!(command, Command::Pull { .. } | Command::Admit { .. }) {
+        let order = matches!(
+            command,
+            Command::Pull { .. } | Command::Admit { .. } | Command::Dismiss { .. }
+        );
+        if order {
             let commands = self.commands.clone();
             tokio::spawn(async move { commands.send(command).await.ok() });
         } else {

@@ -16,7 +16,7 @@ use crate::ticket;
 pub struct Guests {
     /// By key, each with the invitation that it showed.
     let_in: BTreeMap<PublicKey, Invite>,
-    /// Whether the last one with a good invitation found no room: said once, not at every word.
+    /// Whether somebody found no room since the last record: said once, not at every word.
     full: bool,
 }
 
@@ -33,29 +33,40 @@ impl Guests {
         if ledger.member(&from).is_some() || self.let_in.contains_key(&from) {
             return false;
         }
-        let good = |key: &PublicKey, invite: &Invite| {
-            !ticket::has_expired(invite, now_ms)
-                && ledger.lets_in(invite, key, ledger.next()).is_ok()
-        };
-        let Some(invite) = invitation(letter).filter(|invite| good(&from, invite)) else {
+        let Some(invite) = invitation(letter) else {
             return false;
         };
+        // Room first: it costs no signature.
         if !self.has_room(&invite) {
-            // Those who entered, and those who cannot any more, need none.
-            self.let_in
-                .retain(|key, shown| ledger.member(key).is_none() && good(key, shown));
+            if !self.full {
+                tracing::warn!(
+                    newcomer = %from.short(), sponsor = invite.sponsor.0, guests = self.let_in.len(),
+                    "an invitation is not looked at: too many newcomers wait, or too many keys have shown this one"
+                );
+            }
+            self.full = true;
+            return false;
         }
-        let room = self.has_room(&invite);
-        if room {
+        let good = is_good(ledger, &from, &invite, now_ms);
+        if good {
             self.let_in.insert(from, invite);
-        } else if !self.full {
-            tracing::warn!(
-                newcomer = %from.short(), sponsor = invite.sponsor.0, guests = self.let_in.len(),
-                "a good invitation is not heard: too many newcomers wait, or too many keys have shown this one"
-            );
         }
-        self.full = !room;
-        room
+        good
+    }
+
+    /// A record was decided: those who entered are guests no more, and those who cannot enter any more have to go.
+    pub(super) fn depart(&mut self, ledger: &Ledger, now_ms: u64) -> Vec<PublicKey> {
+        self.full = false;
+        let mut gone = Vec::new();
+        self.let_in.retain(|key, shown| {
+            let entered = ledger.member(key).is_some();
+            let stays = !entered && is_good(ledger, key, shown, now_ms);
+            if !entered && !stays {
+                gone.push(*key);
+            }
+            stays
+        });
+        gone
     }
 
     /// Whether one more may come, by this invitation: its holder cannot take the places of all others.
@@ -67,6 +78,11 @@ impl Guests {
         let uses = usize::try_from(invite.uses).unwrap_or(usize::MAX);
         self.let_in.len() < MOST && shown.count() < uses.saturating_add(SPARE)
     }
+}
+
+/// Whether an invitation lets this key in, now and in the next height.
+fn is_good(ledger: &Ledger, key: &PublicKey, invite: &Invite, now_ms: u64) -> bool {
+    !ticket::has_expired(invite, now_ms) && ledger.lets_in(invite, key, ledger.next()).is_ok()
 }
 
 /// Whether this letter is a wish to enter.
@@ -139,22 +155,24 @@ mod tests {
     fn the_holder_of_one_invitation_cannot_take_all_places() {
         let ledger = Ledger::new(charter(1), None);
         let mut guests = Guests::default();
-        let mut show = |newcomer: u16, invite: &Invite, now| {
+        let show = |guests: &mut Guests, newcomer: u16, invite: &Invite, now| {
             let newcomer = key(newcomer);
             let letter = question(&newcomer, Some(invite.clone()));
             guests.shows_invitation(&ledger, newcomer.public(), &letter, now)
         };
         let once = invite(&ledger, 0, 1, DAY_MS);
-        let let_in = (0..300).filter(|number| show(*number, &once, 1)).count();
-        assert_eq!(let_in, 1 + SPARE);
-        assert!(!show(0, &once, 1), "it was let in before");
-        // The places of those whose invitation has expired are free again, for as many as there are places.
+        let let_in = (0..300).filter(|number| show(&mut guests, *number, &once, 1));
+        assert_eq!(let_in.count(), 1 + SPARE);
+        assert!(!show(&mut guests, 0, &once, 1), "it was let in before");
+        assert_eq!(guests.depart(&ledger, 1), []);
+        // Those whose invitation has expired go with the next record: as many may come as there are places.
+        let gone = guests.depart(&ledger, DAY_MS + 1);
+        assert_eq!(gone.len(), 1 + SPARE);
+        assert!(gone.contains(&key(0).public()));
         let many = invite(&ledger, 1, 1000, 0);
-        let let_in = (1000..1300)
-            .filter(|number| show(*number, &many, DAY_MS + 1))
-            .count();
-        assert_eq!(let_in, MOST);
-        assert!(!show(2000, &many, DAY_MS + 1));
+        let let_in = (1000..1300).filter(|number| show(&mut guests, *number, &many, DAY_MS + 1));
+        assert_eq!(let_in.count(), MOST);
+        assert!(!show(&mut guests, 2000, &many, DAY_MS + 1));
     }
 
     #[test]

@@ -51,6 +51,11 @@ impl Peers {
         }
     }
 
+    /// It is dismissed.
+    pub(super) fn forget(&mut self, peer: &PublicKey) {
+        self.0.remove(peer);
+    }
+
     /// It handed something over.
     pub(super) fn hear(&mut self, peer: &PublicKey, ledger: &Ledger, now: Time) {
         if let Some(seen) = self.of(peer, ledger) {

@@ -85,6 +85,11 @@ impl Directory {
         true
     }
 
+    /// Keeps contact no more.
+    pub(super) fn dismiss(&mut self, guest: &PeerId) {
+        self.peers.remove(guest);
+    }
+
     /// Notes where a member is; true if that is news.
     pub(super) fn learn(&mut self, peer: &PeerId, address: Multiaddr) -> bool {
         let Some(entry) = self.peers.get_mut(peer) else {

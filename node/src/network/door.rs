@@ -45,6 +45,11 @@ impl Door {
         self.members.insert(peer);
     }
 
+    /// This peer is no member any more.
+    pub(super) fn dismiss(&mut self, peer: &PeerId) {
+        self.members.remove(peer);
+    }
+
     /// Whether this peer is a member.
     pub(super) fn knows(&self, peer: &PeerId) -> bool {
         self.members.contains(peer)

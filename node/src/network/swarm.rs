@@ -212,6 +212,7 @@ impl Loop {
                     self.report(&gossip, acceptance);
                 }
             }
+            Command::Dismiss { guests } => self.dismiss(guests.iter().filter_map(peer_of)),
             Command::Admit { members } => self.admit(members.iter().filter_map(peer_of)),
             Command::Close { .. } => {}
         }
@@ -272,6 +273,15 @@ impl Loop {
                     self.introduce(peer);
                 }
             }
+        }
+    }
+
+    fn dismiss(&mut self, peers: impl IntoIterator<Item = PeerId>) {
+        for peer in peers {
+            self.directory.dismiss(&peer);
+            self.swarm.behaviour_mut().door.dismiss(&peer);
+            self.swarm.behaviour_mut().kad.remove_peer(&peer);
+            self.swarm.disconnect_peer_id(peer).ok();
         }
     }
 

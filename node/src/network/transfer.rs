@@ -29,7 +29,9 @@ pub(super) struct Wanted {
 
 /// Why a holder's part of a blob ended before its end.
 enum Broken {
-    /// The holder, or the way to it.
+    /// It is not reached, says nothing, or has no such blob: to ask again at once is in vain.
+    Without(io::Error),
+    /// The holder, or the way to it, broke off.
     Holder(io::Error),
     /// This node cannot write it down.
     Here(StoreError),
@@ -51,23 +53,35 @@ pub(super) async fn pull(
     {
         return Ok(Some(bytes));
     }
+    if wanted.holders.is_empty() {
+        return Ok(None);
+    }
     let mut landing = home.landing().await?;
-    let mut pause = PAUSE;
+    let mut holders = wanted.holders.clone();
     for pass in 0..PASSES {
         if pass > 0 {
-            tokio::time::sleep(pause).await;
-            pause *= 2;
+            tokio::time::sleep(PAUSE * 2_u32.pow(pass - 1)).await;
         }
-        for holder in &wanted.holders {
-            let fetched = fetch(&mut control, &protocol, *holder, &wanted, &mut landing).await;
-            match fetched {
+        let mut again = Vec::new();
+        for holder in holders {
+            let fetched = fetch(&mut control, &protocol, holder, &wanted, &mut landing).await;
+            let error = match fetched {
                 Ok(()) => return landing.done().await.map(Some),
                 Err(Broken::Here(error)) => return Err(error),
-                Err(Broken::Holder(error)) => tracing::debug!(
-                    %holder, %error, name = %wanted.name.short(), have = landing.received(), of = wanted.length,
-                    "a holder did not give the whole blob"
-                ),
-            }
+                Err(Broken::Without(error)) => error,
+                Err(Broken::Holder(error)) => {
+                    again.push(holder);
+                    error
+                }
+            };
+            tracing::debug!(
+                %holder, %error, name = %wanted.name.short(), have = landing.received(), of = wanted.length,
+                "a holder did not give the whole blob"
+            );
+        }
+        holders = again;
+        if holders.is_empty() {
+            break;
         }
     }
     Ok(None)
@@ -81,7 +95,7 @@ impl From<io::Error> for Broken {
 
 impl From<Elapsed> for Broken {
     fn from(error: Elapsed) -> Self {
-        Self::Holder(error.into())
+        Self::Without(error.into())
     }
 }
 
@@ -94,14 +108,16 @@ async fn fetch(
     landing: &mut Landing,
 ) -> Result<(), Broken> {
     let opened = timeout(PATIENCE, control.open_stream(holder, protocol.clone())).await?;
-    let mut stream = opened.map_err(io::Error::other)?;
+    let unreached = |error| Broken::Without(io::Error::other(error));
+    let mut stream = opened.map_err(unreached)?;
     stream.write_all(wanted.name.as_bytes()).await?;
     stream.write_all(&landing.received().to_le_bytes()).await?;
     stream.flush().await?;
     let mut length = [0; 8];
     timeout(PATIENCE, stream.read_exact(&mut length)).await??;
     if u64::from_le_bytes(length) != wanted.length {
-        return Err(io::Error::other("it has no blob of this name and length").into());
+        let error = io::Error::other("it has no blob of this name and length");
+        return Err(Broken::Without(error));
     }
     let mut chunk = vec![0; CHUNK];
     while landing.received() != wanted.length {
@@ -155,8 +171,8 @@ async fn answer(mut stream: Stream, blobs: Blobs) -> io::Result<()> {
 
 /// Bytes read or written at a time.
 const CHUNK: usize = 64 * 1024;
-/// How often the list of holders is gone through.
-const PASSES: usize = 4;
+/// How often holders that broke off are asked.
+const PASSES: u32 = 4;
 /// How long to wait before the second time, twice as long before each further one: of streams that come all at once a
 /// holder drops some (libp2p-stream queues no more than one), and takes them a moment later.
 const PAUSE: Duration = Duration::from_millis(25);

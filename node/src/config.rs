@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use conclave_protocol::nearest::suggestion;
+use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -129,6 +130,29 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: String,
     },
+    /// No address of a node.
+    #[error("{key}: {text:?} is no address; write one such as /ip4/192.0.2.7/tcp/4001")]
+    Address {
+        /// Which key.
+        key: &'static str,
+        /// As written.
+        text: String,
+    },
+}
+
+/// The addresses of a key; none if it is absent.
+///
+/// # Errors
+/// If one cannot be read.
+pub fn addresses(
+    key: &'static str,
+    texts: Option<&[String]>,
+) -> Result<Vec<Multiaddr>, ConfigError> {
+    let parse = |text: &String| {
+        let text = text.clone();
+        text.parse().map_err(|_| ConfigError::Address { key, text })
+    };
+    texts.unwrap_or_default().iter().map(parse).collect()
 }
 
 #[derive(Clone, Copy)]

@@ -52,6 +52,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     // What costs nothing comes first: the model is hashed and the rows are read for a good ticket alone.
     ticket::check(&ticket, &args.dir, &wishes, ticket::now_ms())?;
+    let named = config::NodeConfig::open(&args.dir)?.model;
     if let Some(folder) = &args.model {
         let (found, meant) = (model::digest(folder)?, ticket.charter.model.digest);
         if found != meant {
@@ -64,7 +65,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(data) = &args.data {
         read_rows(data)?;
     }
-    let named = config::NodeConfig::open(&args.dir)?.model;
     if args.model.is_none() && named.is_none() && embedded()? == ticket.charter.model.digest {
         wishes.model = Some(args.dir.join("model"));
     }

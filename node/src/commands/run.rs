@@ -14,14 +14,13 @@ use conclave_protocol::member::Member;
 use conclave_protocol::memo::Remembered;
 use conclave_protocol::names::MemberId;
 use conclave_protocol::setup::Setup;
-use libp2p::Multiaddr;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use self::standing::standing;
 use crate::cli::FlagError;
-use crate::config::NodeConfig;
+use crate::config::{self, NodeConfig};
 use crate::driver::{Clock, Driver, End, Guests, Stop, Told};
 use crate::learn::engine::{self, EngineSetup};
 use crate::learn::peft::{self, AdapterSpec};
@@ -205,29 +204,16 @@ fn configuration(args: &Args) -> anyhow::Result<NodeConfig> {
 }
 
 fn addressing(config: &NodeConfig) -> anyhow::Result<Addressing> {
-    let parse = |key: &str, texts: &Option<Vec<String>>| {
-        let parse = |text: &String| {
-            let wrong = || {
-                format!("{key}: {text:?} is no address; write one such as /ip4/192.0.2.7/tcp/4001")
-            };
-            text.parse::<Multiaddr>().with_context(wrong)
-        };
-        texts
-            .iter()
-            .flatten()
-            .map(parse)
-            .collect::<anyhow::Result<Vec<_>>>()
-    };
-    let mut listen = parse("listen", &config.listen)?;
+    let mut listen = config::addresses("listen", config.listen.as_deref())?;
     if listen.is_empty() {
         listen.push("/ip4/0.0.0.0/tcp/0".parse().expect("an address"));
         listen.push("/ip4/0.0.0.0/udp/0/quic-v1".parse().expect("an address"));
     }
-    let announce = parse("announce", &config.announce)?;
+    let announce = config::addresses("announce", config.announce.as_deref())?;
     Ok(Addressing {
         listen,
         announce,
-        bootstrap: parse("bootstrap", &config.bootstrap)?,
+        bootstrap: config::addresses("bootstrap", config.bootstrap.as_deref())?,
         guests: false,
     })
 }

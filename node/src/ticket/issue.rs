@@ -13,7 +13,7 @@ use rand::RngExt as _;
 use serde::Deserialize;
 
 use super::Ticket;
-use crate::config::{ConfigError, NodeConfig};
+use crate::config::{self, ConfigError, NodeConfig};
 use crate::keys::{self, KeyError};
 use crate::local;
 use crate::network::peer_of;
@@ -54,16 +54,6 @@ pub enum IssueError {
         "no address is known at which newcomers could call: start the node, or set `announce` in node.toml"
     )]
     Unreachable,
-    /// What is announced is no address.
-    #[error(
-        "{key} in node.toml: {text:?} is no address; write one such as /ip4/192.0.2.7/tcp/4001"
-    )]
-    Address {
-        /// The key in `node.toml`.
-        key: &'static str,
-        /// What stands there.
-        text: String,
-    },
     /// The ledger here does not hold.
     #[error("the ledger here does not hold: {0}; start the node with --repair")]
     Ledger(#[from] Broken),
@@ -141,17 +131,9 @@ fn addresses(dir: &Path, key: &PublicKey) -> Result<Vec<String>, IssueError> {
         return Ok(said.addresses);
     }
     let config = NodeConfig::open(dir)?;
-    let announced = parse("announce", config.announce)?;
-    let listening = parse("listen", config.listen)?;
+    let announced = config::addresses("announce", config.announce.as_deref())?;
+    let listening = config::addresses("listen", config.listen.as_deref())?;
     Ok(callable(&announced, &listening, key))
-}
-
-fn parse(key: &'static str, texts: Option<Vec<String>>) -> Result<Vec<Multiaddr>, IssueError> {
-    let parse = |text: String| {
-        let parsed = text.parse();
-        parsed.map_err(|_| IssueError::Address { key, text })
-    };
-    texts.unwrap_or_default().into_iter().map(parse).collect()
 }
 
 /// Where others may call a node: as its operator announces, or where it listens if nothing is announced.

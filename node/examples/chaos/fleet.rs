@@ -384,10 +384,12 @@ fn hurried(charter: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The resident bytes of a process.
+/// The resident bytes of a process, mapped files aside.
 fn resident(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 

@@ -98,7 +98,11 @@ impl RunReport {
             members.filter(|member| member.status == status).count()
         };
         let (killed, late) = (count(MemberStatus::Killed), count(MemberStatus::Late));
-        let living = self.members.len() - killed - late;
+        let living = self
+            .members
+            .iter()
+            .filter(|member| member.status.is_living())
+            .count();
         let dead = match (killed, late) {
             (0, 0) => String::new(),
             (killed, 0) => format!(" ({killed} killed)"),

@@ -1,12 +1,12 @@
 //! What the tests in the deterministic world share: runs that are judged at their end, over seeds.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
-use std::num::NonZero;
 use std::ops::Range;
 
 use conclave_protocol::names::Height;
 use conclave_protocol::sim::{Crash, Faults, Point, Strike, Terms, World, check};
 use conclave_protocol::time::Time;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 pub(crate) type Outcome<T = ()> = Result<T, String>;
 
@@ -82,32 +82,17 @@ pub(crate) fn left_out_and(seed: u64, crashes: Vec<Crash>) -> Outcome<World> {
 
 /// Runs all seeds, on all cores.
 pub(crate) fn over(seeds: Range<u64>, run: fn(u64) -> Outcome) -> Outcome {
-    let seeds: Vec<u64> = seeds.collect();
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let failures: Vec<String> = std::thread::scope(|scope| {
-        let parts = seeds.chunks(seeds.len().div_ceil(threads).max(1));
-        let running: Vec<_> = parts
-            .map(|part| {
-                let fails = move |seed: &u64| {
-                    let why = run(*seed).err()?;
-                    Some(format!("seed {seed}: {why}"))
-                };
-                scope.spawn(move || part.iter().filter_map(fails).collect::<Vec<_>>())
-            })
-            .collect();
-        running
-            .into_iter()
-            .flat_map(|thread| thread.join().expect("a run does not panic"))
-            .collect()
-    });
-    match failures.first() {
-        None => Ok(()),
-        Some(first) => Err(format!(
-            "{} of {} seeds fail; the first: {first}",
-            failures.len(),
-            seeds.len()
-        )),
-    }
+    let runs = seeds.end.saturating_sub(seeds.start);
+    let fails = |seed: u64| run(seed).err().map(|why| (seed, why));
+    let failures: Vec<(u64, String)> = seeds.into_par_iter().filter_map(fails).collect();
+    let Some((first, why)) = failures.first() else {
+        return Ok(());
+    };
+    let all: Vec<u64> = failures.iter().map(|(seed, _)| *seed).collect();
+    let failing = failures.len();
+    Err(format!(
+        "{failing} of {runs} seeds fail, {all:?}; seed {first}: {why}"
+    ))
 }
 
 /// `CONCLAVE_SEED=7` or `CONCLAVE_SEED=200..2000`.

@@ -29,10 +29,11 @@ pub use self::script::{SCRIPTS, SHARD_SCRIPTS, Script};
 pub(in crate::sim) use self::talk::{Ballot, Motion};
 use super::{Chance, Faults, Terms};
 use crate::envelope::{Envelope, Kind};
-use crate::letter::Letter;
+use crate::letter::{Bytes, Letter};
 use crate::message::{self, KeyAd};
 use crate::names::{Height, MemberId, SessId};
-use crate::output::Stored;
+use crate::outbox;
+use crate::output::{Stored, Table};
 use crate::time::Time;
 
 /// `⌊members · permille / 1000⌋` of the founders, drawn from the seed, each with a script; one at most goes
@@ -125,6 +126,17 @@ struct Scene<'a> {
     /// What the member would say.
     own: Envelope,
     said: Said,
+}
+
+impl Scene<'_> {
+    /// The Commits of the height that stand on the disk.
+    fn commits(&self) -> Vec<Bytes> {
+        let mut key = outbox::slot_key(self.height, Kind::Commit, self.id);
+        key.truncate(key.len().saturating_sub(4));
+        let rows = |table| outbox::under(self.disk, table, &key);
+        let rows = [Table::Inbox, Table::Outbox].into_iter().flat_map(rows);
+        rows.map(|(_, row)| row.clone()).collect()
+    }
 }
 
 /// So many messages are kept to be said again.

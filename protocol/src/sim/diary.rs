@@ -19,8 +19,6 @@ pub struct Diary {
     pub cuts: Vec<(BTreeSet<usize>, Time, Time)>,
     /// The rounds by height.
     pub rounds: BTreeMap<Height, Round>,
-    /// When the first member entered a height.
-    pub begun: BTreeMap<Height, Time>,
     /// When the first member held the record of a height.
     pub decided: BTreeMap<Height, Time>,
     /// When a member had masked its vector.
@@ -33,6 +31,18 @@ pub struct Diary {
 pub const FOREVER: Time = Time(u64::MAX);
 
 impl Diary {
+    /// The places are to be cut in two: the smaller side counts as cut off.
+    pub(super) fn cut(&mut self, side: &[usize], places: usize, from: Time, to: Time) {
+        let side: BTreeSet<usize> = side.iter().copied().collect();
+        let other: BTreeSet<usize> = (0..places).filter(|place| !side.contains(place)).collect();
+        let smaller = if other.len() < side.len() {
+            other
+        } else {
+            side
+        };
+        self.cuts.push((smaller, from, to));
+    }
+
     /// A place went down.
     pub(super) fn fell(&mut self, place: usize, now: Time) {
         self.away.entry(place).or_default().push((now, FOREVER));
@@ -53,11 +63,12 @@ impl Diary {
     /// What a member reported.
     pub(super) fn told(&mut self, report: &Report, now: Time) {
         match report {
-            Report::Phase { height, round, .. } => {
-                self.begun.entry(*height).or_insert(now);
-                if let Some(round) = round {
-                    self.rounds.entry(*height).or_insert(*round);
-                }
+            Report::Phase {
+                height,
+                round: Some(round),
+                ..
+            } => {
+                self.rounds.entry(*height).or_insert(*round);
             }
             Report::Decided { height, .. } => {
                 self.decided.entry(*height).or_insert(now);
@@ -116,10 +127,12 @@ mod tests {
         assert!(!diary.was_away(3, Time(20), Time(60)));
         assert!(!diary.was_away(3, Time(0), Time(9)));
         assert!(!diary.was_away(4, Time(0), FOREVER));
-        diary.cuts.push((BTreeSet::from([1, 2]), Time(5), Time(7)));
+        diary.cut(&[0, 3, 4], 5, Time(5), Time(7));
         assert!(diary.was_cut_off(1, Time(0), Time(5)));
         assert!(!diary.was_cut_off(1, Time(7), Time(9)));
         assert!(!diary.was_cut_off(0, Time(0), Time(9)));
+        diary.cut(&[0, 3], 5, Time(5), Time(7));
+        assert!(diary.was_cut_off(0, Time(0), Time(9)));
         assert_eq!(diary.crashes(), 1);
     }
 }

@@ -307,3 +307,42 @@ fn phase_of(output: &Output) -> Option<Phase> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::watch::Trained;
+    use super::super::{Faults, Terms, check};
+    use super::*;
+    use crate::names::Factor;
+    use crate::output::Write;
+
+    // R17: a vector that is stored before its Commit counts as masked, whether that is ever said or not.
+    #[test]
+    fn a_vector_stored_without_its_commit_is_bound() {
+        let mut world = World::new(Terms::new(1, 4), Faults::default());
+        let trained = Trained {
+            factor: Factor::A,
+            from: Digest::ZERO,
+            adapter: Vec::new().into(),
+            delta: Vec::new(),
+            carried: None,
+        };
+        let (places, watch) = world.parts();
+        let pulled = Digest([1; 32]);
+        watch.announced.insert(pulled);
+        places[2].handed = Some((Height(2), trained));
+        let store = |root: Digest| {
+            Output::Store(Write {
+                table: Table::Vectors,
+                key: root.0.to_vec(),
+                value: Some(vec![0; 4].into()),
+            })
+        };
+        for root in [pulled, Digest([2; 32])] {
+            world.note(2, &store(root));
+            assert_eq!(check::mask::check(&world), Ok(()));
+        }
+        world.note(2, &store(Digest([3; 32])));
+        assert!(check::mask::check(&world).is_err(), "two vectors, one mask");
+    }
+}

@@ -1,6 +1,6 @@
 //! One place of the world: a member with its disk and its engine, dead or alive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::{IdentityKey, PublicKey};
@@ -16,6 +16,7 @@ use crate::member::Member;
 use crate::memo::Remembered;
 use crate::message::{self, Commit, Invite, Reveal};
 use crate::names::{Height, MemberId, Round};
+use crate::outbox;
 use crate::output::{Phase, Table, Write};
 use crate::setup::Setup;
 use crate::time::{Span, Time};
@@ -174,19 +175,26 @@ impl Place {
         self.disk.blob(name)
     }
 
-    /// Whether the disk holds this Commit of a member and its vector.
-    pub(super) fn holds_vector(&self, height: Height, member: MemberId, commit: &Digest) -> bool {
-        let key = crate::outbox::slot_key(height, Kind::Commit, member);
+    /// R20, R73. Whether the disk holds this Commit of a member and its vector; a vector in shards is held too when
+    /// for each of them somebody else has said that it holds it.
+    pub(super) fn holds_vector(
+        &self,
+        watch: &Watch,
+        height: Height,
+        (member, commit): (MemberId, Digest),
+    ) -> bool {
+        let key = outbox::slot_key(height, Kind::Commit, member);
         let rows = [Table::Inbox, Table::Outbox].map(|table| (table, key.clone()));
         let rows = rows.iter().filter_map(|row| self.disk.rows.get(row));
-        let mut named = rows.filter(|row| Envelope::digest_of(row) == *commit);
+        let mut named = rows.filter(|row| Envelope::digest_of(row) == commit);
         let found = named.next();
         let envelope = found.and_then(|row| Envelope::from_bytes(row).ok());
-        let commit = envelope.and_then(|envelope| message::decode::<Commit>(&envelope.body).ok());
-        commit.is_some_and(|commit| {
-            // R73  Where vectors are summed in shards, f + 1 others hold each of them for it.
-            let sharded = !commit.shards.is_empty();
-            sharded || commit.inline.is_some() || self.blob(commit.root.as_bytes()).is_some()
+        let body = envelope.and_then(|envelope| message::decode::<Commit>(&envelope.body).ok());
+        body.is_some_and(|body| {
+            let shards = u32::try_from(body.shards.len()).unwrap_or(u32::MAX);
+            let held = |held: &BTreeSet<u32>| held.range(..shards).count() == body.shards.len();
+            let witnessed = shards > 0 && watch.witnessed.get(&commit).is_some_and(held);
+            witnessed || body.inline.is_some() || self.blob(body.root.as_bytes()).is_some()
         })
     }
 
@@ -213,7 +221,7 @@ impl Place {
         for height in mine.map(|((height, _), _)| *height).collect::<Vec<_>>() {
             self.submitted = Some(height);
             watch.diary.announced(height, place, now);
-            let file = format!("{}.mask", height.0).into_bytes();
+            let file = outbox::mask_file(height);
             if self.disk.holds(Table::Secrets, file) {
                 watch.late_masks.insert((height, place));
             }
@@ -249,5 +257,143 @@ impl Place {
             intact: true,
             memo: memo.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::letter::Letter;
+    use crate::message::Have;
+    use crate::names::{Factor, SessId, SumId};
+    use crate::sim::watch::Trained;
+
+    const SESS: SessId = SessId(Digest([5; 32]));
+    const HEIGHT: Height = Height(3);
+    const ROOT: Digest = Digest([9; 32]);
+
+    fn place(index: usize) -> (Place, IdentityKey) {
+        let key = Terms::new(1, 4).identity(index);
+        (Place::new(key.public()), key)
+    }
+
+    fn said<T: bincode::Encode>(kind: Kind, sender: usize, body: &T) -> Envelope {
+        let (_, key) = place(sender);
+        let id = MemberId(u32::try_from(sender).expect("small"));
+        Envelope::sign(&key, kind, SESS, id, 0, message::encode(body))
+    }
+
+    fn put(place: &mut Place, table: Table, key: Vec<u8>, value: &[u8]) {
+        place.disk.rows.insert((table, key), value.to_vec().into());
+    }
+
+    // R30
+    #[test]
+    fn a_reveal_is_journalled_when_the_row_names_its_record() {
+        let (mut place, _) = place(0);
+        let reveal = Reveal {
+            record: Digest([7; 32]),
+            shares: Vec::new(),
+            sums: Vec::new(),
+        };
+        let reveal = said(Kind::Reveal, 0, &reveal);
+        assert!(!place.has_journalled(&reveal));
+        let other = [8; 32];
+        put(&mut place, Table::Journal, other.to_vec(), &[7; 32]);
+        assert!(!place.has_journalled(&reveal), "of another session");
+        let own = SESS.0.as_bytes().to_vec();
+        put(&mut place, Table::Journal, own.clone(), &other);
+        assert!(!place.has_journalled(&reveal), "of another record");
+        put(&mut place, Table::Journal, own, &[7; 32]);
+        assert!(place.has_journalled(&reveal));
+    }
+
+    // R17
+    #[test]
+    fn a_mask_is_late_that_stands_when_its_vector_is_announced() {
+        let trained = Trained {
+            factor: Factor::A,
+            from: Digest::ZERO,
+            adapter: Vec::new().into(),
+            delta: Vec::new(),
+            carried: None,
+        };
+        let mut watch = Watch::default();
+        let (mut place, _) = place(2);
+        place.handed = Some((HEIGHT, trained));
+        place.bind(2, ROOT, &mut watch);
+        let others = outbox::mask_file(Height(4));
+        put(&mut place, Table::Secrets, others, &[0; 96]);
+        place.announces(Time(1), 2, ROOT, &mut watch);
+        assert_eq!(watch.late_masks, BTreeSet::new());
+        assert_eq!(place.submitted, Some(HEIGHT));
+        let own = outbox::mask_file(HEIGHT);
+        put(&mut place, Table::Secrets, own, &[0; 96]);
+        place.announces(Time(2), 2, ROOT, &mut watch);
+        assert_eq!(watch.late_masks, BTreeSet::from([(HEIGHT, 2)]));
+    }
+
+    fn commit(shards: Vec<Digest>, inline: Option<Vec<u8>>) -> Envelope {
+        let commit = Commit {
+            sid: SumId(Digest([1; 32])),
+            root: ROOT,
+            length: 4,
+            inline,
+            shards,
+        };
+        said(Kind::Commit, 1, &commit)
+    }
+
+    /// What place 0 has of a Commit of member 1.
+    fn has(place: &Place, watch: &Watch, commit: &Envelope) -> bool {
+        let digest = Envelope::digest_of(&commit.to_bytes());
+        place.holds_vector(watch, HEIGHT, (MemberId(1), digest))
+    }
+
+    fn take(place: &mut Place, commit: &Envelope) {
+        let key = outbox::slot_key(HEIGHT, Kind::Commit, MemberId(1));
+        put(place, Table::Inbox, key, &commit.to_bytes());
+    }
+
+    // R20
+    #[test]
+    fn a_vector_is_held_with_its_commit_and_its_bytes() {
+        let watch = Watch::default();
+        let (mut place, _) = place(0);
+        let pulled = commit(Vec::new(), None);
+        put(&mut place, Table::Vectors, ROOT.0.to_vec(), &[1; 4]);
+        assert!(!has(&place, &watch, &pulled), "nobody announced it here");
+        take(&mut place, &pulled);
+        assert!(has(&place, &watch, &pulled));
+        let inline = commit(Vec::new(), Some(vec![1; 4]));
+        assert!(!has(&place, &watch, &inline), "another Commit");
+        let vector = (Table::Vectors, ROOT.0.to_vec());
+        place.disk.rows.remove(&vector);
+        assert!(!has(&place, &watch, &pulled), "the vector is gone");
+        take(&mut place, &inline);
+        assert!(has(&place, &watch, &inline));
+    }
+
+    // R73
+    #[test]
+    fn a_vector_in_shards_is_held_when_others_say_so_of_each() {
+        let mut watch = Watch::default();
+        let (mut place, _) = place(0);
+        let sharded = commit(vec![Digest([2; 32]), Digest([3; 32])], None);
+        take(&mut place, &sharded);
+        let digest = Envelope::digest_of(&sharded.to_bytes());
+        let tell = |watch: &mut Watch, who: usize, shards: &[u32]| {
+            let (commits, shards) = (vec![digest], shards.to_vec());
+            let have = said(Kind::Have, who, &Have { commits, shards });
+            watch.testimony(&Letter::of(have));
+        };
+        watch.testimony(&Letter::of(sharded.clone()));
+        assert!(!has(&place, &watch, &sharded), "nobody says so");
+        tell(&mut watch, 1, &[0, 1]);
+        assert!(!has(&place, &watch, &sharded), "its author's word");
+        tell(&mut watch, 2, &[0, 2]);
+        assert!(!has(&place, &watch, &sharded), "of one, and of none of it");
+        tell(&mut watch, 3, &[1]);
+        assert!(has(&place, &watch, &sharded));
     }
 }

@@ -32,7 +32,6 @@ impl World {
                 sharers,
                 survivors,
                 members_after_next,
-                spent,
                 convicted,
                 ..
             } => {
@@ -42,7 +41,6 @@ impl World {
                     sharers,
                     survivors,
                     members_after_next,
-                    spent,
                     convicted,
                 });
             }

@@ -3,8 +3,6 @@
 //! Nobody knows beforehand when a round will begin. So the fate of a round is drawn from the seed and its height the
 //! moment somebody enters it, on the scale of what the last rounds took.
 
-use std::collections::BTreeSet;
-
 use conclave_crypto::fraction::Fraction;
 
 use super::faults::POINTS;
@@ -140,17 +138,16 @@ impl World {
         let mut places: Vec<usize> = (0..self.places.len()).collect();
         let most = u64::try_from(places.len() / 2).unwrap_or(u64::MAX);
         let count = chance.within(1, most.max(1));
-        let side: BTreeSet<usize> = (0..count)
+        let side: Vec<usize> = (0..count)
             .map(|_| places.swap_remove(chance.index(places.len())))
             .collect();
         let from = self.now + Span(chance.below(span));
         let to = from + Span(chance.within(1, span));
         let now = self.now;
         self.faults.splits.retain(|(_, _, end)| *end > now);
-        self.faults
-            .splits
-            .push((side.iter().copied().collect(), from, to));
-        self.watch.diary.cuts.push((side, from, to));
+        let all = self.places.len();
+        self.watch.diary.cut(&side, all, from, to);
+        self.faults.splits.push((side, from, to));
         self.at(from, Event::Split);
         self.at(to, Event::Split);
     }

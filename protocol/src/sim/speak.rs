@@ -70,9 +70,8 @@ impl World {
             && let Some(record) = ballot.record
         {
             let survivors = watch.proposed.get(&record);
-            let lacks = |(member, commit): &&(MemberId, Digest)| {
-                !own.holds_vector(ballot.height, *member, commit)
-            };
+            let lacks =
+                |named: &&(MemberId, Digest)| !own.holds_vector(watch, ballot.height, **named);
             let lacking = survivors.into_iter().flatten().filter(lacks);
             let lacking: Vec<_> = lacking
                 .map(|(member, _)| (place, ballot.height, *member))

@@ -268,14 +268,15 @@ fn names(members: &[MemberId]) -> String {
     format!("member {}", names.join(", "))
 }
 
-fn sharers(diary: &Diary, height: Height) -> BTreeSet<usize> {
+/// The sharers of a height, as the record before has them.
+pub(super) fn sharers(diary: &Diary, height: Height) -> BTreeSet<usize> {
     let before = height.0.checked_sub(1).map(Height);
     let record = before.and_then(|before| diary.records.get(&before));
     places(&record.map(Record::sharer_ids).unwrap_or_default())
 }
 
 /// The members of a height: the founders, or as the record two heights before has it.
-fn members(world: &World, height: Height) -> BTreeSet<usize> {
+pub(super) fn members(world: &World, height: Height) -> BTreeSet<usize> {
     let before = height.0.checked_sub(2).map(Height);
     let record = before.and_then(|before| world.watch().diary.records.get(&before));
     record.map_or_else(

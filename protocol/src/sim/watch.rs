@@ -16,10 +16,10 @@ use crate::envelope::{Envelope, Kind};
 use crate::floats::Floats;
 use crate::ledger::Ledger;
 use crate::letter::{Bytes, Letter};
-use crate::message::{self, Ack, Acked, Commit, Reveal, Seal};
+use crate::message::{self, Ack, Acked, Commit, Have, Reveal, Seal};
 use crate::names::{Factor, Height, MemberId, SessId, SumId};
 use crate::output::{Phase, Table};
-use crate::record::{Cause, Record};
+use crate::record::Record;
 use crate::time::Time;
 
 /// A decided record as one member reported it.
@@ -33,8 +33,6 @@ pub struct Decision {
     pub survivors: Option<Vec<PublicKey>>,
     /// The members of the height after next.
     pub members_after_next: Vec<PublicKey>,
-    /// Why the sum before was spent.
-    pub spent: Option<Cause>,
     /// Who was convicted.
     pub convicted: Vec<PublicKey>,
 }
@@ -128,6 +126,9 @@ pub struct Watch {
     /// The acknowledgements that anybody said, by session and holder.
     pub acks: BTreeMap<(SessId, MemberId), BTreeSet<Acked>>,
     acks_said: BTreeSet<Digest>,
+    /// By Commit: the shards of its vector that somebody besides its author has said that it holds.
+    pub witnessed: BTreeMap<Digest, BTreeSet<u32>>,
+    haves_said: BTreeSet<Digest>,
     /// The survivors of the records that anybody proposed, by the record's digest.
     pub proposed: BTreeMap<Digest, Vec<(MemberId, Digest)>>,
     /// Precommits of honest places for records with a vector that they did not hold: place, height, whose vector.
@@ -186,6 +187,11 @@ impl Watch {
                     by.or_default().extend(ack.dealings);
                 }
             }
+            Kind::Have if self.haves_said.insert(letter.digest()) => {
+                if let Ok(have) = message::decode::<Have>(&envelope.body) {
+                    self.witness(envelope.sender, &have);
+                }
+            }
             Kind::Proposal => {
                 if let Some(motion) = Motion::of(envelope)
                     && let Ok(record) = Record::from_bytes(&motion.record)
@@ -199,6 +205,17 @@ impl Watch {
         }
         if let Some(said) = &mut self.said {
             said.push(letter.clone());
+        }
+    }
+
+    /// Notes what a member says that it holds of others' vectors.
+    fn witness(&mut self, witness: MemberId, have: &Have) {
+        for commit in &have.commits {
+            let author = self.commits.get(commit).map(|(author, _)| *author);
+            if author.is_some_and(|author| author != witness) {
+                let shards = self.witnessed.entry(*commit).or_default();
+                shards.extend(&have.shards);
+            }
         }
     }
 

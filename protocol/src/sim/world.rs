@@ -130,7 +130,8 @@ impl World {
         for (place, at) in world.faults.leaves.clone() {
             world.at(at, Event::Leave(place));
         }
-        for (_, from, to) in world.faults.splits.clone() {
+        for (side, from, to) in world.faults.splits.clone() {
+            world.watch.diary.cut(&side, all, from, to);
             world.at(from, Event::Split);
             world.at(to, Event::Split);
         }

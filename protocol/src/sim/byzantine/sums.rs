@@ -6,10 +6,9 @@ use conclave_crypto::digest::Digest;
 use conclave_crypto::merkle;
 
 use super::{Hostile, Said, Scene};
-use crate::envelope::{Envelope, Kind};
+use crate::envelope::Envelope;
 use crate::letter::Letter;
 use crate::message::{self, Commit, Have, SumCommit, Tags};
-use crate::outbox;
 use crate::output::Table;
 
 impl Hostile {
@@ -75,15 +74,10 @@ impl Hostile {
 }
 
 /// The Commits of the height that stand on the disk.
-fn announced<'a>(scene: &'a Scene<'_>) -> impl Iterator<Item = (Digest, Commit)> + 'a {
-    let mut key = outbox::slot_key(scene.height, Kind::Commit, scene.id);
-    key.truncate(key.len().saturating_sub(4));
-    let rows = scene.disk.iter().filter(move |((table, row), _)| {
-        matches!(table, Table::Inbox | Table::Outbox) && row.starts_with(&key)
-    });
-    rows.filter_map(|(_, row)| {
-        let envelope = Envelope::from_bytes(row).ok()?;
+fn announced(scene: &Scene<'_>) -> impl Iterator<Item = (Digest, Commit)> {
+    scene.commits().into_iter().filter_map(|row| {
+        let envelope = Envelope::from_bytes(&row).ok()?;
         let commit = message::decode(&envelope.body).ok()?;
-        Some((Envelope::digest_of(row), commit))
+        Some((Envelope::digest_of(&row), commit))
     })
 }

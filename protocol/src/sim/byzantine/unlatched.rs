@@ -5,10 +5,8 @@
 
 use super::talk::{Ballot, Motion};
 use super::{Hostile, Said, Scene};
-use crate::envelope::{Envelope, Kind};
+use crate::envelope::Envelope;
 use crate::message;
-use crate::outbox;
-use crate::output::Table;
 use crate::record::Record;
 
 impl Hostile {
@@ -31,22 +29,11 @@ impl Hostile {
             .record
             .is_some_and(|record| self.nulls.contains(&record));
         let again = null && ballot.round > 0;
-        if !again || vectors(&scene) < scene.least {
+        if !again || scene.commits().len() < scene.least {
             return vec![scene.said];
         }
         ballot.record = None;
         let forged = self.forge(&scene, |_| Some(message::encode(&ballot)));
         Self::replace(scene, forged)
     }
-}
-
-/// How many Commits of the height the disk holds.
-fn vectors(scene: &Scene<'_>) -> usize {
-    let mut key = outbox::slot_key(scene.height, Kind::Commit, scene.id);
-    key.truncate(key.len().saturating_sub(4));
-    let rows = scene.disk.keys();
-    let commits = rows.filter(|(table, row)| {
-        matches!(table, Table::Inbox | Table::Outbox) && row.starts_with(&key)
-    });
-    commits.count()
 }

@@ -2,8 +2,10 @@
 //! transport's formula allows, nor more of everything else than the square of the members.
 //!
 //! Whole vectors: (n − 1) · B · 1.1, in shards: (a + 1) · B · 1.1, each way. Where coordinates do not divide evenly
-//! among the sharers the seats of the fullest member count. In other heights seats are taken anew and sums are made
-//! twice: there only a coarse bound holds.
+//! among the sharers the seats of the fullest member count. At other heights seats are taken anew and members fetch
+//! what they missed: there only a coarse bound holds, and none for messages.
+
+use conclave_crypto::check::SUM_BYTES;
 
 use super::Violation;
 use crate::names::{Height, Round};
@@ -11,6 +13,7 @@ use crate::params;
 use crate::shard::Cut;
 use crate::sim::diary::FOREVER;
 use crate::sim::tally::Load;
+use crate::sim::timeline::{members, sharers};
 use crate::sim::{Terms, Way, World};
 use crate::time::Time;
 
@@ -21,19 +24,20 @@ const CONTROL: u64 = 4096;
 
 /// Judges every height of every honest place.
 pub fn check(world: &World) -> Result<(), Violation> {
-    let heights = world.watch().diary.decided.keys().copied();
-    for height in heights.collect::<Vec<_>>() {
+    for height in world.watch().diary.decided.keys().copied() {
         let calm = is_calm(world, height);
-        let most = blobs(world, height, calm);
-        let n = count(members(world, height));
+        let n = count(members(world, height).len());
         let control = CONTROL.saturating_mul(n.saturating_mul(n));
-        for place in (0..world.len()).filter(|place| !world.is_hostile(*place)) {
-            for way in [Way::Sent, Way::Received] {
+        for way in [Way::Sent, Way::Received] {
+            let most = if calm {
+                formula(world, height)
+            } else {
+                coarse(world, height, way)
+            };
+            for place in (0..world.len()).filter(|place| !world.is_hostile(*place)) {
                 let went = |load| world.tally().went(place, height, load, way);
                 let vectors = went(Some(Load::Blob));
-                let others = went(None).saturating_sub(vectors);
-                let judged = calm || way == Way::Received;
-                if judged && vectors > most {
+                if vectors > most {
                     let what = format!(
                         "place {place} moved {vectors} bytes of vectors and sums at height {}, {way:?}; {most} are \
                          enough",
@@ -41,6 +45,7 @@ pub fn check(world: &World) -> Result<(), Violation> {
                     );
                     return Err(Violation::new(PROMISE, what));
                 }
+                let others = went(None).saturating_sub(vectors);
                 if calm && others > control {
                     let what = format!(
                         "place {place} moved {others} bytes of messages at height {} ({way:?}), {control} are enough",
@@ -54,24 +59,36 @@ pub fn check(world: &World) -> Result<(), Violation> {
     Ok(())
 }
 
-/// The most bytes of vectors and sums that a member moves, each way, while it works at a height: the vectors of that
-/// height, and the sums of the one before.
-fn blobs(world: &World, height: Height, calm: bool) -> u64 {
-    let (sharers, coordinates) = (sharers(world, height), coordinates(world, height));
+/// The most bytes of vectors and sums that a member moves, each way, while it works at a calm height: the vectors of
+/// that height, and the sums of the one before.
+fn formula(world: &World, height: Height) -> u64 {
+    let sharers = sharers(&world.watch().diary, height).len();
+    let coordinates = coordinates(world, height);
     let vector = count(coordinates).saturating_mul(4);
-    let all = count(sharers).saturating_mul(vector);
-    if !calm {
-        // Vectors and sums, each once, and again what was on its way when somebody died, and adapters.
-        let sums = count(coordinates).saturating_mul(conclave_crypto::check::SUM_BYTES as u64);
-        let once = all.saturating_add(sums.saturating_mul(count(sharers)));
-        return once.saturating_mul(4).saturating_add(1 << 10);
-    }
     let formula = if world.terms().sharded() {
         seats(world, coordinates, sharers).saturating_add(vector)
     } else {
-        all.saturating_sub(vector)
+        count(sharers).saturating_sub(1).saturating_mul(vector)
     };
     formula.saturating_mul(11) / 10
+}
+
+/// The same at any other height. Twice every vector and sum comes to a member that died before it had stored it, and an
+/// adapter; one that holds what others lost sends three times as much.
+fn coarse(world: &World, height: Height, way: Way) -> u64 {
+    let bytes = if world.terms().sharded() {
+        4 + SUM_BYTES
+    } else {
+        4
+    };
+    let members = members(world, height).len();
+    let once = count(bytes * coordinates(world, height) * members);
+    let times = match way {
+        Way::Received => 2,
+        Way::Sent => 3,
+    };
+    once.saturating_mul(times)
+        .saturating_add(count(4 * Terms::layout().len))
 }
 
 /// Bytes of the shards that the fullest member holds of all vectors: a · B where the coordinates divide evenly.
@@ -86,47 +103,52 @@ fn seats(world: &World, coordinates: usize, sharers: usize) -> u64 {
     held.saturating_mul(count(sharers))
 }
 
-/// Whether nothing went wrong around a height: no loss, no cut, nobody away, late, coming or hostile, and a sum
-/// before it.
+/// Whether nothing went wrong around a height: no loss, no cut, nobody away, missing, coming, going or hostile.
 fn is_calm(world: &World, height: Height) -> bool {
     let (watch, faults) = (world.watch(), world.faults());
-    let decided = |height: Height| watch.diary.decided.get(&height).copied();
+    let diary = &watch.diary;
+    let decided = |height: Height| diary.decided.get(&height).copied();
     let from = decided(earlier(height, 3)).unwrap_or(Time(0));
-    let to = decided(Height(height.0.saturating_add(2))).unwrap_or(FOREVER);
-    let sound = faults.loss.is_zero() || faults.heal.is_some_and(|heal| heal <= from);
-    let whole = faults
-        .splits
-        .iter()
-        .all(|(_, cut, joined)| *joined < from || *cut > to);
-    let well = (0..world.len()).all(|place| {
-        let diary = &watch.diary;
-        !diary.was_away(place, from, to) && !diary.was_cut_off(place, from, to)
-    });
-    let honest = faults.hostile.is_empty() && faults.controls.is_empty();
-    let patient = faults.slow.is_empty() && faults.apart.is_empty() && faults.failing_percent == 0;
+    let to = decided(later(height, 2)).unwrap_or(FOREVER);
+    // Lost messages, and engines that fail, end when the network heals.
+    let sick = !faults.loss.is_zero() || faults.failing_percent > 0;
+    let sound = !sick || faults.heal.is_some_and(|heal| heal <= from);
+    let well = (0..world.len())
+        .all(|place| !diary.was_away(place, from, to) && !diary.was_cut_off(place, from, to));
+    // These last as long as the run does.
+    let honest = faults.hostile.is_empty() && faults.controls.is_empty() && faults.apart.is_empty();
     // Whoever comes or goes is told much that the others know.
-    let settled = world.terms().joiners == 0 && faults.leaves.is_empty();
-    sound && whole && well && honest && patient && settled && height.0 > 2
+    let all = (0..world.len()).collect();
+    let stays = |(_, at): &(usize, Time)| *at < from || *at > to;
+    let settled = [earlier(height, 3), later(height, 2)].map(|at| members(world, at) == all);
+    let settled = settled == [true; 2] && faults.leaves.iter().all(stays);
+    // Nobody is so slow that a sum goes without it.
+    let present = [earlier(height, 1), height, later(height, 1)].map(|at| is_whole(world, at));
+    sound && well && honest && settled && present == [true; 3] && height.0 > 2
+}
+
+/// Whether all members share in a height's round, and none is left out of its sum; so too where it is none.
+fn is_whole(world: &World, height: Height) -> bool {
+    let diary = &world.watch().diary;
+    if !diary.rounds.contains_key(&height) {
+        return true;
+    }
+    let all = members(world, height);
+    let record = diary.records.get(&height);
+    let survivors = record.and_then(|record| record.survivors.as_ref());
+    let counted = survivors.is_some_and(|survivors| survivors.commits.len() == all.len());
+    counted && sharers(diary, height) == all
 }
 
 fn earlier(height: Height, back: u64) -> Height {
     Height(height.0.saturating_sub(back))
 }
 
-fn sharers(world: &World, height: Height) -> usize {
-    let records = &world.watch().diary.records;
-    let record = records.get(&earlier(height, 1));
-    record.map_or(0, |record| record.sharers_next.len())
+fn later(height: Height, on: u64) -> Height {
+    Height(height.0.saturating_add(on))
 }
 
-fn members(world: &World, height: Height) -> usize {
-    let records = &world.watch().diary.records;
-    let record = records.get(&earlier(height, 2)).filter(|_| height.0 > 2);
-    let founders = world.terms().founders;
-    record.map_or(founders, |record| record.members_after_next.len())
-}
-
-/// Coordinates of the factor of a height's round; of the larger one where it is none.
+/// Coordinates of the factor of a height's round; of the first round's where it is none. (Both are equally large here.)
 fn coordinates(world: &World, height: Height) -> usize {
     let layout = Terms::layout();
     let round = world.watch().diary.rounds.get(&height);

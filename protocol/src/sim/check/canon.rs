@@ -6,7 +6,8 @@ use super::Violation;
 use crate::envelope::{Envelope, Kind};
 use crate::limits;
 use crate::message::{
-    self, Ack, Commit, Deal, Decided, Have, Join, KeyAd, Reveal, Seal, SumCommit, Tags, Want,
+    self, Ack, Commit, Deal, Decided, Have, Heartbeat, Join, KeyAd, Leave, Recall, Reveal, Seal,
+    SumCommit, Tags, Want,
 };
 use crate::sim::World;
 use crate::sim::byzantine::{Ballot, Motion};
@@ -44,8 +45,11 @@ pub fn is_canonical(envelope: &Envelope, bytes: &[u8]) -> bool {
             Kind::Join => same::<Join>(body),
             Kind::Want => same::<Want>(body),
             Kind::Decided => same::<Decided>(body),
-            // The engine's own, and bodies of one size.
-            _ => true,
+            Kind::Heartbeat => same::<Heartbeat>(body),
+            Kind::Leave => same::<Leave>(body),
+            Kind::Recall => same::<Recall>(body),
+            // The engine's own.
+            Kind::Liveness => true,
         }
 }
 

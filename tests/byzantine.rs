@@ -8,24 +8,16 @@ mod worlds;
 
 use std::collections::BTreeSet;
 
-use conclave_protocol::names::Height;
 use conclave_protocol::sim::byzantine::{self, SCRIPTS, SHARD_SCRIPTS};
-use conclave_protocol::sim::{Faults, Script, Terms, World};
+use conclave_protocol::sim::{Faults, Script, Terms};
 
-use self::worlds::{Outcome, asked_for, over, sound};
+use self::worlds::{Outcome, asked_for, opened, over, sound};
 
 fn hostile(hostile: Vec<(usize, Script)>) -> Faults {
     Faults {
         hostile,
         ..Faults::default()
     }
-}
-
-/// The heights whose sum was opened by somebody honest.
-fn opened(world: &World) -> BTreeSet<Height> {
-    let adopted = world.watch().adopted.keys();
-    let adopted = adopted.filter(|(height, place)| height.0 >= 2 && !world.is_hostile(*place));
-    adopted.map(|(height, _)| *height).collect()
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn samples() -> (World, Vec<Vec<u8>>) {
         }
     }
     assert!(kinds.len() >= 16, "only {kinds:?} were said");
-    for record in [&world, &sharded].map(|world| world.watch().records.values()) {
+    for record in [&world, &sharded].map(|world| world.watch().diary.records.values()) {
         samples.extend(record.map(Record::to_bytes));
     }
     (world, samples)

@@ -29,15 +29,11 @@ use conclave_protocol::message::{self, Heartbeat};
 use conclave_protocol::names::{Height, MemberId, SessId};
 use conclave_protocol::output::{Phase, Topic};
 use found::found;
-use node::{Node, conclave, conclave_json, end_alike, text, until};
+use node::{Node, conclave, conclave_json, end_alike, number, text, until};
 use serde_json::Value;
 
 const ROUNDS: u64 = 5;
 const PATIENCE: Duration = Duration::from_secs(240);
-
-fn number(status: &Value, key: &str) -> u64 {
-    status[key].as_u64().unwrap_or_default()
-}
 
 /// Waits until every node says what `wanted` looks for.
 fn all(nodes: &mut [Node], what: &str, wanted: impl Fn(&Value) -> bool) {

@@ -17,16 +17,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use found::{found, rows};
-use node::{Node, conclave, conclave_json, end_alike, text, until};
+use node::{Node, conclave, conclave_json, end_alike, number, text, until};
 use serde_json::Value;
 
 const ROUNDS: u64 = 10;
 const INLINE: u64 = 262_144;
 const PATIENCE: Duration = Duration::from_secs(300);
-
-fn number(status: &Value, key: &str) -> u64 {
-    status[key].as_u64().unwrap_or_default()
-}
 
 /// Makes a folder from a ticket of this member; the newcomer's rows are the sixth member's.
 fn join(dir: &Path, sponsor: &Path) -> Node {

@@ -27,12 +27,15 @@ struct Book {
     places: [(usize, usize); PLACES],
     held: usize,
     most: usize,
+    /// Allocations that found no room here.
+    unnoted: usize,
 }
 
 static BOOK: Mutex<Book> = Mutex::new(Book {
     places: [(0, 0); PLACES],
     held: 0,
     most: 0,
+    unnoted: 0,
 });
 
 struct Counting;
@@ -46,6 +49,8 @@ impl Book {
             *place = (address, bytes);
             self.held += bytes;
             self.most = self.most.max(self.held);
+        } else {
+            self.unnoted += 1;
         }
     }
 
@@ -88,7 +93,10 @@ fn most_held(members: usize, coordinates: usize) -> usize {
         book.most = book.held;
     }
     moved(members, coordinates).expect("the sum is opened everywhere");
-    let most = BOOK.lock().map(|book| book.most).expect("nobody panicked");
+    let book = BOOK.lock().expect("nobody panicked");
+    let (most, unnoted) = (book.most, book.unnoted);
+    drop(book);
+    assert_eq!(unnoted, 0, "allocations beyond {PLACES} at a time");
     most * 100 / (coordinates * 4)
 }
 

@@ -21,14 +21,7 @@ use conclave_protocol::setup::Setup;
 use conclave_protocol::sim::{Faults, Point, Strike, Terms, World};
 use conclave_protocol::time::Time;
 
-use self::worlds::{Outcome, crash, ended, left_out, with};
-
-/// Runs a world to its end, with everything that is said and stored kept, and lets all checkers judge it.
-fn sound(terms: Terms, faults: Faults) -> Outcome<World> {
-    let mut world = World::new(terms, faults);
-    world.keep_log();
-    ended(world)
-}
+use self::worlds::{Outcome, crash, left_out, logged, said, with};
 
 /// Five founders; member 0 advertises its keys for height 2 and dies before it deals: W is 0 to 4, U is 1 to 4.
 fn without_the_first() -> Outcome<World> {
@@ -36,7 +29,7 @@ fn without_the_first() -> Outcome<World> {
         phase: Phase::Deal,
         skip: 0,
     };
-    let world = sound(
+    let world = logged(
         Terms::new(3, 5),
         with(vec![crash(0, strike, Point::BeforeStore, None)]),
     )?;
@@ -51,7 +44,7 @@ fn without_the_proposer() -> Outcome<World> {
         slow: vec![(2, 60)],
         ..Faults::default()
     };
-    let world = sound(Terms::new(4, 5), faults)?;
+    let world = logged(Terms::new(4, 5), faults)?;
     assert_eq!(ids(&world, 2, true), [0, 1, 2, 3, 4], "the sharers");
     assert_eq!(ids(&world, 2, false), [0, 1, 3, 4], "the survivors");
     Ok(world)
@@ -75,13 +68,6 @@ fn ids(world: &World, height: u64, sharers: bool) -> Vec<u32> {
 
 fn chain(world: &World) -> &Ledger {
     world.longest().expect("somebody runs")
-}
-
-/// All envelopes of a kind that were said.
-fn said(world: &World, kind: Kind) -> Vec<Envelope> {
-    let log = world.watch().said.iter().flatten();
-    let envelopes = log.filter_map(|letter| letter.envelope().ok().cloned());
-    envelopes.filter(|envelope| envelope.kind == kind).collect()
 }
 
 // R1: Shamir's x is the place among the members of the height, never among the sharers.
@@ -157,7 +143,7 @@ fn signs_follow_ids_not_places() -> Outcome {
     ]);
     let mut terms = Terms::new(6, 7);
     terms.rounds = 3;
-    let world = sound(terms, faults)?;
+    let world = logged(terms, faults)?;
     let rebuilt = world.watch().rebuilt.iter();
     let mut dropouts = rebuilt.flat_map(|(_, rebuilt)| rebuilt);
     assert!(
@@ -202,7 +188,7 @@ fn a_reveal_waits_for_the_journal() -> Outcome {
     ] {
         let phase = Phase::Reveal;
         let strike = Strike::InPhase { phase, skip };
-        let world = sound(
+        let world = logged(
             Terms::new(8, 4),
             with(vec![crash(1, strike, point, Some(500))]),
         )?;
@@ -216,7 +202,7 @@ fn a_reveal_waits_for_the_journal() -> Outcome {
 #[test]
 fn secrets_never_enter_the_database() -> Outcome {
     let strike = Strike::AfterDealt { height: 3 };
-    let world = sound(
+    let world = logged(
         Terms::new(9, 5),
         with(vec![crash(2, strike, Point::AfterSend, Some(9000))]),
     )?;
@@ -318,7 +304,7 @@ fn a_holder_outside_s_reveals() -> Outcome {
 // R31: a member holds a share of its own secret, and shows it.
 #[test]
 fn everybody_shows_its_own_share_too() -> Outcome {
-    let world = sound(Terms::new(11, 4), Faults::default())?;
+    let world = logged(Terms::new(11, 4), Faults::default())?;
     for height in [2, 3] {
         let decided = chain(&world).record_digest(Height(height));
         for id in ids(&world, height, false) {
@@ -349,7 +335,7 @@ fn a_replayed_log_proposes_nothing_new() -> Outcome {
             phase: Phase::Decide,
             skip,
         };
-        let world = sound(
+        let world = logged(
             Terms::new(seed, 4),
             with(vec![crash(2, strike, Point::AfterSend, Some(back))]),
         )?;
@@ -385,7 +371,7 @@ fn a_null_record_is_verified_like_any_other() -> Outcome {
     let mut terms = Terms::new(15, 4);
     terms.rounds = 3;
     let charter = terms.charter();
-    let world = sound(terms, faults)?;
+    let world = logged(terms, faults)?;
     let chain = chain(&world);
     let entries: Vec<_> = (1..=chain.head().0)
         .filter_map(|height| chain.entry(Height(height)))

@@ -11,9 +11,11 @@ mod worlds;
 use std::collections::BTreeSet;
 
 use conclave_crypto::digest::Digest;
+use conclave_crypto::sign::PublicKey;
 use conclave_protocol::names::Height;
 use conclave_protocol::sim::byzantine;
 use conclave_protocol::sim::faults::{PHASES, POINTS, percent};
+use conclave_protocol::sim::watch::Decision;
 use conclave_protocol::sim::{Faults, Point, Strike, Terms, World, check};
 use conclave_protocol::time::Time;
 
@@ -21,30 +23,25 @@ use self::worlds::{Outcome, asked_for, crash, ended, over, sound, with};
 
 /// The survivors of a height as places.
 fn survivors(world: &World, height: u64) -> Vec<usize> {
-    let decisions = &world.watch().decisions;
-    let decision = decisions
-        .iter()
-        .filter(|((at, _), _)| *at == Height(height))
-        .find_map(|(_, decisions)| decisions.first());
-    let keys = decision.and_then(|decision| decision.survivors.clone());
-    keys.unwrap_or_default()
-        .iter()
-        .filter_map(|key| world.place(key))
-        .collect()
+    let decision = decision(world, height);
+    let keys = decision.and_then(|decision| decision.survivors.as_deref());
+    places(world, keys.unwrap_or_default())
 }
 
 /// The sharers of a height as places.
 fn sharers(world: &World, height: u64) -> Vec<usize> {
-    let decisions = &world.watch().decisions;
-    let decision = decisions
-        .iter()
-        .filter(|((at, _), _)| *at == Height(height))
-        .find_map(|(_, decisions)| decisions.first());
-    let keys = decision.map(|decision| decision.sharers.clone());
-    keys.unwrap_or_default()
-        .iter()
-        .filter_map(|key| world.place(key))
-        .collect()
+    let decision = decision(world, height);
+    places(world, decision.map_or(&[], |decision| &decision.sharers))
+}
+
+fn decision(world: &World, height: u64) -> Option<&Decision> {
+    let mut decisions = world.watch().decisions.iter();
+    let found = decisions.find(|((at, _), _)| *at == Height(height));
+    found.and_then(|(_, decisions)| decisions.first())
+}
+
+fn places(world: &World, keys: &[PublicKey]) -> Vec<usize> {
+    keys.iter().filter_map(|key| world.place(key)).collect()
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What the tests in the deterministic world share: runs that are judged at their end, over seeds.
 #![allow(dead_code, reason = "each test takes what it needs")]
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
+use conclave_protocol::envelope::{Envelope, Kind};
 use conclave_protocol::names::Height;
 use conclave_protocol::sim::{Crash, Faults, Point, Strike, Terms, World, check};
 use conclave_protocol::time::Time;
@@ -12,6 +14,20 @@ pub(crate) type Outcome<T = ()> = Result<T, String>;
 
 /// The latest end of a run, in virtual time.
 pub(crate) const LIMIT: Time = Time(900_000);
+
+/// Runs a world to its end, with everything that is said and stored kept.
+pub(crate) fn logged(terms: Terms, faults: Faults) -> Outcome<World> {
+    let mut world = World::new(terms, faults);
+    world.keep_log();
+    ended(world)
+}
+
+/// All envelopes of a kind that were said, in a world that keeps a log.
+pub(crate) fn said(world: &World, kind: Kind) -> Vec<Envelope> {
+    let log = world.watch().said.iter().flatten();
+    let envelopes = log.filter_map(|letter| letter.envelope().ok().cloned());
+    envelopes.filter(|envelope| envelope.kind == kind).collect()
+}
 
 /// Runs a world to its end and lets all checkers judge it; nobody may halt.
 pub(crate) fn sound(terms: Terms, faults: Faults) -> Outcome<World> {
@@ -32,6 +48,13 @@ pub(crate) fn ended(mut world: World) -> Outcome<World> {
 /// What all checkers say of a world so far.
 pub(crate) fn judged(world: &World) -> Outcome {
     check::all(world).map_err(|violation| format!("{violation}\n{}", label(world)))
+}
+
+/// The heights after the first whose result somebody honest adopted.
+pub(crate) fn opened(world: &World) -> BTreeSet<Height> {
+    let adopted = world.watch().adopted.keys();
+    let honest = adopted.filter(|(height, place)| height.0 > 1 && !world.is_hostile(*place));
+    honest.map(|(height, _)| *height).collect()
 }
 
 fn label(world: &World) -> String {

@@ -65,6 +65,11 @@ pub(crate) fn end_alike<'a>(
     reports
 }
 
+/// A number in a status or report; 0 where there is none.
+pub(crate) fn number(status: &Value, key: &str) -> u64 {
+    status[key].as_u64().unwrap_or_default()
+}
+
 impl Node {
     /// Makes the data folder with a new identity. Answers it with its public key.
     pub(crate) fn init(dir: PathBuf) -> (Self, String) {

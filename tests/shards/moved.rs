@@ -87,7 +87,8 @@ impl Federation {
                 memo: Remembered::default(),
             };
             let seed = Digest::of("moved", &[&index.to_le_bytes()]).0;
-            let member = Member::open(setup, Stored::new(), Time(0), seed);
+            let open = || Member::open(setup, Stored::new(), Time(0), seed);
+            let member = at_work(index, open);
             Ok(Place {
                 key,
                 member: member.map_err(|error| error.to_string())?,
@@ -134,7 +135,7 @@ impl Federation {
     /// Carries a member's outputs to the others.
     fn perform(&mut self, index: usize) -> Result<(), String> {
         let from = self.places[index].key;
-        while let Some(output) = self.places[index].member.poll() {
+        while let Some(output) = at_work(index, || self.places[index].member.poll()) {
             let place = &mut self.places[index];
             match output {
                 Output::Store(write) if is_blob(write.table) => {
@@ -149,7 +150,8 @@ impl Federation {
                         .entry(name)
                         .or_insert_with(|| bytes.to_vec().into());
                     let bytes = stored.clone();
-                    place.member.hear(self.now, Input::Stored { name, bytes });
+                    let input = Input::Stored { name, bytes };
+                    at_work(index, || place.member.hear(self.now, input));
                 }
                 Output::Publish { bytes, .. } => {
                     for to in (0..self.places.len()).filter(|to| *to != index) {

@@ -292,7 +292,7 @@ fn convictions_of_the_honest_are_caught() -> Outcome {
         "a spent round's culprit",
         check::fraud::check,
         |watch| {
-            let record = watch.records.values_mut().next().expect("a record");
+            let record = watch.diary.records.values_mut().next().expect("a record");
             record.previous = Previous::Spent {
                 cause: Cause::Withheld,
                 culprits: vec![MemberId(1)],

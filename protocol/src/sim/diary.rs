@@ -92,6 +92,11 @@ impl Diary {
         }
     }
 
+    /// When the last height was decided.
+    pub fn last_decided(&self) -> Time {
+        self.decided.values().copied().max().unwrap_or_default()
+    }
+
     /// Whether a place was down at any moment of a span.
     pub fn was_away(&self, place: usize, from: Time, to: Time) -> bool {
         let away = self.away.get(&place).into_iter().flatten();

@@ -188,15 +188,11 @@ impl World {
         self.note(place, &output);
         match output {
             Output::Store(write) => {
-                let (honest, now) = (!self.is_hostile(place), self.now);
                 self.watch.trace(&write.key);
                 if write.table == Table::Ledger
                     && let Some(row) = &write.value
                 {
                     self.watch.diary.recorded(&write.key, row);
-                    if honest {
-                        self.watch.decided(now, row);
-                    }
                 }
                 if let (Some(stored), Some(value)) = (&mut self.watch.stored, &write.value) {
                     stored.push((place, write.table, value.clone()));

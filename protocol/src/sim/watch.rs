@@ -20,7 +20,6 @@ use crate::message::{self, Ack, Acked, Commit, Have, Reveal, Seal};
 use crate::names::{Factor, Height, MemberId, SessId, SumId};
 use crate::output::{Phase, Table};
 use crate::record::Record;
-use crate::time::Time;
 
 /// A decided record as one member reported it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,10 +140,6 @@ pub struct Watch {
     pub stored: Option<Vec<(usize, Table, Bytes)>>,
     /// Messages of honest places that are no canonical encoding.
     pub uncanonical: Vec<(usize, Kind)>,
-    /// When an honest place last decided a height that nobody had decided before.
-    pub last_decided: Time,
-    /// The decided records, by digest.
-    pub records: BTreeMap<Digest, Record>,
     /// Running digest of all outputs: equal for equal runs.
     pub trace: Digest,
     /// When what happened.
@@ -216,22 +211,6 @@ impl Watch {
                 let shards = self.witnessed.entry(*commit).or_default();
                 shards.extend(&have.shards);
             }
-        }
-    }
-
-    /// Notes a decided record as it is made durable: an encoded `Decided`.
-    pub fn decided(&mut self, now: Time, row: &[u8]) {
-        // The record's length, then its bytes: whether they are known is seen without parsing them.
-        let length = row.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
-        let length = length.and_then(|length| usize::try_from(length).ok());
-        let bytes = length.and_then(|length| row.get(8..length.saturating_add(8)));
-        let Some(bytes) = bytes else { return };
-        let digest = Record::digest_of(bytes);
-        if !self.records.contains_key(&digest)
-            && let Ok(record) = Record::from_bytes(bytes)
-        {
-            self.records.insert(digest, record);
-            self.last_decided = now;
         }
     }
 

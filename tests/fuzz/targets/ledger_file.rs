@@ -3,9 +3,7 @@
 
 use conclave::commands::ledger::file;
 
-const BEGIN: &[u8] = b"conclave ledger 1\n";
-
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _parsed = file::parse(bytes);
-    let _parsed = file::parse(&[BEGIN, bytes].concat());
+    let _parsed = file::parse(&[file::FIRST_LINE, bytes].concat());
 });

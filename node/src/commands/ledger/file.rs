@@ -10,7 +10,7 @@ use conclave_protocol::charter::Charter;
 use super::Chain;
 
 /// What the file begins with.
-const FIRST_LINE: &[u8] = b"conclave ledger 1\n";
+pub const FIRST_LINE: &[u8] = b"conclave ledger 1\n";
 
 /// Writes a chain. An existing file is left as it is.
 pub(super) fn write(path: &Path, chain: &Chain) -> anyhow::Result<()> {

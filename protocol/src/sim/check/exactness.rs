@@ -110,7 +110,7 @@ fn result(
         }
         let weight = weight(Terms::examples(place), terms.weight_unit, terms.weight_max);
         total = total.saturating_add(weight);
-        let lie = lie(world, decision, place);
+        let lie = lie(world, height, place);
         sum.resize(trained.delta.len(), 0);
         let mut delta = trained.delta.clone();
         if let Some((left_out_of, left_out)) = &trained.carried {
@@ -165,8 +165,8 @@ fn fresh(world: &World, from: Height, to: Height, key: &PublicKey) -> Result<(),
 }
 
 /// What a hostile survivor added to each coordinate of the vector that the record names.
-fn lie(world: &World, decision: &Decision, place: usize) -> i64 {
-    let record = world.watch().records.get(&decision.head);
+fn lie(world: &World, height: Height, place: usize) -> i64 {
+    let record = world.watch().diary.records.get(&height);
     let survivors = record.and_then(|record| record.survivors.as_ref());
     let id = world.id(place);
     let commits = survivors.map(|survivors| survivors.commits.as_slice());

@@ -9,7 +9,7 @@ const PROMISE: &str = "nobody honest is convicted";
 /// Judges the culprits of all decided records, and those named by their evidence.
 pub fn check(world: &World) -> Result<(), Violation> {
     let hostile = world.hostile_ids();
-    for record in world.watch().records.values() {
+    for record in world.watch().diary.records.values() {
         let spent = match &record.previous {
             Previous::Spent { culprits, .. } => culprits.as_slice(),
             Previous::None | Previous::Opened(_) => &[],

@@ -38,14 +38,15 @@ pub fn check(world: &World) -> Result<(), Violation> {
     };
     let running = (0..world.len()).filter(running).count();
     let sound = world.sound_since() + patience <= world.now();
-    let moved = watch.last_decided + patience > world.now();
+    let decided = watch.diary.last_decided();
+    let moved = decided + patience > world.now();
     if sound && running >= roster.quorum() && !moved && !chain.finished() {
         let what = format!(
             "{running} of {} members run, {} are enough, and height {} is not decided since {} ms",
             roster.len(),
             roster.quorum(),
             chain.next().0,
-            (world.now() - watch.last_decided).0
+            (world.now() - decided).0
         );
         return Err(Violation::new(PROMISE, what));
     }

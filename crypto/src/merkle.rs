@@ -22,11 +22,32 @@ const LEAF_DOMAIN: &str = "conclave/v1/chunk";
 
 /// The root over the chunks of `bytes`; an empty string has one empty leaf.
 pub fn root(bytes: &[u8]) -> Digest {
-    let mut level = leaves(bytes);
-    while level.len() > 1 {
-        level = parents(&level);
+    Leaves(leaves(bytes)).root()
+}
+
+/// The leaves of a string that comes in pieces, for its root.
+#[derive(Debug, Clone, Default)]
+pub struct Leaves(Vec<Digest>);
+
+impl Leaves {
+    /// The string goes on: by whole leaves, but for its last piece.
+    pub fn add(&mut self, piece: &[u8]) {
+        if !piece.is_empty() {
+            self.0.append(&mut leaves(piece));
+        }
     }
-    level.first().copied().expect("a level is never empty")
+
+    /// The root of the string that has come, as [`root`] makes it.
+    pub fn root(self) -> Digest {
+        let mut level = self.0;
+        if level.is_empty() {
+            level.push(leaf(&[]));
+        }
+        while level.len() > 1 {
+            level = parents(&level);
+        }
+        level.first().copied().expect("a level is never empty")
+    }
 }
 
 /// The siblings from leaf `index` up to the root; `None` if there is no such leaf.
@@ -159,6 +180,21 @@ mod tests {
                     *byte ^= 1;
                     assert_ne!(root(&other), base, "byte {at} of {length}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_string_in_pieces_has_the_same_root() {
+        for length in LENGTHS {
+            let bytes = string(length);
+            for piece in [1, 3, 64, 301] {
+                let mut leaves = Leaves::default();
+                for piece in bytes.chunks(piece * LEAF_BYTES) {
+                    leaves.add(piece);
+                }
+                leaves.add(&[]);
+                assert_eq!(leaves.root(), root(&bytes), "{length} by {piece} leaves");
             }
         }
     }

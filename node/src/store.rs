@@ -6,8 +6,8 @@
 //! DIR/blobs/    vectors, shards, adapters: one file a blob, mapped and never held in memory whole
 //! DIR/secrets/  one file a secret, mode 0600, never in the database: unlinking it is its end
 //! ```
-//! Every row, blob and secret ends in a checksum. [`Store::perform`] keeps the order of its writes: what stands earlier
-//! is durable before what stands later.
+//! Every row, adapter and secret ends in a checksum; other blobs are named by their Merkle roots. [`Store::perform`]
+//! keeps the order of its writes: what stands earlier is durable before what stands later.
 
 mod blobs;
 mod error;
@@ -19,6 +19,7 @@ mod row;
 mod secrets;
 mod tables;
 mod upgrade;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
@@ -36,7 +37,7 @@ use self::lock::FolderLock;
 use self::secrets::Secrets;
 
 /// The layout of the database that this program writes. A newer one is refused.
-pub const SCHEMA: u64 = 3;
+pub const SCHEMA: u64 = 4;
 
 /// The durable state of one node. Dropping it gives the data folder free.
 #[derive(Debug)]
@@ -56,8 +57,8 @@ impl Store {
     pub fn open(dir: &Path, charter: &Digest) -> Result<Self, StoreError> {
         let lock = FolderLock::take(dir)?;
         let path = dir.join("db");
-        let database = open_database(&path)?;
-        tables::settle(&database, &path, charter)?;
+        let mut database = open_database(&path)?;
+        tables::settle(&mut database, &path, charter)?;
         Ok(Self {
             database,
             blobs: Blobs::open(dir)?,
@@ -235,6 +236,8 @@ const CACHE_BYTES: usize = 64 << 20;
 mod tests {
     use std::io::{Seek as _, SeekFrom, Write as _};
 
+    use conclave_crypto::merkle;
+
     use super::*;
 
     const CHARTER: Digest = Digest([7; 32]);
@@ -263,12 +266,13 @@ mod tests {
     #[test]
     fn what_was_stored_is_there_after_reopening() {
         let dir = tempfile::tempdir().unwrap();
+        let vector = merkle::root(b"vector");
         let store = Store::open(dir.path(), &CHARTER).unwrap();
         store
             .perform(&[
                 put(Table::Outbox, b"slot", b"said"),
                 put(Table::Secrets, b"2.mask", b"seed"),
-                put(Table::Vectors, &[9; 32], b"vector"),
+                put(Table::Vectors, vector.as_bytes(), b"vector"),
                 put(Table::Facts, b"gone", b"x"),
                 delete(Table::Facts, b"gone"),
             ])
@@ -285,7 +289,7 @@ mod tests {
             b"seed"
         );
         assert_eq!(
-            store.blobs().read(&Digest([9; 32])),
+            store.blobs().read(&vector),
             Some(b"vector".as_slice().into())
         );
         assert_eq!(store.blobs().read(&Digest([8; 32])), None);
@@ -342,18 +346,28 @@ mod tests {
     fn blobs_of_an_older_schema_become_files() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), &CHARTER).unwrap();
-        let (whole, torn) = (Digest([1; 32]), Digest([2; 32]));
-        for (table, name) in [(Table::Adapters, whole), (Table::Shards, torn)] {
+        let vector = vec![5; 8 << 20];
+        let (whole, torn, large) = (Digest([1; 32]), Digest([2; 32]), merkle::root(&vector));
+        for (table, name, bytes) in [
+            (Table::Adapters, whole, b"adapter".as_slice()),
+            (Table::Shards, torn, b"adapter"),
+            (Table::Vectors, large, &vector),
+        ] {
             let key = name.as_bytes();
-            tables::take_in(&store.database, &store.path, table, key, b"adapter").unwrap();
+            tables::take_in(&store.database, &store.path, table, key, bytes).unwrap();
         }
+        store.perform(&[put(Table::Facts, b"a", b"b")]).unwrap();
         drop(store);
         let path = dir.path().join("db");
+        let size = || std::fs::metadata(&path).unwrap().len();
+        assert!(size() > 8 << 20);
         for _ in 0..2 {
             let store = Store::open(dir.path(), &CHARTER).unwrap();
             let adapter = store.blobs().read(&whole).unwrap();
             assert_eq!(adapter.as_ref(), b"adapter");
-            assert_eq!(store.load().unwrap().len(), 2);
+            assert_eq!(store.blobs().read(&large).unwrap(), vector);
+            assert_eq!(store.load().unwrap().len(), 4);
+            assert!(size() < 4 << 20, "the file is as large as its rows");
             let file = tables::read_file_row(&store.database, &path).unwrap();
             assert_eq!(file, Some((SCHEMA, CHARTER)));
         }

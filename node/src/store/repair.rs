@@ -13,7 +13,7 @@ use redb::{ConcurrencyMode, Database};
 use super::files::remove;
 use super::find::{Found, find};
 use super::lock::FolderLock;
-use super::{Blobs, Kind, StoreError, open_database, secrets, tables};
+use super::{Blobs, Kind, StoreError, open_database, secrets, tables, upgrade};
 
 /// What a repair has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,10 +35,10 @@ pub fn repair(dir: &Path, charter: &Charter) -> Result<Option<Repaired>, StoreEr
     if !path.exists() {
         return Ok(None);
     }
-    let opened = open_database(&path).and_then(|database| {
+    let opened = open_database(&path).and_then(|mut database| {
         // Without its mark no schema can be told, and the file is searched as one of this schema.
         if matches!(tables::read_file_row(&database, &path), Ok(Some(_))) {
-            tables::settle(&database, &path, &charter.digest())?;
+            tables::settle(&mut database, &path, &charter.digest())?;
         }
         look(&database, &path, charter)
     });
@@ -58,8 +58,8 @@ pub fn repair(dir: &Path, charter: &Charter) -> Result<Option<Repaired>, StoreEr
     let kept = rows.len();
     remove(&fresh)?;
     {
-        let database = open_database(&fresh)?;
-        tables::settle(&database, &fresh, &charter.digest())?;
+        let mut database = open_database(&fresh)?;
+        tables::settle(&mut database, &fresh, &charter.digest())?;
         let writes: Vec<_> = rows
             .into_iter()
             .map(|((table, key), value)| Write {
@@ -77,6 +77,8 @@ pub fn repair(dir: &Path, charter: &Charter) -> Result<Option<Repaired>, StoreEr
     if !found.sealed {
         secrets::seal(&path)?;
     }
+    // Of a file without its mark it is not known whether the blobs beside it had checksums.
+    upgrade::cut_sums(&path)?;
     let aside = free_name(dir);
     // A second name first: at no moment is there no database, which would pass for a node that never said anything.
     fs::hard_link(&path, &aside)

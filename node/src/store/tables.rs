@@ -65,10 +65,17 @@ pub(super) const SEALED: u64 = 2;
 /// The first schema whose blobs are files.
 pub(super) const APART: u64 = 3;
 
+/// The first schema whose vectors and shards have no checksums, only their names.
+pub(super) const NAMED: u64 = 4;
+
 /// Checks what the file is, brings an older one to this schema, and marks a new one.
 ///
 /// A folder that has secrets and no marked database was used and has forgotten what it said: the mark tells that too.
-pub(super) fn settle(database: &Database, path: &Path, charter: &Digest) -> Result<(), StoreError> {
+pub(super) fn settle(
+    database: &mut Database,
+    path: &Path,
+    charter: &Digest,
+) -> Result<(), StoreError> {
     let Some((schema, found)) = read_file_row(database, path)? else {
         let transaction = begin(database, path)?;
         insert(&transaction, path, FILE, b"schema", &SCHEMA.to_le_bytes())?;

@@ -1,7 +1,7 @@
 //! What goes wrong, at random from the seed, and how it is put right.
 
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -127,7 +127,6 @@ impl Faults {
         let copy = dir.join(KEPT);
         match self.chance.below(3) {
             0 if copy.exists() => {
-                fs::remove_dir_all(dir.join("secrets"))?;
                 copy_state(&copy, dir)?;
                 self.rollbacks += 1;
                 Ok(Some("goes back to an older copy of its folder"))
@@ -138,8 +137,6 @@ impl Faults {
                 Ok(Some("loses its database"))
             }
             _ => {
-                fs::create_dir_all(&copy)?;
-                fs::remove_dir_all(copy.join("secrets")).ok();
                 copy_state(dir, &copy)?;
                 Ok(None)
             }
@@ -172,13 +169,28 @@ fn recover(fleet: &mut Fleet, node: usize, state: State) -> Result<()> {
     Ok(())
 }
 
-/// Copies what a node keeps of the protocol: its database and its secrets.
+/// Copies what a node keeps of the protocol: its database, its secrets and its blobs, instead of what was there.
 fn copy_state(from: &Path, to: &Path) -> io::Result<()> {
-    fs::copy(from.join("db"), to.join("db"))?;
-    fs::create_dir_all(to.join("secrets"))?;
-    for entry in fs::read_dir(from.join("secrets"))? {
+    for folder in ["secrets", "blobs"] {
+        match fs::remove_dir_all(to.join(folder)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => copy_folder(&from.join(folder), &to.join(folder))?,
+        }
+    }
+    fs::copy(from.join("db"), to.join("db")).map(drop)
+}
+
+/// Copies a folder with everything in it.
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
         let entry = entry?;
-        fs::copy(entry.path(), to.join("secrets").join(entry.file_name()))?;
+        let place = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &place)?;
+        } else {
+            fs::copy(entry.path(), place)?;
+        }
     }
     Ok(())
 }

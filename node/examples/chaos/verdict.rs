@@ -1,14 +1,18 @@
 //! What must hold at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Result;
-use conclave::store::read_ledger;
+use anyhow::{Context as _, Result};
+use conclave::store::{Store, read_ledger};
+use conclave_crypto::digest::Digest;
 use conclave_protocol::charter::Charter;
 use conclave_protocol::ledger::{self, Ledger};
+use conclave_protocol::letter::Bytes;
 use conclave_protocol::message::{self, Decided};
 use conclave_protocol::names::Height;
+use conclave_protocol::output::Table;
 use conclave_protocol::record::Previous;
 
 use crate::faults::{Faults, quorum};
@@ -41,23 +45,14 @@ pub(crate) fn judge(fleet: &mut Fleet, faults: &Faults) -> Result<u32> {
             longest.len()
         ),
     );
-    let named = fleet.views().into_iter();
-    let mut adapters: Vec<Option<String>> = named
-        .map(|view| view.and_then(|view| view.adapter_digest))
-        .collect();
-    adapters.sort();
-    adapters.dedup();
-    let one = match adapters.as_slice() {
-        [Some(digest)] => Some(digest),
-        _ => None,
-    };
+    let (adapter, wrong) = adapters(fleet)?;
     check(
         fleet,
-        one.is_some(),
-        &match one {
-            Some(digest) => format!("all nodes hold the adapter {digest}"),
-            None => format!("all nodes hold one adapter: they named {adapters:?}"),
-        },
+        wrong.is_empty(),
+        &format!(
+            "all data folders hold the adapter {adapter}, whole and the same{}",
+            listed(&wrong)
+        ),
     );
     let outcomes = outcomes(fleet)?;
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -122,7 +117,7 @@ pub(crate) fn judge(fleet: &mut Fleet, faults: &Faults) -> Result<u32> {
 fn chains(fleet: &Fleet) -> Result<Vec<Vec<Vec<u8>>>> {
     let mut chains = Vec::new();
     for node in &fleet.nodes {
-        let charter = Charter::parse(&std::fs::read_to_string(node.dir.join("charter.toml"))?)?;
+        let charter = charter(&node.dir)?;
         let rows = read_ledger(&node.dir)?.rows;
         ledger::verify_chain(&charter, None, rows.iter().map(Vec::as_slice))?;
         let record = |row: &Vec<u8>| message::decode::<Decided>(row).map(|decided| decided.record);
@@ -131,12 +126,45 @@ fn chains(fleet: &Fleet) -> Result<Vec<Vec<Vec<u8>>>> {
     Ok(chains)
 }
 
+/// The adapter that the nodes named last, and what is wrong with those that lie in their folders: each must hold that
+/// one and the one that its own ledger certifies, byte for byte as the others hold them.
+fn adapters(fleet: &Fleet) -> Result<(Digest, Vec<String>)> {
+    let mut named = fleet.views().into_iter().flatten();
+    let named = named.find_map(|view| view.adapter_digest);
+    let named: Digest = named.context("no node named an adapter")?.parse()?;
+    let mut held: BTreeMap<Digest, Bytes> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for (index, node) in fleet.nodes.iter().enumerate() {
+        let charter = charter(&node.dir)?;
+        let rows = read_ledger(&node.dir)?.rows;
+        let rows = rows.iter().map(Vec::as_slice);
+        let certified = ledger::verify_chain(&charter, None, rows)?.adapter;
+        let certified = certified.context("no adapter is certified")?;
+        let blobs = Store::open(&node.dir, &charter.digest())?.blobs();
+        for digest in BTreeSet::from([named, certified]) {
+            match blobs.get(Table::Adapters, &digest) {
+                None => wrong.push(format!("node {} lacks {digest}", index + 1)),
+                Some(bytes) if *held.entry(digest).or_insert_with(|| bytes.clone()) != bytes => {
+                    wrong.push(format!("node {} holds another {digest}", index + 1));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    Ok((named, wrong))
+}
+
+fn charter(dir: &Path) -> Result<Charter> {
+    Ok(Charter::parse(&std::fs::read_to_string(
+        dir.join("charter.toml"),
+    )?)?)
+}
+
 /// How each round ended, by the longest ledger.
 fn outcomes(fleet: &Fleet) -> Result<BTreeMap<u32, &'static str>> {
     let mut longest = BTreeMap::new();
     for node in &fleet.nodes {
-        let charter = Charter::parse(&std::fs::read_to_string(node.dir.join("charter.toml"))?)?;
-        let mut chain = Ledger::new(charter, None);
+        let mut chain = Ledger::new(charter(&node.dir)?, None);
         for row in read_ledger(&node.dir)?.rows {
             let entry = chain.parse(&row)?;
             chain.append(entry)?;

@@ -140,8 +140,18 @@ fn a_newcomer_enters_a_member_leaves_and_what_is_damaged_is_repaired() {
         Some(5),
         "{verified}"
     );
-    // A member is one by the ledger: it needs its ticket no more.
+    // A member is one by the ledger: it needs its ticket no more. Whoever is none is sent away before anything is
+    // loaded, whatever database it has.
     fs::write(newcomer.dir.join("ticket"), "torn").unwrap();
+    let (stranger, _) = Node::init(dir.path().join("bonn"));
+    for file in ["charter.toml", "node.toml", "db"] {
+        fs::copy(newcomer.dir.join(file), stranger.dir.join(file)).unwrap();
+    }
+    let refused = conclave(&["run", "--dir", text(&stranger.dir), "--model", "nowhere"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("is no founder of the charter"), "{said}");
+    assert_eq!(said.matches("error: ").count(), 1, "{said}");
     fs::remove_file(newcomer.dir.join("reports/final.json")).unwrap();
     newcomer.start(&[]);
     until("the member whose ticket is torn", PATIENCE, || {

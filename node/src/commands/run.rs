@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use conclave_crypto::sign::PublicKey;
 use conclave_protocol::charter::{self, Admission, Charter};
 use conclave_protocol::ledger::Ledger;
@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use self::standing::standing;
+use self::standing::{is_member, standing};
 use crate::cli::FlagError;
 use crate::config::{self, NodeConfig};
 use crate::driver::{Clock, Driver, End, Guests, Stop, Told};
@@ -26,7 +26,6 @@ use crate::learn::engine::{self, EngineSetup};
 use crate::learn::peft::{self, AdapterSpec};
 use crate::network::{self, Addressing};
 use crate::store::{self, Store};
-use crate::ticket;
 use crate::{api, cli, keys};
 
 const EXAMPLE: &str = "Example:
@@ -81,7 +80,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let charter = read_charter(&args.dir)?;
     let identity = keys::open(&args.dir)?;
     let (name, entrance) = standing(&charter, &identity, &config, &args.dir);
-    let (invite, mut lacks) = match entrance {
+    let (invite, lacks) = match entrance {
         Ok(invite) => (invite, None),
         // A newcomer cannot enter so; whoever was admitted needs no ticket any more, and its ledger will tell.
         Err(error) if store::exists(&args.dir) => (None, Some(error)),
@@ -98,6 +97,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         repair(&args.dir, &charter)?;
     }
     let store = Store::open(&args.dir, &charter.digest())?;
+    let stored = store.load()?;
+    if let Some(lacks) = lacks
+        && !is_member(&charter, &identity.public(), &stored)?
+    {
+        return Err(lacks);
+    }
     let door = api::Door::announce(&args.dir)?;
     let setup = engine_setup(&config, &charter, &args.dir)?;
     let model = setup.model.clone();
@@ -117,7 +122,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let (digest, inline_limit) = (charter.digest(), charter.aggregation.inline_limit);
         addressing.guests = charter.admission == Admission::Invite;
         let announced = addressing.announce.clone();
-        let key = identity.public();
         let founders = charter.members.iter().map(|founder| founder.key).collect();
         let (network, events) = network::start(
             &identity,
@@ -128,15 +132,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             inline_limit,
             store.blobs(),
         )?;
-        if invite
-            .as_ref()
-            .is_some_and(|invite| ticket::has_expired(invite, clock.now().0))
-        {
-            lacks = Some(anyhow!(
-                "the invitation in {} has expired: ask for a new ticket and `conclave join` again",
-                args.dir.join(ticket::FILE).display()
-            ));
-        }
         let doubtful = store.is_doubtful()?;
         let setup = Setup {
             charter,
@@ -149,10 +144,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             intact: !doubtful,
             memo: Remembered::default(),
         };
-        let member = Member::open(setup, store.load()?, clock.now(), rand::random())?;
-        if let Some(lacks) = lacks.filter(|_| member.ledger().member(&key).is_none()) {
-            return Err(lacks);
-        }
+        let member = Member::open(setup, stored, clock.now(), rand::random())?;
         network.admit(everybody(member.ledger()));
         let mut told = Told::open(&args.dir).context("metrics.jsonl cannot be opened")?;
         told.announced = announced;

@@ -5,7 +5,9 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use conclave_crypto::sign::{IdentityKey, PublicKey};
 use conclave_protocol::charter::Charter;
+use conclave_protocol::ledger::Ledger;
 use conclave_protocol::message::Invite;
+use conclave_protocol::output::{Stored, Table};
 
 use crate::config::NodeConfig;
 use crate::keys;
@@ -44,5 +46,28 @@ fn invitation(charter: &Charter, key: &PublicKey, dir: &Path) -> anyhow::Result<
             place.display()
         );
     }
+    if ticket::has_expired(&ticket.invite, ticket::now_ms()) {
+        bail!(
+            "the invitation in {} has expired: ask for a new ticket and `conclave join` again",
+            place.display()
+        );
+    }
     Ok(ticket.invite)
+}
+
+/// Whether the ledger of an opened folder names this key as a member's, past or present.
+pub(super) fn is_member(
+    charter: &Charter,
+    key: &PublicKey,
+    stored: &Stored,
+) -> anyhow::Result<bool> {
+    let mut ledger = Ledger::new(charter.clone(), None);
+    for (_, row) in stored
+        .iter()
+        .filter(|((table, _), _)| *table == Table::Ledger)
+    {
+        let record = ledger.parse(row)?;
+        ledger.append(record)?;
+    }
+    Ok(ledger.member(key).is_some())
 }

@@ -1,6 +1,6 @@
-//! The only loop: one input into the member, its outputs performed in order, then the next.
+//! The only loop: the inputs that are there into the member, its outputs performed in order, then the next.
 //!
-//! `Store` before `Send`: a run of neighbouring stores becomes one durable transaction before anything later happens.
+//! `Store` before `Send`: what is to be stored becomes durable, together, before anything later happens.
 //! The loop sleeps on one deadline. It never decides anything: rules stand in the protocol.
 
 mod clock;
@@ -18,7 +18,7 @@ use conclave_protocol::input::{Input, Verdict};
 use conclave_protocol::letter::Letter;
 use conclave_protocol::member::Member;
 use conclave_protocol::names::Height;
-use conclave_protocol::output::{Output, Report, Topic, Write};
+use conclave_protocol::output::Topic;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -103,6 +103,9 @@ pub enum DriverError {
     Network,
 }
 
+/// How long events are taken one after the other, if they are there, before what they lead to is done.
+const TOGETHER: Duration = Duration::from_millis(5);
+
 /// How long the end of the job waits for the engine's last evaluation.
 const EVALUATION_WAIT: Duration = Duration::from_secs(120);
 
@@ -159,11 +162,14 @@ impl Driver {
                     Some(report) => self.learned(report),
                     None => return Err(DriverError::Halted { reason: "the engine stopped unexpectedly".to_owned() }),
                 },
-                event = self.events.recv() => match event {
-                    Some(NetworkEvent::Disk { error }) => return Err(error.into()),
-                    Some(event) => self.heard(event),
-                    None => return Err(DriverError::Network),
-                },
+                event = self.events.recv() => {
+                    self.take(event)?;
+                    // What has come meanwhile shares the writes to the disk.
+                    let end = Instant::now() + TOGETHER;
+                    while Instant::now() < end && let Ok(event) = self.events.try_recv() {
+                        self.take(Some(event))?;
+                    }
+                }
                 () = sleep(wake) => {
                     self.handle(Input::Wake);
                 }
@@ -183,6 +189,15 @@ impl Driver {
     fn handle(&mut self, input: Input) -> Verdict {
         let now = self.clock.now();
         tokio::task::block_in_place(|| self.member.handle(now, input))
+    }
+
+    fn take(&mut self, event: Option<NetworkEvent>) -> Result<(), DriverError> {
+        match event {
+            Some(NetworkEvent::Disk { error }) => return Err(error.into()),
+            Some(event) => self.heard(event),
+            None => return Err(DriverError::Network),
+        }
+        Ok(())
     }
 
     fn heard(&mut self, event: NetworkEvent) {
@@ -301,54 +316,6 @@ impl Driver {
         };
         // The asker may have gone away meanwhile.
         let _gone = ask.reply.send(answer);
-    }
-
-    /// Performs what the member wants, in order; gives the end of the job if it was reached.
-    fn perform(&mut self) -> Result<Option<End>, DriverError> {
-        let mut end = None;
-        let mut writes: Vec<Write> = Vec::new();
-        while let Some(output) = self.member.poll() {
-            if let Output::Store(write) = output {
-                writes.push(write);
-                continue;
-            }
-            self.flush(&mut writes)?;
-            match output {
-                Output::Store(_) => unreachable!("stores were taken above"),
-                Output::Publish { topic, bytes } => self.network.publish(topic, bytes),
-                Output::Send { to, bytes } => self.network.send(to, bytes),
-                Output::Pull { name, length, from } => self.network.pull(name, length, from),
-                Output::Order(order) => self.order(order),
-                Output::Report(report) => {
-                    if let Report::Decided {
-                        height,
-                        members_after_next,
-                        ..
-                    } = &report
-                    {
-                        self.network.admit(members_after_next.clone());
-                        self.see_off();
-                        self.look_at_missed(*height);
-                    }
-                    self.told.report(&report, self.member.status().round);
-                    match report {
-                        Report::Finished { head, adapter } => {
-                            end = Some(End::Finished { head, adapter });
-                        }
-                        Report::Left { reason } => end = Some(End::Left { reason }),
-                        Report::Dealt { .. } if self.doubtful => {
-                            // It says something new: so it knows what it had said.
-                            self.doubtful = false;
-                            self.store.trust()?;
-                        }
-                        Report::Halted { reason } => return Err(DriverError::Halted { reason }),
-                        _ => {}
-                    }
-                }
-            }
-        }
-        self.flush(&mut writes)?;
-        Ok(end)
     }
 
     /// Notes how those that a round left out look from here, for whoever asks later why.

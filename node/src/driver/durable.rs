@@ -1,15 +1,85 @@
-//! What the member wants stored, and the blobs that it gets back: mapped files in place of memory.
+//! What the member wants done, in its order: stored, said, ordered and told. Its blobs come back as mapped files in
+//! place of memory.
 
 use conclave_crypto::digest::Digest;
 use conclave_protocol::floats::Floats;
 use conclave_protocol::input::Input;
-use conclave_protocol::output::{Order, Table, Write};
+use conclave_protocol::output::{Order, Output, Report, Table, Write};
 
-use super::{Driver, DriverError};
+use super::{Driver, DriverError, End};
 
 impl Driver {
+    /// Performs what the member wants, in order; gives the end of the job if it was reached.
+    ///
+    /// Only what goes to the network waits for writes behind it too, which then are made durable together: a message
+    /// may be late, or lost with the process, anyhow.
+    pub(super) fn perform(&mut self) -> Result<Option<End>, DriverError> {
+        let mut end = None;
+        let mut writes: Vec<Write> = Vec::new();
+        let mut said: Vec<Output> = Vec::new();
+        while let Some(output) = self.member.poll() {
+            match output {
+                Output::Store(write) => writes.push(write),
+                Output::Publish { .. } | Output::Send { .. } | Output::Pull { .. } => {
+                    said.push(output);
+                }
+                Output::Order(order) => {
+                    self.settle(&mut writes, &mut said)?;
+                    self.order(order);
+                }
+                Output::Report(report) => {
+                    self.settle(&mut writes, &mut said)?;
+                    if let Report::Decided {
+                        height,
+                        members_after_next,
+                        ..
+                    } = &report
+                    {
+                        self.network.admit(members_after_next.clone());
+                        self.see_off();
+                        self.look_at_missed(*height);
+                    }
+                    self.told.report(&report, self.member.status().round);
+                    match report {
+                        Report::Finished { head, adapter } => {
+                            end = Some(End::Finished { head, adapter });
+                        }
+                        Report::Left { reason } => end = Some(End::Left { reason }),
+                        Report::Dealt { .. } if self.doubtful => {
+                            // It says something new: so it knows what it had said.
+                            self.doubtful = false;
+                            self.store.trust()?;
+                        }
+                        Report::Halted { reason } => return Err(DriverError::Halted { reason }),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        self.settle(&mut writes, &mut said)?;
+        Ok(end)
+    }
+
+    /// Makes durable what there is to store, then gives the network what it is to send and to fetch.
+    fn settle(
+        &mut self,
+        writes: &mut Vec<Write>,
+        said: &mut Vec<Output>,
+    ) -> Result<(), DriverError> {
+        self.flush(writes)?;
+        for output in said.drain(..) {
+            match output {
+                Output::Publish { topic, bytes } => self.network.publish(topic, bytes),
+                Output::Send { to, bytes } => self.network.send(to, bytes),
+                Output::Pull { name, length, from } => self.network.pull(name, length, from),
+                Output::Store(_) | Output::Order(_) | Output::Report(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Makes what the member wants stored durable, and hands its blobs back from where they stand now.
-    pub(super) fn flush(&mut self, writes: &mut Vec<Write>) -> Result<(), DriverError> {
+    fn flush(&mut self, writes: &mut Vec<Write>) -> Result<(), DriverError> {
         if writes.is_empty() {
             return Ok(());
         }
@@ -27,7 +97,7 @@ impl Driver {
     }
 
     /// Gives the engine an order, with the adapter as it stands in its file.
-    pub(super) fn order(&mut self, mut order: Order) {
+    fn order(&mut self, mut order: Order) {
         if let Order::Adopt { height, round, .. } = order {
             self.told.adopted(height, round);
         }

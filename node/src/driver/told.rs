@@ -230,7 +230,8 @@ impl Told {
         if let Value::Object(fields) = &mut value {
             fields.insert("time".to_owned(), json!(time.as_secs_f64()));
         }
-        if let Err(error) = writeln!(self.metrics, "{value}") {
+        // In one piece: whoever reads along meets whole lines, and the system is called once.
+        if let Err(error) = self.metrics.write_all(format!("{value}\n").as_bytes()) {
             tracing::warn!(%error, "metrics.jsonl was not written");
         }
     }

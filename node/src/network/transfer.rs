@@ -119,19 +119,38 @@ async fn fetch(
         let error = io::Error::other("it has no blob of this name and length");
         return Err(Broken::Without(error));
     }
-    let mut chunk = vec![0; CHUNK];
+    let mut chunk = Vec::new();
     while landing.received() != wanted.length {
         let missing = wanted.length - landing.received();
-        let room = usize::try_from(missing).map_or(CHUNK, |missing| missing.min(CHUNK));
-        let read = timeout(PATIENCE, stream.read(&mut chunk[..room])).await??;
-        if read == 0 {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-        }
-        let written = landing.write(&chunk[..read]).await;
+        let room = usize::try_from(missing).map_or(PIECE, |missing| missing.min(PIECE));
+        chunk.resize(room, 0);
+        let (filled, ended) = fill(&mut stream, &mut chunk).await;
+        let written = landing.write(&chunk[..filled]).await;
         written.map_err(Broken::Here)?;
+        ended?;
     }
     stream.close().await.ok();
     Ok(())
+}
+
+/// Reads until there is no room, or no more comes: how much came, and why no more. A stream brings a few kilobytes at a
+/// time, and each write to a file is a task for another thread.
+async fn fill(stream: &mut Stream, room: &mut [u8]) -> (usize, Result<(), Broken>) {
+    let mut filled = 0;
+    while filled < room.len() {
+        match timeout(PATIENCE, stream.read(&mut room[filled..])).await {
+            Ok(Ok(0)) => {
+                return (
+                    filled,
+                    Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                );
+            }
+            Ok(Ok(read)) => filled += read,
+            Ok(Err(error)) => return (filled, Err(error.into())),
+            Err(silent) => return (filled, Err(silent.into())),
+        }
+    }
+    (filled, Ok(()))
 }
 
 /// Answers peers that ask for blobs, until the network ends.
@@ -169,8 +188,10 @@ async fn answer(mut stream: Stream, blobs: Blobs) -> io::Result<()> {
     timeout(PATIENCE, stream.close()).await?
 }
 
-/// Bytes read or written at a time.
+/// Bytes sent at a time.
 const CHUNK: usize = 64 * 1024;
+/// Bytes that are written to a file at a time.
+const PIECE: usize = 256 * 1024;
 /// How often holders that broke off are asked.
 const PASSES: u32 = 4;
 /// How long to wait before the second time, twice as long before each further one: of streams that come all at once a

@@ -10,11 +10,7 @@
 )]
 #![cfg_attr(
     test,
-    expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        reason = "test values are small"
-    )
+    expect(clippy::cast_precision_loss, reason = "test values are small")
 )]
 
 pub mod batch;

@@ -155,6 +155,7 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
     let eval = setup.eval_data.as_deref();
     let prepared = prepare(&setup.model, &setup.data, eval, length, setup.training.seed)?;
     let parameters = model.config().parameters();
+    let architecture = model.config().model_type().to_owned();
     let initial = Floats::from(adapter.initial());
     let layout = adapter.flat().layout();
     let trainer = Trainer::new(
@@ -170,7 +171,7 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
     };
     let facts = EngineFacts {
         model_digest,
-        architecture: "llama".into(),
+        architecture,
         parameters,
         layout: layout.clone(),
         initial: initial.clone(),

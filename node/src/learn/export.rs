@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::kernel::product::{Old, View, ViewMut, product};
-use super::model::{LoraTensors, Map, Model};
+use super::model::{LoraTensors, Model};
 use super::peft::folder::{FolderError, serialize};
 use super::peft::{Adapter, folder};
 use super::weights::Weight;
@@ -118,13 +117,10 @@ pub fn merged(
 ) -> Result<(), ExportError> {
     let output = Output::begin(place)?;
     let mut tensors = model.tensors();
-    for (layer, maps) in lora.layers.iter().enumerate() {
-        for map in Map::ALL {
-            if let Some((a, b)) = &maps[map as usize] {
-                let merged = merge(model.map(layer, map), a, b, lora.scale);
-                tensors.insert(format!("{}.weight", map.module(layer)), merged);
-            }
-        }
+    for (module, (a, b)) in &lora.factors {
+        let (a, b) = (flattened(a), flattened(b));
+        let merged = model.map(module).merged(&a, &b, lora.scale);
+        tensors.insert(format!("{module}.weight"), merged);
     }
     write_tensors(output.path(), model, &tensors)?;
     for name in [
@@ -164,23 +160,9 @@ fn write_tensors(
     Ok(())
 }
 
-fn merge(weight: &Weight, a: &candle_core::Tensor, b: &candle_core::Tensor, scale: f32) -> Weight {
-    let (out, inside) = weight.dims2();
-    let factors = "factors are f32 matrices on the CPU";
-    let [a, b] = [a, b].map(|factor| {
-        let rows: Vec<Vec<f32>> = factor.to_vec2().expect(factors);
-        rows.concat()
-    });
-    let rank = a.len() / inside;
-    let mut sum = weight.values().to_vec();
-    product(
-        ViewMut::new(&mut sum, out, inside),
-        Old::Keep,
-        scale,
-        View::new(&b, out, rank),
-        View::new(&a, rank, inside),
-    );
-    Weight::owned(sum, vec![out, inside])
+fn flattened(factor: &candle_core::Tensor) -> Vec<f32> {
+    let rows = factor.to_vec2::<f32>();
+    rows.expect("factors are f32 matrices on the CPU").concat()
 }
 
 #[cfg(test)]

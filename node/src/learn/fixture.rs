@@ -11,12 +11,21 @@ use super::weights::Weight;
 
 /// A random model: grouped queries, a feed-forward width that is no power of two.
 pub(crate) fn tiny(tied: bool) -> Model {
-    let text = format!(
+    llama(tied, "")
+}
+
+/// The same with more keys in its `config.json`, each with a comma in front.
+pub(crate) fn llama(tied: bool, more: &str) -> Model {
+    random(&format!(
         r#"{{"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "vocab_size": 32, "max_position_embeddings": 128,
-        "tie_word_embeddings": {tied}, "bos_token_id": 0, "eos_token_id": 1}}"#
-    );
-    let config = Config::parse(&text, Path::new("config.json")).unwrap();
+        "tie_word_embeddings": {tied}, "bos_token_id": 0, "eos_token_id": 1{more}}}"#
+    ))
+}
+
+/// A model with this `config.json` and random weights.
+pub(crate) fn random(text: &str) -> Model {
+    let config = Config::parse(text, Path::new("config.json")).unwrap();
     let mut count = 0u8;
     let take = |name: &str, shape: &[usize]| -> Result<Weight, ()> {
         count += 1;

@@ -10,8 +10,9 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::flatten::Flat;
+use super::model::LoraTensors;
 use super::model::config::Config;
-use super::model::{LoraTensors, Map};
+use super::model::parts::LinearMap;
 
 pub mod folder;
 
@@ -33,7 +34,7 @@ pub struct AdapterSpec {
 pub enum Targets {
     /// Every one but the output head.
     AllLinear,
-    /// Those with these names, in every layer.
+    /// Those whose names end with one of these, from a dot on, in every layer.
     Named(Vec<String>),
 }
 
@@ -41,8 +42,7 @@ pub enum Targets {
 #[derive(Debug, Clone)]
 pub struct Adapter {
     spec: AdapterSpec,
-    maps: Vec<Map>,
-    layers: usize,
+    maps: Vec<LinearMap>,
     flat: Flat,
 }
 
@@ -51,10 +51,14 @@ pub struct Adapter {
 pub enum AdapterError {
     /// A name that is no linear map of the model.
     #[error(
-        "target module {0:?} is no linear map of a Llama layer; choose from {names} or all-linear",
-        names = map_names()
+        "target module {name:?} is no linear map of this model; choose from {known} or all-linear"
     )]
-    UnknownTarget(String),
+    UnknownTarget {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
     /// No target at all.
     #[error("target modules: the list is empty; write all-linear, or names with commas between")]
     NoTargets,
@@ -79,9 +83,10 @@ impl FromStr for Targets {
             return Ok(Self::AllLinear);
         }
         let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
-        let targets = Self::Named(names);
-        targets.maps()?;
-        Ok(targets)
+        if names.iter().any(String::is_empty) {
+            return Err(AdapterError::NoTargets);
+        }
+        Ok(Self::Named(names))
     }
 }
 
@@ -95,30 +100,30 @@ impl fmt::Display for Targets {
 }
 
 impl Targets {
-    /// The maps, in the order of a layer, each once.
-    pub fn maps(&self) -> Result<Vec<Map>, AdapterError> {
-        let names = match self {
-            Self::AllLinear => return Ok(Map::ALL.to_vec()),
-            Self::Named(names) => names,
+    /// Which of a model's maps they are.
+    fn choose(&self, maps: Vec<LinearMap>) -> Result<Vec<LinearMap>, AdapterError> {
+        let Self::Named(targets) = self else {
+            return Ok(maps);
         };
-        let mut maps = Vec::with_capacity(names.len());
-        for name in names {
-            let map = Map::ALL.into_iter().find(|map| map.name() == name);
-            maps.push(map.ok_or_else(|| AdapterError::UnknownTarget(name.clone()))?);
+        for target in targets {
+            if !maps.iter().any(|map| map.is_called(target)) {
+                let (name, known) = (target.clone(), names(&maps).join(", "));
+                return Err(AdapterError::UnknownTarget { name, known });
+            }
         }
-        maps.sort_unstable();
-        maps.dedup();
-        if maps.is_empty() {
+        let called = |map: &LinearMap| targets.iter().any(|target| map.is_called(target));
+        let chosen: Vec<LinearMap> = maps.into_iter().filter(called).collect();
+        if chosen.is_empty() {
             return Err(AdapterError::NoTargets);
         }
-        Ok(maps)
+        Ok(chosen)
     }
 }
 
 impl Adapter {
     /// Binds an adapter to a model.
     pub fn new(spec: AdapterSpec, config: &Config) -> Result<Self, AdapterError> {
-        let maps = spec.targets.maps()?;
+        let maps = spec.targets.choose(config.maps())?;
         if spec.r == 0 || spec.r as usize > config.hidden {
             let most = config.hidden;
             return Err(AdapterError::Rank { r: spec.r, most });
@@ -127,21 +132,13 @@ impl Adapter {
             return Err(AdapterError::Alpha);
         }
         let rank = spec.r as usize;
-        let mut tensors = Vec::with_capacity(2 * maps.len() * config.layers);
-        for layer in 0..config.layers {
-            for &map in &maps {
-                let (out, inside) = map.dims(config);
-                tensors.push((factor_name(layer, map, "A"), vec![rank, inside]));
-                tensors.push((factor_name(layer, map, "B"), vec![out, rank]));
-            }
+        let mut tensors = Vec::with_capacity(2 * maps.len());
+        for map in &maps {
+            tensors.push((factor_name(&map.module, "A"), vec![rank, map.inside]));
+            tensors.push((factor_name(&map.module, "B"), vec![map.out, rank]));
         }
         let flat = Flat::new(tensors);
-        Ok(Self {
-            spec,
-            maps,
-            layers: config.layers,
-            flat,
-        })
+        Ok(Self { spec, maps, flat })
     }
 
     /// As described.
@@ -150,8 +147,16 @@ impl Adapter {
     }
 
     /// The maps that carry factors.
-    pub fn maps(&self) -> &[Map] {
+    pub fn maps(&self) -> &[LinearMap] {
         &self.maps
+    }
+
+    /// The names by which PEFT finds these maps and no others.
+    pub fn targets(&self) -> Vec<String> {
+        match &self.spec.targets {
+            Targets::AllLinear => names(&self.maps),
+            Targets::Named(names) => names.clone(),
+        }
     }
 
     /// Its order as one vector.
@@ -180,24 +185,19 @@ impl Adapter {
         values
     }
 
-    /// The factors by layer and map, from the tensors of [`Flat::tensors`].
+    /// The factors by module, from the tensors of [`Flat::tensors`].
     ///
     /// # Panics
     /// If the tensors are not this adapter's.
     #[expect(clippy::cast_precision_loss, reason = "ranks and alphas are small")]
     pub fn bind(&self, tensors: &BTreeMap<String, Tensor>) -> LoraTensors {
-        let layers = (0..self.layers).map(|layer| {
-            let mut of_layer: [Option<(Tensor, Tensor)>; 7] = Default::default();
-            for &map in &self.maps {
-                let a = tensors[&factor_name(layer, map, "A")].clone();
-                let b = tensors[&factor_name(layer, map, "B")].clone();
-                of_layer[map as usize] = Some((a, b));
-            }
-            of_layer
+        let factors = self.maps.iter().map(|map| {
+            let [a, b] = ["A", "B"].map(|of| tensors[&factor_name(&map.module, of)].clone());
+            (map.module.clone(), (a, b))
         });
         LoraTensors {
             scale: self.spec.alpha as f32 / self.spec.r as f32,
-            layers: layers.collect(),
+            factors: factors.collect(),
         }
     }
 }
@@ -214,15 +214,19 @@ pub(crate) fn uniform(key: [u8; 32], bound: f32, values: &mut [f32]) {
 }
 
 /// PEFT's name of a factor.
-pub(crate) fn factor_name(layer: usize, map: Map, factor: &str) -> String {
-    format!(
-        "base_model.model.{}.lora_{factor}.weight",
-        map.module(layer)
-    )
+fn factor_name(module: &str, factor: &str) -> String {
+    format!("base_model.model.{module}.lora_{factor}.weight")
 }
 
-fn map_names() -> String {
-    Map::ALL.map(Map::name).join(", ")
+/// The last components of the maps' names, each once, in their order.
+fn names(maps: &[LinearMap]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for map in maps {
+        if !names.iter().any(|name| name == map.name()) {
+            names.push(map.name().to_owned());
+        }
+    }
+    names
 }
 
 #[cfg(test)]
@@ -273,13 +277,19 @@ mod tests {
 
     #[test]
     fn wrong_targets_and_ranks_are_refused_by_name() {
-        let error = "q_proj,lm_head".parse::<Targets>().unwrap_err().to_string();
+        let error = Adapter::new(spec("q_proj,lm_head"), &config())
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("lm_head") && error.contains("gate_proj"),
             "{error}"
         );
         let all = Adapter::new(spec("all-linear"), &config()).unwrap();
-        assert_eq!(all.maps().len(), 7);
+        assert_eq!(all.maps().len(), 14);
+        assert_eq!(all.targets().len(), 7);
+        assert!("q_proj,".parse::<Targets>().is_err());
+        let one = Adapter::new(spec("layers.1.mlp.up_proj,q_proj"), &config()).unwrap();
+        assert_eq!(one.maps().len(), 3);
         let zero = AdapterSpec {
             r: 0,
             ..spec("all-linear")

@@ -13,6 +13,8 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest as _, Sha256};
 
+pub mod affine;
+
 /// A frozen tensor of f32: mapped from a file or owned.
 #[derive(Clone)]
 pub struct Weight {

@@ -34,6 +34,8 @@ pub struct Folders {
     pub model_dir: PathBuf,
     /// What it is.
     pub model: ModelReport,
+    /// Its architecture, as `config.json` names it.
+    pub architecture: String,
     /// What the rows are, in a sentence.
     pub about: String,
     /// The nodes, in order.
@@ -76,6 +78,7 @@ pub fn prepare(plan: &Plan) -> Result<Folders, TestnetError> {
         base::unpack(&folder)?;
         folder
     };
+    let config = Config::read(&model_dir).map_err(model::ModelError::from)?;
     let model = ModelReport {
         name: match &plan.model {
             Some(folder) => folder
@@ -86,9 +89,7 @@ pub fn prepare(plan: &Plan) -> Result<Folders, TestnetError> {
             None => base::LABEL.to_owned(),
         },
         digest: model::digest(&model_dir)?.to_string(),
-        parameters: Config::read(&model_dir)
-            .map_err(model::ModelError::from)?
-            .parameters(),
+        parameters: config.parameters(),
         generated: plan.model.is_none(),
     };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -96,6 +97,7 @@ pub fn prepare(plan: &Plan) -> Result<Folders, TestnetError> {
         dir,
         model_dir,
         model,
+        architecture: config.model_type().to_owned(),
         about: dealt.about,
         nodes: Vec::new(),
         threads: (cores / dealt.members.len().max(1)).max(1),
@@ -136,7 +138,7 @@ impl Folders {
                 joins_in,
             });
         }
-        let charter = charter(plan, &self.model, founders, count)?;
+        let charter = charter(plan, self, founders, count)?;
         for node in &self.nodes {
             write_rows(&node.dir.join(EVAL), &union)?;
             if node.joins_in.is_none() {
@@ -237,7 +239,7 @@ fn make_dir(plan: &Plan) -> Result<PathBuf, TestnetError> {
 
 fn charter(
     plan: &Plan,
-    model: &ModelReport,
+    folders: &Folders,
     members: Vec<Founder>,
     nodes: usize,
 ) -> Result<Charter, TestnetError> {
@@ -248,8 +250,8 @@ fn charter(
             nonce: rand::rng().random(),
         },
         model: Model {
-            digest: model.digest.parse().expect("a digest was written"),
-            architecture: "llama".to_owned(),
+            digest: folders.model.digest.parse().expect("a digest was written"),
+            architecture: folders.architecture.clone(),
         },
         adapter: Adapter {
             method: Method::Lora,

@@ -127,11 +127,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// What a charter says of a model folder.
 pub fn model(folder: &Path) -> anyhow::Result<Model> {
-    Config::read(folder)?;
+    let config = Config::read(folder)?;
     Weights::open(folder)?.check()?;
     Ok(Model {
         digest: digest(folder)?,
-        architecture: "llama".to_owned(),
+        architecture: config.model_type().to_owned(),
     })
 }
 

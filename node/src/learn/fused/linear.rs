@@ -1,6 +1,6 @@
 //! Linear maps: frozen, with a LoRA side path, or free (all weights train).
 //!
-//! Weights are `(out, in)` as Hugging Face stores them: `y = x · Wᵀ`.
+//! A frozen map is an [`Affine`], `y = x · Wᵀ + b`, inside the operation and without a gradient.
 
 use std::sync::OnceLock;
 
@@ -8,14 +8,14 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, S
 
 use super::{Values, argument, kept, shaped_as};
 use crate::learn::kernel::product::{Old, View, ViewMut, product};
-use crate::learn::weights::Weight;
+use crate::learn::weights::affine::Affine;
 
 struct Frozen {
-    weight: Weight,
+    map: Affine,
 }
 
 struct Lora {
-    weight: Weight,
+    map: Affine,
     scale: f32,
     /// Which of x, A, B want a gradient.
     wanted: [bool; 3],
@@ -25,17 +25,17 @@ struct Lora {
 
 struct Free;
 
-/// `y = x · Wᵀ`; the weight is inside the operation and gets no gradient.
-pub fn frozen(x: &Tensor, weight: &Weight) -> Result<Tensor> {
-    let weight = weight.clone();
-    x.apply_op1(Frozen { weight })
+/// `y = x · Wᵀ + b`.
+pub fn frozen(x: &Tensor, map: &Affine) -> Result<Tensor> {
+    let map = map.clone();
+    x.apply_op1(Frozen { map })
 }
 
-/// `y = x · Wᵀ + scale · (x · Aᵀ) · Bᵀ` (Hu et al., LoRA, arXiv 2106.09685) for `A` `(r, in)` and `B` `(out, r)`.
+/// `y = x · Wᵀ + b + scale · (x · Aᵀ) · Bᵀ` (Hu et al., LoRA, arXiv 2106.09685) for `A` `(r, in)` and `B` `(out, r)`.
 /// Only inputs that are variables, or depend on one, get a gradient.
-pub fn lora(x: &Tensor, weight: &Weight, a: &Tensor, b: &Tensor, scale: f32) -> Result<Tensor> {
+pub fn lora(x: &Tensor, map: &Affine, a: &Tensor, b: &Tensor, scale: f32) -> Result<Tensor> {
     let op = Lora {
-        weight: weight.clone(),
+        map: map.clone(),
         scale,
         wanted: [x.track_op(), a.track_op(), b.track_op()],
         hidden: OnceLock::new(),
@@ -43,7 +43,7 @@ pub fn lora(x: &Tensor, weight: &Weight, a: &Tensor, b: &Tensor, scale: f32) -> 
     x.apply_op3(a, b, op)
 }
 
-/// `y = x · Wᵀ` where the weight is a variable.
+/// `y = x · Wᵀ` where the weight `(out, in)` is a variable.
 pub fn free(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     x.apply_op2(weight, Free)
 }
@@ -94,16 +94,15 @@ impl CustomOp1 for Frozen {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (out, inside) = self.weight.dims2();
-        let y = apply(argument(x, layout)?, self.weight.values(), out, inside);
+        let y = self.map.apply(argument(x, layout)?);
+        let out = self.map.dims().0;
         let shape = Shape::from((y.len() / out, out));
         Ok((CpuStorage::F32(y), shape))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let dy = dy.contiguous()?;
-        let (out, inside) = self.weight.dims2();
-        let dx = apply_back(&Values::of(&dy)?, self.weight.values(), out, inside);
+        let dx = self.map.apply_back(&Values::of(&dy)?);
         Ok(Some(shaped_as(dx, x)?))
     }
 }
@@ -156,11 +155,11 @@ impl CustomOp3 for Lora {
         b: &CpuStorage,
         b_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (out, inside) = self.weight.dims2();
+        let (out, inside) = self.map.dims();
         let rank = a_layout.shape().dims2()?.0;
         let x = argument(x, x_layout)?;
         let hidden = apply(x, argument(a, a_layout)?, rank, inside);
-        let mut y = apply(x, self.weight.values(), out, inside);
+        let mut y = self.map.apply(x);
         let tokens = y.len() / out;
         product(
             ViewMut::new(&mut y, tokens, out),
@@ -184,7 +183,7 @@ impl CustomOp3 for Lora {
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let dy = dy.contiguous()?;
-        let (out, inside) = self.weight.dims2();
+        let (out, inside) = self.map.dims();
         let rank = a.dim(0)?;
         let dys = Values::of(&dy)?;
         let tokens = dys.len() / out;
@@ -203,7 +202,7 @@ impl CustomOp3 for Lora {
         }
         let mut dx = None;
         if x_wanted {
-            let mut sum = apply_back(&dys, self.weight.values(), out, inside);
+            let mut sum = self.map.apply_back(&dys);
             product(
                 ViewMut::new(&mut sum, tokens, inside),
                 Old::Keep,

@@ -1,4 +1,4 @@
-//! Causal attention with grouped queries and rotary positions, inside each span of a packed row.
+//! Attention with grouped queries and rotary positions, inside each span of a packed row.
 //!
 //! Queries are `(tokens, heads · dim)`, keys and values `(tokens, kv_heads · dim)`. A span is one example: its
 //! positions start at zero and its tokens see one another only. Nothing of size span × span is kept: the forward
@@ -14,7 +14,7 @@ use super::elementwise::{dot, exp_row, exp_shifted, scale, vectorised};
 use super::product::{Old, View, ViewMut, product};
 use super::rope::{RopeTable, Turn};
 
-/// The heads of a layer and the spans of a packed row.
+/// The heads of a layer.
 #[derive(Debug, Clone)]
 pub struct Heads {
     /// Query heads.
@@ -23,10 +23,21 @@ pub struct Heads {
     pub kv_heads: usize,
     /// Elements a head.
     pub dim: usize,
-    /// Rotary angles.
-    pub rope: Arc<RopeTable>,
-    /// The examples: ranges of rows, in order.
-    pub spans: Arc<Vec<Range<usize>>>,
+    /// Rotary angles; none where positions are learned.
+    pub rope: Option<Arc<RopeTable>>,
+    /// What a token sees.
+    pub sight: Sight,
+}
+
+/// Which tokens of its example a token sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// Itself and all before it.
+    Causal,
+    /// The last so many, itself among them.
+    Window(usize),
+    /// All.
+    Both,
 }
 
 /// The gradients of queries, keys and values, each in the shape of its input.
@@ -47,15 +58,27 @@ struct Part {
     v: Vec<f32>,
 }
 
+impl Sight {
+    /// The columns that row `i` of `len` sees.
+    pub fn of(self, i: usize, len: usize) -> Range<usize> {
+        match self {
+            Self::Causal => 0..i + 1,
+            Self::Window(window) => (i + 1).saturating_sub(window)..i + 1,
+            Self::Both => 0..len,
+        }
+    }
+}
+
 impl Heads {
-    /// The attended values `(tokens, heads · dim)` and the log-denominators `(tokens, heads)`.
-    pub fn forward(&self, q: &[f32], k: &[f32], v: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    /// The attended values `(tokens, heads · dim)` and the log-denominators `(tokens, heads)`; `spans` are the
+    /// examples: ranges of rows, in order.
+    pub fn forward(&self, spans: &[Range<usize>], [q, k, v]: [&[f32]; 3]) -> (Vec<f32>, Vec<f32>) {
         let tokens = q.len() / (self.heads * self.dim);
-        let parts = self.each(|span, g| self.forward_part(q, k, v, span, g));
+        let parts = self.each(spans, |span, g| self.forward_part(q, k, v, span, g));
         let mut out = vec![0.0; q.len()];
         let mut logs = vec![0.0; tokens * self.heads];
         let group = self.heads / self.kv_heads;
-        for ((span, g), (part_out, part_logs)) in self.tasks().zip(parts) {
+        for ((span, g), (part_out, part_logs)) in self.tasks(spans).zip(parts) {
             let (wide, at) = (self.heads * self.dim, g * group * self.dim);
             put(&mut out, wide, at, &span, &part_out, group * self.dim);
             put(&mut logs, self.heads, g * group, &span, &part_logs, group);
@@ -66,12 +89,15 @@ impl Heads {
     /// The gradients of [`Self::forward`], given its inputs, its results and the gradient of its output.
     pub fn backward(
         &self,
+        spans: &[Range<usize>],
         [q, k, v]: [&[f32]; 3],
         out: &[f32],
         logs: &[f32],
         d_out: &[f32],
     ) -> Gradients {
-        let parts = self.each(|span, g| self.backward_part([q, k, v], out, logs, d_out, span, g));
+        let parts = self.each(spans, |span, g| {
+            self.backward_part([q, k, v], out, logs, d_out, span, g)
+        });
         let mut gradients = Gradients {
             q: vec![0.0; q.len()],
             k: vec![0.0; k.len()],
@@ -79,7 +105,7 @@ impl Heads {
         };
         let group = self.heads / self.kv_heads;
         let (q_wide, kv_wide) = (self.heads * self.dim, self.kv_heads * self.dim);
-        for ((span, g), part) in self.tasks().zip(parts) {
+        for ((span, g), part) in self.tasks(spans).zip(parts) {
             let (q_at, kv_at) = (g * group * self.dim, g * self.dim);
             put(
                 &mut gradients.q,
@@ -95,13 +121,17 @@ impl Heads {
         gradients
     }
 
-    fn tasks(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
-        let spans = self.spans.iter().cloned();
+    fn tasks(&self, spans: &[Range<usize>]) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let spans = spans.iter().cloned();
         spans.flat_map(|span| (0..self.kv_heads).map(move |g| (span.clone(), g)))
     }
 
-    fn each<T: Send>(&self, work: impl Fn(Range<usize>, usize) -> T + Sync) -> Vec<T> {
-        let tasks: Vec<_> = self.tasks().collect();
+    fn each<T: Send>(
+        &self,
+        spans: &[Range<usize>],
+        work: impl Fn(Range<usize>, usize) -> T + Sync,
+    ) -> Vec<T> {
+        let tasks: Vec<_> = self.tasks(spans).collect();
         tasks
             .into_par_iter()
             .map(|(span, g)| work(span, g))
@@ -126,12 +156,12 @@ impl Heads {
         for h in 0..group {
             let queries = self.turned(q, q_wide, g * group + h, &span);
             for rows in blocks(len) {
-                let seen = rows.end;
-                self.scores(&mut scores, &queries, &keys, &rows);
+                let seen = self.columns(&rows, len);
+                self.scores(&mut scores, &queries, &keys, &rows, seen);
                 for (i, row) in rows.clone().zip(scores.chunks_exact_mut(seen)) {
-                    let (max, sum) = exp_row(&mut row[..=i]);
-                    row[i + 1..].fill(0.0);
-                    scale(&mut row[..=i], 1.0 / sum);
+                    let row = self.visible(row, i, len);
+                    let (max, sum) = exp_row(row);
+                    scale(row, 1.0 / sum);
                     logs[i * group + h] = max + sum.ln();
                 }
                 let at = rows.start * group * dim + h * dim;
@@ -170,10 +200,10 @@ impl Heads {
             let head = g * group + h;
             let queries = self.turned(q, q_wide, head, &span);
             for rows in blocks(len) {
-                let (seen, n) = (rows.end, rows.len());
+                let (seen, n) = (self.columns(&rows, len), rows.len());
                 let at = (span.start + rows.start) * q_wide + head * dim;
                 let d_rows = View::strided(&d_out[at..], n, dim, q_wide);
-                self.scores(&mut scores, &queries, &keys, &rows);
+                self.scores(&mut scores, &queries, &keys, &rows, seen);
                 // dP = dO · Vᵀ
                 let v_rows =
                     View::strided(&v[span.start * kv_wide + g * dim..], seen, dim, kv_wide);
@@ -191,8 +221,7 @@ impl Heads {
                     .zip(d_scores.chunks_exact_mut(seen));
                 for (i, (p, d)) in rows.clone().zip(pairs) {
                     let token = span.start + i;
-                    exp_shifted(&mut p[..=i], logs[token * self.heads + head]);
-                    p[i + 1..].fill(0.0);
+                    exp_shifted(self.visible(p, i, len), logs[token * self.heads + head]);
                     let at = token * q_wide + head * dim;
                     vectorised(|| {
                         let mean = dot(&d_out[at..at + dim], &out[at..at + dim]);
@@ -229,23 +258,42 @@ impl Heads {
             }
         }
         for i in 0..len {
-            self.rope
-                .turn(&mut part.k[i * dim..(i + 1) * dim], i, Turn::Back);
+            self.turn(&mut part.k[i * dim..(i + 1) * dim], i, Turn::Back);
             for head in part.q[i * group * dim..(i + 1) * group * dim].chunks_exact_mut(dim) {
-                self.rope.turn(head, i, Turn::Back);
+                self.turn(head, i, Turn::Back);
             }
         }
         part
     }
 
-    /// `Q · Kᵀ / sqrt(dim)` for some rows against all columns that the last of them sees.
-    fn scores(&self, scores: &mut [f32], queries: &[f32], keys: &[f32], rows: &Range<usize>) {
+    /// How many columns some rows see together.
+    fn columns(&self, rows: &Range<usize>, len: usize) -> usize {
+        self.sight.of(rows.end - 1, len).end
+    }
+
+    /// The part of a row of scores that row `i` sees; the rest becomes zero.
+    fn visible<'a>(&self, row: &'a mut [f32], i: usize, len: usize) -> &'a mut [f32] {
+        let seen = self.sight.of(i, len);
+        row[..seen.start].fill(0.0);
+        row[seen.end..].fill(0.0);
+        &mut row[seen]
+    }
+
+    /// `Q · Kᵀ / sqrt(dim)` for some rows against the first `seen` columns.
+    fn scores(
+        &self,
+        scores: &mut [f32],
+        queries: &[f32],
+        keys: &[f32],
+        rows: &Range<usize>,
+        seen: usize,
+    ) {
         product(
-            ViewMut::new(scores, rows.len(), rows.end),
+            ViewMut::new(scores, rows.len(), seen),
             Old::Replace,
             self.factor(),
             View::new(&queries[rows.start * self.dim..], rows.len(), self.dim),
-            View::new(keys, rows.end, self.dim).t(),
+            View::new(keys, seen, self.dim).t(),
         );
     }
 
@@ -256,13 +304,20 @@ impl Heads {
             let at = token * wide + head * self.dim;
             rows.extend_from_slice(&x[at..at + self.dim]);
             let end = rows.len();
-            self.rope
-                .turn(&mut rows[end - self.dim..], position, Turn::Forward);
+            self.turn(&mut rows[end - self.dim..], position, Turn::Forward);
         }
         rows
     }
 
-    fn factor(&self) -> f32 {
+    /// Turns one head of the token at a position in place.
+    pub fn turn(&self, head: &mut [f32], position: usize, turn: Turn) {
+        if let Some(rope) = &self.rope {
+            rope.turn(head, position, turn);
+        }
+    }
+
+    /// What scores are multiplied with: `1 / sqrt(dim)`.
+    pub fn factor(&self) -> f32 {
         1.0 / f32::from(u16::try_from(self.dim).expect("a head is small")).sqrt()
     }
 }

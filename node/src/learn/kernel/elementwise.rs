@@ -1,4 +1,4 @@
-//! RMSNorm, SwiGLU and softmax on rows, compiled for the widest vectors that the machine has.
+//! Norms, activations and softmax on rows, compiled for the widest vectors that the machine has.
 
 #![expect(
     clippy::inline_always,
@@ -113,6 +113,20 @@ pub fn exp_shifted(row: &mut [f32], shift: f32) {
         for x in row.iter_mut() {
             *x = exp(*x - shift);
         }
+    });
+}
+
+/// Adds `values` to each row of the same length.
+pub fn add_to_rows(rows: &mut [f32], values: &[f32]) {
+    let n = values.len();
+    rows.par_chunks_mut(n * ROWS).for_each(|rows| {
+        vectorised(|| {
+            for row in rows.chunks_exact_mut(n) {
+                for (x, value) in row.iter_mut().zip(values) {
+                    *x += value;
+                }
+            }
+        });
     });
 }
 

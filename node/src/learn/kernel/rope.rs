@@ -1,5 +1,7 @@
 //! Rotary positions (Su et al., RoFormer, arXiv 2104.09864) in the half-split order of Hugging Face's Llama.
 
+use crate::learn::model::rope::Rope;
+
 /// Cosines and sines for each position and frequency.
 #[derive(Debug)]
 pub struct RopeTable {
@@ -18,24 +20,19 @@ pub enum Turn {
 }
 
 impl RopeTable {
-    /// The table for heads of `head_dim` elements and positions `0..positions`:
-    /// angle = position · theta^(-2j / `head_dim`), computed in f64 and rounded once.
-    pub fn new(theta: f64, head_dim: usize, positions: usize) -> Self {
-        let half = head_dim / 2;
+    /// The table for positions `0..positions`: angle = position · frequency, rounded to f32 as Hugging Face does.
+    pub fn new(rope: &Rope, positions: usize) -> Self {
+        let half = rope.frequencies.len();
         let mut cos = Vec::with_capacity(positions * half);
         let mut sin = Vec::with_capacity(positions * half);
         for position in 0..positions {
-            for j in 0..half {
-                let (j, dim) = (f64::from(as_u32(j)), f64::from(as_u32(head_dim)));
-                // Hugging Face rounds the frequency and the angle to f32 before the cosine.
-                #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
-                let frequency = theta.powf(-2.0 * j / dim) as f32;
+            for &frequency in &rope.frequencies {
                 #[expect(clippy::cast_precision_loss, reason = "positions are far below 2^24")]
                 let angle = f64::from(position as f32 * frequency);
                 #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
                 {
-                    cos.push(angle.cos() as f32);
-                    sin.push(angle.sin() as f32);
+                    cos.push(angle.cos() as f32 * rope.scale);
+                    sin.push(angle.sin() as f32 * rope.scale);
                 }
             }
         }
@@ -69,17 +66,17 @@ impl RopeTable {
     }
 }
 
-fn as_u32(n: usize) -> u32 {
-    u32::try_from(n).expect("head sizes are small")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn back_undoes_forward_and_position_zero_changes_nothing() {
-        let table = RopeTable::new(10_000.0, 8, 16);
+        let rope = Rope {
+            frequencies: (0..4).map(|j| 0.1f32.powi(j)).collect(),
+            scale: 1.0,
+        };
+        let table = RopeTable::new(&rope, 16);
         let start: Vec<f32> = (0..8).map(|i| i as f32 - 3.5).collect();
         let mut head = start.clone();
         table.turn(&mut head, 0, Turn::Forward);

@@ -1,9 +1,14 @@
-//! `config.json` of a Llama-family model, parsed: what we cannot compute as its author meant is refused by name.
+//! `config.json` of a model, parsed: what we cannot compute as its author meant is refused by name.
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+use super::llama::Llama;
+use super::parts::{LinearMap, Part};
+use keys::Keys;
+
+pub mod keys;
 
 /// The shape of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,16 +29,25 @@ pub struct Config {
     pub vocabulary: usize,
     /// Longest sequence.
     pub context: usize,
-    /// RMSNorm's epsilon.
+    /// The norms' epsilon.
     pub eps: f32,
-    /// RoPE's base.
-    pub rope_theta: f64,
     /// Whether the head is the embedding.
     pub tied: bool,
     /// First token of a sequence.
     pub bos: Option<u32>,
     /// Tokens that end a text, the first being the one that training appends.
     pub eos: Vec<u32>,
+    /// How it is built, with what only this family has.
+    pub family: Family,
+    /// The file's own keys.
+    source: Map<String, Value>,
+}
+
+/// The kinds of models.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Family {
+    /// Llama and its relatives: Mistral, Qwen2, Qwen3, SmolLM, TinyLlama.
+    Llama(Llama),
 }
 
 /// Why a `config.json` is refused.
@@ -55,10 +69,16 @@ pub enum ConfigError {
         /// What and where.
         reason: String,
     },
+    /// A kind of model that is not built.
+    #[error("{path}: model_type = {found} is not supported; supported are {}", SUPPORTED.join(", "))]
+    Architecture {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
     /// A key asks for mathematics that is not built.
-    #[error(
-        "{path}: {key} = {value} is not supported: only plain Llama models can be computed exactly"
-    )]
+    #[error("{path}: {key} = {value} is not supported: this model would not be computed exactly")]
     Unsupported {
         /// The file.
         path: PathBuf,
@@ -69,25 +89,18 @@ pub enum ConfigError {
     },
 }
 
-#[derive(Deserialize)]
-struct Raw {
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    vocab_size: usize,
-    #[serde(default = "default_context")]
-    max_position_embeddings: usize,
-    #[serde(default = "default_eps")]
-    rms_norm_eps: f32,
-    rope_theta: Option<f64>,
-    rope_parameters: Option<Value>,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-    bos_token_id: Option<u32>,
-    eos_token_id: Option<Value>,
+/// The sizes that a family reads from its own keys.
+#[derive(Debug)]
+pub(super) struct Sizes {
+    pub(super) hidden: usize,
+    pub(super) inner: usize,
+    pub(super) layers: usize,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) head_dim: usize,
+    pub(super) context: usize,
+    pub(super) eps: f32,
+    pub(super) tied: bool,
 }
 
 impl Config {
@@ -103,212 +116,164 @@ impl Config {
 
     /// Parses the text of a `config.json`; `path` is for the sentences.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let malformed = |reason: String| ConfigError::Malformed {
+        let json = serde_json::from_str(text).map_err(|e| ConfigError::Malformed {
             path: path.to_owned(),
-            reason,
+            reason: e.to_string(),
+        })?;
+        let keys = Keys { json: &json, path };
+        for key in FOREIGN {
+            keys.only(key, &[])?;
+        }
+        let (sizes, family) = match keys.word("model_type").unwrap_or("llama") {
+            "llama" | "mistral" | "qwen2" | "qwen3" => {
+                let (sizes, llama) = Llama::read(keys)?;
+                (sizes, Family::Llama(llama))
+            }
+            other => {
+                return Err(ConfigError::Architecture {
+                    path: path.to_owned(),
+                    found: other.to_owned(),
+                });
+            }
         };
-        let json: Value = serde_json::from_str(text).map_err(|e| malformed(e.to_string()))?;
-        refuse_foreign(&json, path)?;
-        let raw: Raw = serde_json::from_value(json).map_err(|e| malformed(e.to_string()))?;
-        let kv_heads = raw.num_key_value_heads.unwrap_or(raw.num_attention_heads);
-        let sizes = [
-            raw.hidden_size,
-            raw.intermediate_size,
-            raw.num_hidden_layers,
-            raw.num_attention_heads,
-            kv_heads,
-            raw.vocab_size,
-            raw.max_position_embeddings,
-        ];
-        if sizes.iter().any(|&size| size == 0 || size > LARGEST) {
-            return Err(malformed("a size is zero or absurdly large".into()));
-        }
-        let head_dim = raw
-            .head_dim
-            .unwrap_or(raw.hidden_size / raw.num_attention_heads);
-        if head_dim == 0 || head_dim % 2 == 1 || head_dim > 1024 {
-            return Err(malformed(format!(
-                "heads of {head_dim} elements cannot be rotated"
-            )));
-        }
-        if !raw.num_attention_heads.is_multiple_of(kv_heads) {
-            return Err(malformed(
-                "num_key_value_heads must divide num_attention_heads".into(),
-            ));
-        }
-        let theta = raw
-            .rope_parameters
-            .as_ref()
-            .and_then(|p| p["rope_theta"].as_f64());
         Ok(Self {
-            hidden: raw.hidden_size,
-            inner: raw.intermediate_size,
-            layers: raw.num_hidden_layers,
-            heads: raw.num_attention_heads,
-            kv_heads,
-            head_dim,
-            vocabulary: raw.vocab_size,
-            context: raw.max_position_embeddings,
-            eps: raw.rms_norm_eps,
-            rope_theta: theta.or(raw.rope_theta).unwrap_or(10_000.0),
-            tied: raw.tie_word_embeddings,
-            bos: raw.bos_token_id,
-            eos: tokens(raw.eos_token_id.as_ref()),
+            hidden: sizes.hidden,
+            inner: sizes.inner,
+            layers: sizes.layers,
+            heads: sizes.heads,
+            kv_heads: sizes.kv_heads,
+            head_dim: sizes.head_dim,
+            vocabulary: keys.size("vocab_size")?,
+            context: sizes.context,
+            eps: sizes.eps,
+            tied: sizes.tied,
+            bos: keys.tokens("bos_token_id").first().copied(),
+            eos: keys.tokens("eos_token_id"),
+            family,
+            source: json,
         })
     }
 
-    /// The `config.json` of a model of this shape, in Hugging Face's spelling.
+    /// The `config.json` as it was read, for weights of f32.
     pub fn to_json(&self) -> String {
-        let json = serde_json::json!({
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "hidden_size": self.hidden,
-            "intermediate_size": self.inner,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "head_dim": self.head_dim,
-            "vocab_size": self.vocabulary,
-            "max_position_embeddings": self.context,
-            "rms_norm_eps": f64::from(self.eps),
-            "rope_theta": self.rope_theta,
-            "hidden_act": "silu",
-            "tie_word_embeddings": self.tied,
-            "attention_bias": false,
-            "mlp_bias": false,
-            "bos_token_id": self.bos,
-            "eos_token_id": self.eos.first(),
-            "torch_dtype": "float32",
-        });
-        format!("{json:#}\n")
+        let mut json = self.source.clone();
+        let key = if json.contains_key("dtype") {
+            "dtype"
+        } else {
+            "torch_dtype"
+        };
+        json.insert(key.to_owned(), Value::from("float32"));
+        format!("{:#}\n", Value::Object(json))
+    }
+
+    /// The architecture as the file names it.
+    pub fn model_type(&self) -> &str {
+        let named = self.source.get("model_type").and_then(Value::as_str);
+        named.unwrap_or("llama")
+    }
+
+    /// Its tensors, in the order of their use.
+    pub fn parts(&self) -> Vec<Part> {
+        match &self.family {
+            Family::Llama(llama) => llama.parts(self),
+        }
+    }
+
+    /// The linear maps that an adapter can attach to, in the order of their use.
+    pub fn maps(&self) -> Vec<LinearMap> {
+        let map = |part| match part {
+            Part::Map(map) => Some(map),
+            Part::Tensor { .. } => None,
+        };
+        self.parts().into_iter().filter_map(map).collect()
+    }
+
+    /// The name of the output head's matrix.
+    pub(super) fn head(&self) -> &'static str {
+        match &self.family {
+            Family::Llama(_) => Llama::head(self),
+        }
     }
 
     /// How many parameters a model of this shape has.
     pub fn parameters(&self) -> u64 {
-        let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        let layer = self.hidden * (2 * q + 2 * kv + 3 * self.inner + 2);
-        let tables = if self.tied { 1 } else { 2 };
-        (self.layers * layer + self.hidden * (1 + tables * self.vocabulary)) as u64
+        self.parts().iter().map(Part::parameters).sum::<usize>() as u64
     }
 }
 
-/// Keys that change the mathematics, with the values under which they do not.
-fn refuse_foreign(json: &Value, path: &Path) -> Result<(), ConfigError> {
-    let refuse = |key: &str, value: &Value| {
-        Err(ConfigError::Unsupported {
-            path: path.to_owned(),
-            key: key.to_owned(),
-            value: value.to_string(),
-        })
-    };
-    for (key, allowed) in [
-        ("model_type", vec![Value::from("llama")]),
-        (
-            "hidden_act",
-            vec![Value::from("silu"), Value::from("swish")],
-        ),
-        ("attention_bias", vec![Value::from(false)]),
-        ("mlp_bias", vec![Value::from(false)]),
-        ("sliding_window", vec![]),
-        ("quantization_config", vec![]),
-        (
-            "partial_rotary_factor",
-            vec![Value::from(1.0), Value::from(1)],
-        ),
-        ("attn_logit_softcapping", vec![]),
-        ("final_logit_softcapping", vec![]),
-        ("logits_scaling", vec![Value::from(1.0), Value::from(1)]),
-        (
-            "embedding_multiplier",
-            vec![Value::from(1.0), Value::from(1)],
-        ),
-        (
-            "residual_multiplier",
-            vec![Value::from(1.0), Value::from(1)],
-        ),
-        ("attention_multiplier", vec![]),
-        ("no_rope_layers", vec![]),
-        ("use_qk_norm", vec![Value::from(false)]),
-        ("num_local_experts", vec![]),
-    ] {
-        match &json[key] {
-            Value::Null => {}
-            value if allowed.contains(value) => {}
-            value => return refuse(key, value),
-        }
-    }
-    for key in ["rope_scaling", "rope_parameters"] {
-        let rope = &json[key];
-        let kind = rope.get("rope_type").or_else(|| rope.get("type"));
-        let plain = kind.is_none_or(|kind| kind == "default");
-        let known = rope.as_object().is_none_or(|map| {
-            let keys = ["rope_theta", "rope_type", "type"];
-            map.keys().all(|key| keys.contains(&key.as_str()))
-        });
-        if !plain || !known {
-            return refuse(key, rope);
-        }
-    }
-    Ok(())
-}
+/// The architectures, as `model_type` names them.
+const SUPPORTED: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
-fn tokens(value: Option<&Value>) -> Vec<u32> {
-    let one = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
-    match value {
-        Some(Value::Array(list)) => list.iter().filter_map(one).collect(),
-        Some(value) => one(value).into_iter().collect(),
-        None => Vec::new(),
-    }
-}
-
-fn default_context() -> usize {
-    2048
-}
-
-fn default_eps() -> f32 {
-    1e-6
-}
-
-const LARGEST: usize = 1 << 22;
+/// Keys of other models' mathematics.
+const FOREIGN: [&str; 7] = [
+    "quantization_config",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "attention_multiplier",
+    "no_rope_layers",
+    "num_local_experts",
+    "num_experts",
+];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TINY: &str = r#"{"model_type": "llama", "hidden_size": 8, "intermediate_size": 12,
-        "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 16"#;
+    const TINY: &str = r#"{"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "vocab_size": 16"#;
 
     fn parse(more: &str) -> Result<Config, ConfigError> {
         Config::parse(&format!("{TINY}{more}}}"), Path::new("config.json"))
     }
 
     #[test]
-    fn reads_both_spellings_of_theta_and_lists_of_eos() {
-        assert!((parse("").unwrap().rope_theta - 10_000.0).abs() < 1e-9);
-        assert!((parse(r#", "rope_theta": 5e5"#).unwrap().rope_theta - 5e5).abs() < 1e-9);
-        let new = r#", "rope_parameters": {"rope_type": "default", "rope_theta": 7.0}"#;
-        assert!((parse(new).unwrap().rope_theta - 7.0).abs() < 1e-9);
+    fn lists_of_eos_are_read_and_the_file_is_written_as_it_was() {
         assert_eq!(parse(r#", "eos_token_id": [3, 4]"#).unwrap().eos, [3, 4]);
-        let config = parse(r#", "eos_token_id": 2, "bos_token_id": 1"#).unwrap();
+        let config =
+            parse(r#", "eos_token_id": 2, "bos_token_id": 1, "dtype": "bfloat16""#).unwrap();
         let again = Config::parse(&config.to_json(), Path::new("config.json")).unwrap();
-        assert_eq!(again, config);
+        assert_eq!((again.bos, &again.eos), (Some(1), &vec![2]));
+        assert_eq!(again.parts(), config.parts());
+        assert!(again.to_json().contains("\"dtype\": \"float32\""));
+        assert!(!again.to_json().contains("torch_dtype"));
     }
 
     #[test]
     fn mathematics_that_is_not_built_is_refused_by_key() {
         for (more, key) in [
             (
-                r#", "rope_scaling": {"rope_type": "yarn", "factor": 4.0}"#,
+                r#", "rope_scaling": {"rope_type": "longrope", "factor": 4.0}"#,
                 "rope_scaling",
             ),
-            (r#", "attention_bias": true"#, "attention_bias"),
+            (
+                r#", "rope_scaling": {"rope_type": "llama3", "factor": 4.0}"#,
+                "low_freq_factor",
+            ),
+            (
+                r#", "rope_parameters": {"full_attention": {"rope_type": "default"}}"#,
+                "full_attention",
+            ),
             (r#", "hidden_act": "gelu""#, "hidden_act"),
             (r#", "sliding_window": 4096"#, "sliding_window"),
+            (
+                r#", "model_type": "mistral", "num_key_value_heads": 1, "sliding_window": -1"#,
+                "sliding_window",
+            ),
+            (r#", "num_experts": 8"#, "num_experts"),
+            (r#", "num_key_value_heads": 0"#, "num_key_value_heads"),
+            (r#", "head_dim": 3"#, "3 elements"),
+            (r#", "rms_norm_eps": 2"#, "rms_norm_eps"),
+            (r#", "attention_bias": "no""#, "attention_bias"),
         ] {
             let error = parse(more).unwrap_err().to_string();
-            assert!(error.contains(key), "{error}");
+            assert!(error.contains(key), "{more}: {error}");
         }
-        assert!(parse(r#", "num_key_value_heads": 0"#).is_err());
-        assert!(parse(r#", "head_dim": 3"#).is_err());
+        let error = parse(r#", "model_type": "mamba""#).unwrap_err().to_string();
+        assert!(
+            error.contains("mamba") && error.contains("qwen3"),
+            "{error}"
+        );
+        let error = Config::parse("{}", Path::new("config.json")).unwrap_err();
+        assert!(error.to_string().contains("hidden_size is missing"));
     }
 }

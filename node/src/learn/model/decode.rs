@@ -1,9 +1,12 @@
 //! The forward pass for generation: a few new tokens at a time against the keys and values of all before.
 
+use candle_core::Result;
 use rayon::prelude::*;
 
-use super::{LoraTensors, Map, Model};
+use super::parts::Ops;
+use super::{LoraTensors, Model};
 use crate::learn::fused::Values;
+use crate::learn::kernel::attention::Heads;
 use crate::learn::kernel::elementwise::{dot, exp_row, rms_norm, swiglu, vectorised};
 use crate::learn::kernel::product::{Old, View, ViewMut, product};
 use crate::learn::kernel::rope::Turn;
@@ -24,14 +27,20 @@ struct Cache {
     values: Vec<f32>,
 }
 
+/// New tokens on their way through the model.
+struct Step<'a, 'b> {
+    text: &'b mut Decoding<'a>,
+    ids: &'b [u32],
+}
+
 impl<'a> Decoding<'a> {
     /// Starts an empty text.
     pub fn new(model: &'a Model, lora: Option<&'a LoraTensors>) -> Self {
-        let layers = model.layers.iter().map(|_| Cache::default()).collect();
+        let layers = (0..model.config.layers).map(|_| Cache::default());
         Self {
             model,
             lora,
-            layers,
+            layers: layers.collect(),
             length: 0,
         }
     }
@@ -46,67 +55,54 @@ impl<'a> Decoding<'a> {
     /// # Panics
     /// If there is no room, no token, or one outside the vocabulary.
     pub fn extend(&mut self, ids: &[u32]) -> Vec<f32> {
+        let rows = self.states(ids);
+        let width = rows.len() / ids.len();
+        let head = self.model.head();
+        linear(&rows[rows.len() - width..], head.values(), head.dims2())
+    }
+
+    /// Appends tokens and gives the logits `(tokens, vocabulary)` of what follows each of them.
+    ///
+    /// # Panics
+    /// As [`Self::extend`].
+    pub fn extend_all(&mut self, ids: &[u32]) -> Vec<f32> {
+        let rows = self.states(ids);
+        let head = self.model.head();
+        linear(&rows, head.values(), head.dims2())
+    }
+
+    fn states(&mut self, ids: &[u32]) -> Vec<f32> {
         assert!(
             !ids.is_empty() && ids.len() <= self.room(),
             "tokens must fit the context"
         );
         let model = self.model;
-        let config = &model.config;
-        let (n, hidden) = (ids.len(), config.hidden);
-        let embedding = model.embedding.values();
-        let mut x: Vec<f32> = Vec::with_capacity(n * hidden);
-        for &id in ids {
-            let at = id as usize * hidden;
-            x.extend_from_slice(&embedding[at..at + hidden]);
-        }
-        for layer in 0..config.layers {
-            let weights = &model.layers[layer];
-            let inside = normed(
-                &x,
-                &Values::of(&weights.input_norm).expect("a CPU vector"),
-                config.eps,
-            );
-            let q = self.apply(&inside, layer, Map::Q);
-            let k = self.apply(&inside, layer, Map::K);
-            let v = self.apply(&inside, layer, Map::V);
-            let seen = self.attend(q, k, &v, layer);
-            add(&mut x, &self.apply(&seen, layer, Map::O));
-            let inside = normed(
-                &x,
-                &Values::of(&weights.inner_norm).expect("a CPU vector"),
-                config.eps,
-            );
-            let gate = self.apply(&inside, layer, Map::Gate);
-            let up = self.apply(&inside, layer, Map::Up);
-            let mut inner = vec![0.0; gate.len()];
-            swiglu(&gate, &up, &mut inner);
-            add(&mut x, &self.apply(&inner, layer, Map::Down));
-        }
-        self.length += n;
-        let last = &x[(n - 1) * hidden..];
-        let last = normed(
-            last,
-            &Values::of(&model.final_norm).expect("a CPU vector"),
-            config.eps,
-        );
-        linear(&last, model.head().values(), config.vocabulary, hidden)
+        let mut step = Step { text: self, ids };
+        let rows = model.forward(&mut step);
+        self.length += ids.len();
+        rows.expect("arithmetic on slices does not fail")
+    }
+}
+
+impl Ops for Step<'_, '_> {
+    type Rows = Vec<f32>;
+
+    fn embed(&mut self, table: &str) -> Result<Vec<f32>> {
+        Ok(self.text.model.rows(table, self.ids))
     }
 
-    fn apply(&self, x: &[f32], layer: usize, map: Map) -> Vec<f32> {
-        let weight = self.model.map(layer, map);
-        let (out, inside) = weight.dims2();
-        let mut y = linear(x, weight.values(), out, inside);
-        let factors = self.lora.and_then(|lora| {
-            let factors = lora.layers[layer][map as usize].as_ref()?;
+    fn linear(&mut self, x: &Vec<f32>, module: &str) -> Result<Vec<f32>> {
+        let map = self.text.model.map(module);
+        let (out, inside) = map.dims();
+        let mut y = map.apply(x);
+        let factors = self.text.lora.and_then(|lora| {
+            let factors = lora.factors.get(module)?;
             Some((lora.scale, factors))
         });
         if let Some((scale, (a, b))) = factors {
-            let (a, b) = (
-                Values::of(a).expect("a CPU matrix"),
-                Values::of(b).expect("a CPU matrix"),
-            );
+            let (a, b) = (Values::of(a)?, Values::of(b)?);
             let rank = a.len() / inside;
-            let h = linear(x, &a, rank, inside);
+            let h = linear(x, &a, (rank, inside));
             let tokens = y.len() / out;
             product(
                 ViewMut::new(&mut y, tokens, out),
@@ -116,57 +112,78 @@ impl<'a> Decoding<'a> {
                 View::new(&b, out, rank).t(),
             );
         }
-        y
+        Ok(y)
     }
 
-    fn attend(&mut self, mut q: Vec<f32>, mut k: Vec<f32>, v: &[f32], layer: usize) -> Vec<f32> {
-        let config = &self.model.config;
-        let (dim, heads) = (config.head_dim, config.heads);
-        let kv_wide = config.kv_heads * dim;
-        let group = heads / config.kv_heads;
-        for (rows, wide) in [(&mut q, heads * dim), (&mut k, kv_wide)] {
+    fn rms_norm(&mut self, x: &Vec<f32>, module: &str, eps: f32) -> Result<Vec<f32>> {
+        let weight = self.text.model.weight(&format!("{module}.weight"));
+        let mut y = vec![0.0; x.len()];
+        let mut inverse = vec![0.0; x.len() / weight.values().len()];
+        rms_norm(x, weight.values(), eps, &mut y, &mut inverse);
+        Ok(y)
+    }
+
+    fn attend(
+        &mut self,
+        layer: usize,
+        heads: &Heads,
+        [mut q, mut k, v]: [Vec<f32>; 3],
+    ) -> Result<Vec<f32>> {
+        let (dim, count) = (heads.dim, heads.heads);
+        let kv_wide = heads.kv_heads * dim;
+        let group = count / heads.kv_heads;
+        let before = self.text.length;
+        for (rows, wide) in [(&mut q, count * dim), (&mut k, kv_wide)] {
             for (i, row) in rows.chunks_exact_mut(wide).enumerate() {
                 for head in row.chunks_exact_mut(dim) {
-                    self.model.rope.turn(head, self.length + i, Turn::Forward);
+                    heads.turn(head, before + i, Turn::Forward);
                 }
             }
         }
-        let cache = &mut self.layers[layer];
+        let cache = &mut self.text.layers[layer];
         cache.keys.extend_from_slice(&k);
-        cache.values.extend_from_slice(v);
+        cache.values.extend_from_slice(&v);
         let (keys, values) = (&cache.keys, &cache.values);
-        let factor = 1.0 / f32::from(u16::try_from(dim).expect("a head is small")).sqrt();
+        let length = keys.len() / kv_wide;
         let mut out = vec![0.0; q.len()];
         let tasks = out.par_chunks_exact_mut(dim).zip(q.par_chunks_exact(dim));
         tasks.enumerate().for_each(|(task, (out, q))| {
-            let (token, head) = (task / heads, task % heads);
+            let (token, head) = (task / count, task % count);
             let at = head / group * dim;
             vectorised(|| {
-                let seen = self.length + token + 1;
-                let rows = keys.chunks_exact(kv_wide).take(seen);
-                let mut scores: Vec<f32> = rows
-                    .map(|row| factor * dot(q, &row[at..at + dim]))
+                let seen = heads.sight.of(before + token, length);
+                let key_rows = keys[seen.start * kv_wide..seen.end * kv_wide].chunks_exact(kv_wide);
+                let value_rows = values[seen.start * kv_wide..].chunks_exact(kv_wide);
+                let mut scores: Vec<f32> = key_rows
+                    .map(|row| heads.factor() * dot(q, &row[at..at + dim]))
                     .collect();
                 let (_, sum) = exp_row(&mut scores);
-                for (score, row) in scores.iter().zip(values.chunks_exact(kv_wide)) {
+                for (score, row) in scores.iter().zip(value_rows) {
                     for (out, v) in out.iter_mut().zip(&row[at..at + dim]) {
                         *out += score / sum * v;
                     }
                 }
             });
         });
-        out
+        Ok(out)
+    }
+
+    fn swiglu(&mut self, gate: &Vec<f32>, up: &Vec<f32>) -> Result<Vec<f32>> {
+        let mut inner = vec![0.0; gate.len()];
+        swiglu(gate, up, &mut inner);
+        Ok(inner)
+    }
+
+    fn join(&mut self, mut x: Vec<f32>, y: Vec<f32>) -> Result<Vec<f32>> {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x += y;
+        }
+        Ok(x)
     }
 }
 
-fn normed(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
-    let mut inverse = vec![0.0; x.len() / weight.len()];
-    rms_norm(x, weight, eps, &mut y, &mut inverse);
-    y
-}
-
-fn linear(x: &[f32], weight: &[f32], out: usize, inside: usize) -> Vec<f32> {
+/// `x · Wᵀ` for a matrix of these dimensions.
+fn linear(x: &[f32], weight: &[f32], (out, inside): (usize, usize)) -> Vec<f32> {
     let tokens = x.len() / inside;
     let mut y = vec![0.0; tokens * out];
     product(
@@ -177,10 +194,4 @@ fn linear(x: &[f32], weight: &[f32], out: usize, inside: usize) -> Vec<f32> {
         View::new(weight, out, inside).t(),
     );
     y
-}
-
-fn add(x: &mut [f32], y: &[f32]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x += y;
-    }
 }

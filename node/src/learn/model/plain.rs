@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use candle_core::{D, DType, Device, Result, Tensor};
 use conclave_protocol::names::Factor;
 
-use super::{Map, Model, Moving, norm_name};
+use super::config::Family;
+use super::parts::Ops;
+use super::rope::Rope;
+use super::{Model, Moving};
 use crate::learn::batch::Batch;
 use crate::learn::data::Example;
-use crate::learn::fixture::tiny;
+use crate::learn::fixture::{llama, tiny};
 use crate::learn::flatten::Flat;
+use crate::learn::kernel::attention::Heads;
 use crate::learn::peft::{Adapter, AdapterSpec, uniform};
 use crate::learn::weights::Weight;
 
@@ -22,18 +26,18 @@ pub(crate) fn examples() -> Vec<Example> {
     vec![make(9, 5, 4), make(80, 3, 1)]
 }
 
-fn rope(x: &Tensor, theta: f64) -> Result<Tensor> {
+fn turn(x: &Tensor, rope: &Rope) -> Result<Tensor> {
     let (_, tokens, dim) = x.dims3()?;
     let half = dim / 2;
     let mut angles = Vec::new();
     for position in 0..tokens {
         for j in 0..half {
-            let frequency = theta.powf(-2.0 * j as f64 / dim as f64) as f32;
-            angles.push(position as f32 * frequency);
+            angles.push(position as f32 * rope.frequencies[j]);
         }
     }
     let angles = Tensor::from_vec(angles, (tokens, half), &Device::Cpu)?;
-    let (cos, sin) = (angles.cos()?, angles.sin()?);
+    let scale = f64::from(rope.scale);
+    let (cos, sin) = ((angles.cos()? * scale)?, (angles.sin()? * scale)?);
     let (low, high) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
     let new_low = (low.broadcast_mul(&cos)? - high.broadcast_mul(&sin)?)?;
     let new_high = (high.broadcast_mul(&cos)? + low.broadcast_mul(&sin)?)?;
@@ -46,86 +50,104 @@ fn norm(x: &Tensor, w: &Tensor, eps: f32) -> Result<Tensor> {
         .broadcast_mul(w)
 }
 
-/// The mean loss over the batch.
-pub(crate) fn loss(model: &Model, batch: &Batch, moving: &Moving) -> Result<Tensor> {
-    let config = model.config();
-    let frozen: BTreeMap<String, Tensor> = {
-        let tensors = model.tensors().into_iter();
-        let tensor = |w: &Weight| Tensor::from_slice(w.values(), w.shape(), &Device::Cpu).unwrap();
-        tensors.map(|(name, w)| (name, tensor(&w))).collect()
-    };
-    let weights = match moving {
-        Moving::All(weights) => weights,
-        _ => &frozen,
-    };
-    let apply = |x: &Tensor, layer: usize, map: Map| -> Result<Tensor> {
-        let w = &weights[&format!("{}.weight", map.module(layer))];
-        let y = x.matmul(&w.t()?)?;
-        match moving {
-            Moving::Lora(lora) => match &lora.layers[layer][map as usize] {
-                Some((a, b)) => y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * f64::from(lora.scale))?,
-                None => Ok(y),
-            },
-            _ => Ok(y),
+/// A batch on its way through candle's own operations.
+struct Plain<'a> {
+    model: &'a Model,
+    batch: &'a Batch,
+    moving: &'a Moving,
+    weights: BTreeMap<String, Tensor>,
+}
+
+impl Ops for Plain<'_> {
+    type Rows = Tensor;
+
+    fn embed(&mut self, table: &str) -> Result<Tensor> {
+        let ids = Tensor::new(&self.batch.ids[..], &Device::Cpu)?;
+        self.weights[table].index_select(&ids, 0)
+    }
+
+    fn linear(&mut self, x: &Tensor, module: &str) -> Result<Tensor> {
+        let mut y = x.matmul(&self.weights[&format!("{module}.weight")].t()?)?;
+        if let Some(bias) = self.weights.get(&format!("{module}.bias")) {
+            y = y.broadcast_add(bias)?;
         }
-    };
-    let mut states = Vec::new();
-    for span in batch.spans.iter() {
-        let ids = Tensor::new(&batch.ids[span.clone()], &Device::Cpu)?;
-        let tokens = span.len();
-        let mut x = weights["model.embed_tokens.weight"].index_select(&ids, 0)?;
-        let split = |x: Tensor, heads: usize| {
-            x.reshape((tokens, heads, config.head_dim))?
-                .transpose(0, 1)?
-                .contiguous()
+        let Moving::Lora(lora) = self.moving else {
+            return Ok(y);
         };
-        let group = config.heads / config.kv_heads;
+        match lora.factors.get(module) {
+            Some((a, b)) => y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * f64::from(lora.scale))?,
+            None => Ok(y),
+        }
+    }
+
+    fn rms_norm(&mut self, x: &Tensor, module: &str, eps: f32) -> Result<Tensor> {
+        let weight = &self.weights[&format!("{module}.weight")];
+        let groups = (x.elem_count() / weight.elem_count(), weight.elem_count());
+        norm(&x.reshape(groups)?, weight, eps)?.reshape(x.shape())
+    }
+
+    fn attend(&mut self, _: usize, heads: &Heads, [q, k, v]: [Tensor; 3]) -> Result<Tensor> {
+        let Family::Llama(llama) = &self.model.config.family;
+        let group = heads.heads / heads.kv_heads;
         let repeat = |x: Tensor| {
-            let rows: Result<Vec<Tensor>> = (0..config.heads)
-                .map(|h| x.narrow(0, h / group, 1))
-                .collect();
-            Tensor::cat(&rows?, 0)
+            let rows = (0..heads.heads).map(|h| x.narrow(0, h / group, 1));
+            Tensor::cat(&rows.collect::<Result<Vec<Tensor>>>()?, 0)
         };
-        let mask: Vec<f32> = (0..tokens * tokens)
-            .map(|i| if i % tokens > i / tokens { -1e9 } else { 0.0 })
-            .collect();
-        let mask = Tensor::from_vec(mask, (tokens, tokens), &Device::Cpu)?;
-        for layer in 0..config.layers {
-            let inside = norm(&x, &weights[&norm_name(layer, "input")], config.eps)?;
-            let q = rope(
-                &split(apply(&inside, layer, Map::Q)?, config.heads)?,
-                config.rope_theta,
-            )?;
-            let k = rope(
-                &split(apply(&inside, layer, Map::K)?, config.kv_heads)?,
-                config.rope_theta,
-            )?;
-            let v = repeat(split(apply(&inside, layer, Map::V)?, config.kv_heads)?)?;
-            let scores = (q.matmul(&repeat(k)?.t()?)? / (config.head_dim as f64).sqrt())?;
+        let mut all = Vec::new();
+        for span in self.batch.spans.iter() {
+            let tokens = span.len();
+            let split = |x: &Tensor, count: usize| {
+                x.narrow(0, span.start, tokens)?
+                    .reshape((tokens, count, heads.dim))?
+                    .transpose(0, 1)?
+                    .contiguous()
+            };
+            let q = turn(&split(&q, heads.heads)?, &llama.rope)?;
+            let k = repeat(turn(&split(&k, heads.kv_heads)?, &llama.rope)?)?;
+            let v = repeat(split(&v, heads.kv_heads)?)?;
+            let mask = (0..tokens * tokens).map(|at| {
+                let (row, column) = (at / tokens, at % tokens);
+                let seen = heads.sight.of(row, tokens).contains(&column);
+                if seen { 0.0f32 } else { -1e9 }
+            });
+            let mask = Tensor::from_vec(mask.collect(), (tokens, tokens), &Device::Cpu)?;
+            let scores = (q.matmul(&k.t()?)? / (heads.dim as f64).sqrt())?;
             let p = candle_nn::ops::softmax(&scores.broadcast_add(&mask)?, D::Minus1)?;
             let seen = p.matmul(&v)?.transpose(0, 1)?.contiguous()?;
-            let seen = seen.reshape((tokens, config.heads * config.head_dim))?;
-            x = (x + apply(&seen, layer, Map::O)?)?;
-            let inside = norm(
-                &x,
-                &weights[&norm_name(layer, "post_attention")],
-                config.eps,
-            )?;
-            let inner =
-                (apply(&inside, layer, Map::Gate)?.silu()? * apply(&inside, layer, Map::Up)?)?;
-            x = (x + apply(&inner, layer, Map::Down)?)?;
+            all.push(seen.reshape((tokens, heads.heads * heads.dim))?);
         }
-        states.push(norm(&x, &weights["model.norm.weight"], config.eps)?);
+        Tensor::cat(&all, 0)
     }
-    let states = Tensor::cat(&states, 0)?;
+
+    fn swiglu(&mut self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+        gate.silu()? * up
+    }
+
+    fn join(&mut self, x: Tensor, y: Tensor) -> Result<Tensor> {
+        x + y
+    }
+}
+
+/// The mean loss over the batch.
+pub(crate) fn loss(model: &Model, batch: &Batch, moving: &Moving) -> Result<Tensor> {
+    let tensor = |w: &Weight| Tensor::from_slice(w.values(), w.shape(), &Device::Cpu).unwrap();
+    let weights = if let Moving::All(weights) = moving {
+        weights.clone()
+    } else {
+        let tensors = model.tensors().into_iter();
+        tensors.map(|(name, w)| (name, tensor(&w))).collect()
+    };
+    let head = weights[model.config().head()].clone();
+    let mut plain = Plain {
+        model,
+        batch,
+        moving,
+        weights,
+    };
+    let states = model.forward(&mut plain)?;
     let rows = Tensor::new(&batch.targets.rows[..], &Device::Cpu)?;
     let targets = Tensor::new(&batch.targets.tokens[..], &Device::Cpu)?;
-    let head = if config.tied {
-        "model.embed_tokens.weight"
-    } else {
-        "lm_head.weight"
-    };
-    let logits = states.index_select(&rows, 0)?.matmul(&weights[head].t()?)?;
+    let logits = states.index_select(&rows, 0)?.matmul(&head.t()?)?;
     candle_nn::loss::cross_entropy(&logits.to_dtype(DType::F32)?, &targets)
 }
 
@@ -203,9 +225,20 @@ fn fused_lora_has_the_plain_loss_and_gradients() {
 }
 
 #[test]
+fn every_relative_of_llama_has_the_plain_loss_and_gradients() {
+    for more in RELATIVES {
+        let model = llama(false, more);
+        let (adapter, values) = adapter(&model);
+        both(&model, adapter.flat(), &values, Factor::All, |t| {
+            Moving::Lora(adapter.bind(&t))
+        });
+    }
+}
+
+#[test]
 fn free_weights_have_the_plain_loss_and_gradients() {
-    for tied in [true, false] {
-        let model = tiny(tied);
+    for (tied, more) in [(true, ""), (false, ""), (true, RELATIVES[1])] {
+        let model = llama(tied, more);
         let tensors = model.tensors();
         let flat = Flat::new(tensors.iter().map(|(n, w)| (n.clone(), w.shape().to_vec())));
         let values: Vec<f32> = flat
@@ -263,12 +296,17 @@ fn every_gradient_equals_finite_differences() {
 
 #[test]
 fn decoding_step_by_step_gives_the_logits_of_the_whole() {
-    let model = tiny(false);
-    let (adapter, values) = adapter(&model);
+    for more in RELATIVES {
+        decodes_as_the_whole(&llama(false, more));
+    }
+}
+
+fn decodes_as_the_whole(model: &Model) {
+    let (adapter, values) = adapter(model);
     let tensors = adapter.flat().tensors(&values, |_| false).unwrap();
     let lora = adapter.bind(&tensors);
     let ids: Vec<u32> = (0..40).map(|i| (i * 7 + 3) % 32).collect();
-    let mut decoding = super::decode::Decoding::new(&model, Some(&lora));
+    let mut decoding = super::decode::Decoding::new(model, Some(&lora));
     decoding.extend(&ids[..5]);
     let mut nats = 0.0;
     for pair in ids[4..].windows(2).skip(1) {
@@ -286,3 +324,13 @@ fn decoding_step_by_step_gives_the_logits_of_the_whole() {
         score.nats
     );
 }
+
+/// Llama's biases, Qwen2, Qwen3 with heads wider than the model has room for, Mistral, stretched rotary positions.
+const RELATIVES: [&str; 6] = [
+    r#", "attention_bias": true, "mlp_bias": true"#,
+    r#", "model_type": "qwen2""#,
+    r#", "model_type": "qwen3", "head_dim": 8"#,
+    r#", "model_type": "mistral", "sliding_window": 5"#,
+    r#", "model_type": "qwen2", "use_sliding_window": true, "sliding_window": 70, "max_window_layers": 1"#,
+    r#", "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}"#,
+];

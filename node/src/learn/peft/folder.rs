@@ -61,7 +61,6 @@ pub fn write(
     values: &[f32],
     base: &str,
 ) -> Result<(), FolderError> {
-    let targets: Vec<&str> = adapter.maps().iter().map(|map| map.name()).collect();
     let config = json!({
         "base_model_name_or_path": base,
         "bias": "none",
@@ -73,7 +72,7 @@ pub fn write(
         "modules_to_save": null,
         "peft_type": "LORA",
         "r": adapter.spec().r,
-        "target_modules": targets,
+        "target_modules": adapter.targets(),
         "task_type": "CAUSAL_LM",
         "use_dora": false,
         "use_rslora": false,

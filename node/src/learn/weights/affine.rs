@@ -1,0 +1,158 @@
+//! A frozen linear map with its bias, in either of the layouts that Hugging Face stores.
+
+use super::Weight;
+use crate::learn::kernel::elementwise::add_to_rows;
+use crate::learn::kernel::product::{Old, View, ViewMut, product};
+
+/// `y = x · Wᵀ + b` for `W` `(out, in)`.
+#[derive(Debug, Clone)]
+pub struct Affine {
+    weight: Weight,
+    bias: Option<Weight>,
+    layout: Layout,
+}
+
+/// How the matrix of a linear map is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// `(out, in)`: torch's `Linear`.
+    OutIn,
+    /// `(in, out)`: GPT-2's `Conv1D`, PEFT's `fan_in_fan_out`.
+    InOut,
+}
+
+impl Affine {
+    /// From a matrix in the given layout, and a bias of `out` elements.
+    pub fn new(weight: Weight, bias: Option<Weight>, layout: Layout) -> Self {
+        Self {
+            weight,
+            bias,
+            layout,
+        }
+    }
+
+    /// The matrix as stored.
+    pub fn weight(&self) -> &Weight {
+        &self.weight
+    }
+
+    /// The bias.
+    pub fn bias(&self) -> Option<&Weight> {
+        self.bias.as_ref()
+    }
+
+    /// How the matrix is stored.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// `(out, in)`.
+    pub fn dims(&self) -> (usize, usize) {
+        let (rows, cols) = self.weight.dims2();
+        match self.layout {
+            Layout::OutIn => (rows, cols),
+            Layout::InOut => (cols, rows),
+        }
+    }
+
+    /// The rows `(tokens, out)` of `x` `(tokens, in)`.
+    pub fn apply(&self, x: &[f32]) -> Vec<f32> {
+        let (out, inside) = self.dims();
+        let tokens = x.len() / inside;
+        let mut y = vec![0.0; tokens * out];
+        product(
+            ViewMut::new(&mut y, tokens, out),
+            Old::Replace,
+            1.0,
+            View::new(x, tokens, inside),
+            self.view().t(),
+        );
+        if let Some(bias) = &self.bias {
+            add_to_rows(&mut y, bias.values());
+        }
+        y
+    }
+
+    /// The gradient `(tokens, in)` by the input, of a gradient `dy` `(tokens, out)` by the output.
+    pub fn apply_back(&self, dy: &[f32]) -> Vec<f32> {
+        let (out, inside) = self.dims();
+        let tokens = dy.len() / out;
+        let mut dx = vec![0.0; tokens * inside];
+        product(
+            ViewMut::new(&mut dx, tokens, inside),
+            Old::Replace,
+            1.0,
+            View::new(dy, tokens, out),
+            self.view(),
+        );
+        dx
+    }
+
+    /// The matrix with `scale · B · A` added, in the same layout; for `A` `(r, in)` and `B` `(out, r)`.
+    pub fn merged(&self, a: &[f32], b: &[f32], scale: f32) -> Weight {
+        let (out, inside) = self.dims();
+        let rank = a.len() / inside;
+        let (a, b) = (View::new(a, rank, inside), View::new(b, out, rank));
+        let mut sum = self.weight.values().to_vec();
+        match self.layout {
+            Layout::OutIn => {
+                let whole = ViewMut::new(&mut sum, out, inside);
+                product(whole, Old::Keep, scale, b, a);
+            }
+            Layout::InOut => {
+                let whole = ViewMut::new(&mut sum, inside, out);
+                product(whole, Old::Keep, scale, a.t(), b.t());
+            }
+        }
+        Weight::owned(sum, self.weight.shape().to_vec())
+    }
+
+    /// The matrix as `(out, in)`, without a copy.
+    fn view(&self) -> View<'_> {
+        let (rows, cols) = self.weight.dims2();
+        let stored = View::new(self.weight.values(), rows, cols);
+        match self.layout {
+            Layout::OutIn => stored,
+            Layout::InOut => stored.t(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_layouts_give_the_same_rows_gradients_and_merged_maps() {
+        let (out, inside) = (3, 4);
+        let stored: Vec<f32> = (0..12).map(|i| (i * i % 7) as f32 - 2.5).collect();
+        let mut turned = vec![0.0; 12];
+        for o in 0..out {
+            for i in 0..inside {
+                turned[i * out + o] = stored[o * inside + i];
+            }
+        }
+        let bias = Weight::owned(vec![1.0, -2.0, 0.5], vec![out]);
+        let plain = Weight::owned(stored.clone(), vec![out, inside]);
+        let plain = Affine::new(plain, Some(bias.clone()), Layout::OutIn);
+        let across = Weight::owned(turned, vec![inside, out]);
+        let across = Affine::new(across, Some(bias), Layout::InOut);
+        assert_eq!(across.dims(), (out, inside));
+        let x: Vec<f32> = (0..8).map(|i| (i % 5) as f32 - 1.0).collect();
+        let y = plain.apply(&x);
+        assert_eq!(across.apply(&x), y);
+        let by_hand: f32 = (0..4).map(|i| x[4 + i] * stored[4 + i]).sum();
+        assert!((y[4] - (by_hand - 2.0)).abs() < 1e-6, "{}", y[4]);
+        let dy = [1.0, 2.0, -1.0, 0.5, 0.0, 3.0];
+        assert_eq!(across.apply_back(&dy), plain.apply_back(&dy));
+        let (a, b) = ([1.0, 0.0, 2.0, -1.0], [0.5, 1.0, -2.0]);
+        let (plain, across) = (plain.merged(&a, &b, 2.0), across.merged(&a, &b, 2.0));
+        for o in 0..out {
+            for i in 0..inside {
+                let want = stored[o * inside + i] + 2.0 * b[o] * a[i];
+                assert!((plain.values()[o * inside + i] - want).abs() < 1e-6);
+                assert!((across.values()[i * out + o] - want).abs() < 1e-6);
+            }
+        }
+    }
+}

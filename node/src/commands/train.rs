@@ -28,7 +28,7 @@ pub struct Args {
     /// The base model: a Hugging Face folder.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Rows to train on: a file or a folder of JSON Lines, also `.gz`.
+    /// Rows to train on: JSON Lines or CSV (also `.gz`) or Parquet, a file or a folder of them.
     #[arg(
         long,
         value_name = "PATH",

@@ -9,14 +9,18 @@
 
 mod chance;
 mod chat;
+mod columnar;
 mod preview;
 mod read;
+mod row;
 mod split;
+mod table;
 mod tokens;
 
 pub use chance::Chance;
 pub use preview::{histogram, preview};
-pub use read::{Form, Place, Row, Turn, read_rows};
+pub use read::{Each, read_rows, visit_rows};
+pub use row::{Form, Place, Row, Turn};
 pub use split::{MEMBER_ROWS_MIN, Split, hold_out, split};
 pub use tokens::{Example, Tokenised, Tokens};
 
@@ -34,13 +38,13 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// A folder without one data file.
-    #[error("{} holds no data file; put .jsonl or .jsonl.gz files there", path.display())]
+    #[error("{} holds no data file; put .jsonl, .csv (also .gz) or .parquet files there", path.display())]
     NoFiles {
         /// The folder.
         path: PathBuf,
     },
     /// Data without one row.
-    #[error("{} holds no row; give at least one JSON object a line", path.display())]
+    #[error("{} holds no row; give at least one", path.display())]
     Empty {
         /// The file or folder.
         path: PathBuf,
@@ -56,7 +60,7 @@ pub enum DataError {
         /// The cut, in tokens.
         sequence_len: usize,
     },
-    /// A line that is no row.
+    /// A line, a record or a row of a table that is no row of ours.
     #[error("{at}: {what}")]
     Malformed {
         /// File and line.

@@ -1,126 +1,55 @@
-//! JSON Lines into rows: a file or a folder, plain or gzip, every fault named by file, line, field.
+//! Files into rows: JSON Lines, CSV or Parquet, a file or a folder, text also gzipped, every fault named by file, row,
+//! field. Which form a file has is seen from its first bytes; its name decides only what these leave open.
 
-use std::fmt;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
-use serde_json::{Map, Value};
 
-use super::DataError;
+use super::row::{Place, Row};
+use super::{DataError, columnar, table};
 
-/// Where a row stood.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The file.
-    pub file: Arc<Path>,
-    /// The line, counted from 1.
-    pub line: u64,
+/// Takes rows, one at a time; an error ends the reading.
+pub type Each<'a> = dyn FnMut(Row) -> Result<(), DataError> + 'a;
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Lines,
+    Table,
+    Columnar,
 }
 
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file.display(), self.line)
-    }
-}
-
-/// One speaker's words in a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Turn {
-    /// `system`, `user`, `assistant`, or what the chat template knows.
-    pub role: String,
-    /// The words.
-    pub content: String,
-}
-
-/// What a row asks the trainer to learn.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Form {
-    /// `text`: all of it is scored.
-    Text(String),
-    /// `prompt` and `completion`: the completion is scored.
-    Pair {
-        /// What is given.
-        prompt: String,
-        /// What is to be learnt.
-        completion: String,
-    },
-    /// `messages`: the assistant's turns are scored.
-    Turns(Vec<Turn>),
-}
-
-/// One line of a data set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// The text in one of the three known forms.
-    pub form: Form,
-    /// The whole object, for splits by a field and for writing it out again.
-    pub fields: Map<String, Value>,
-    /// Where it was read.
-    pub at: Place,
-}
-
-impl Row {
-    /// Parses one line of JSON.
-    pub fn parse(line: &str, at: Place) -> Result<Self, DataError> {
-        let wrong = |what: String| DataError::Malformed {
-            at: at.clone(),
-            what,
-        };
-        let fields = match serde_json::from_str(line) {
-            Ok(Value::Object(fields)) => fields,
-            Ok(Value::Array(_)) => {
-                return Err(wrong(
-                    "a JSON array; write one JSON object a line instead".into(),
-                ));
-            }
-            Ok(_) => return Err(wrong("no JSON object; write one JSON object a line".into())),
-            Err(error) => {
-                let column = error.column();
-                let why = if error.is_eof() {
-                    "it ends too early"
-                } else {
-                    "it is malformed"
-                };
-                let what =
-                    format!("no valid JSON: {why} at column {column}; mend or remove the line");
-                return Err(wrong(what));
-            }
-        };
-        let form = form(&fields).map_err(wrong)?;
-        Ok(Self { form, fields, at })
-    }
-
-    /// The field `name` as text: strings as they are, other values as their JSON; `None` if absent.
-    pub fn field(&self, name: &str) -> Option<String> {
-        match self.fields.get(name)? {
-            Value::Null => None,
-            Value::String(text) => Some(text.clone()),
-            other => Some(other.to_string()),
-        }
-    }
-
-    /// The row as one line of JSON without its line break.
-    pub fn to_line(&self) -> String {
-        Value::Object(self.fields.clone()).to_string()
-    }
-}
-
-/// Reads every row of a file, or of each data file (`.jsonl`, `.json`, each also `.gz`) of a folder
-/// in name order.
+/// Reads every row of a file, or of each data file (`.jsonl`, `.json`, `.csv`, `.tsv`, each also `.gz`, `.parquet`) of
+/// a folder in name order.
 pub fn read_rows(path: &Path) -> Result<Vec<Row>, DataError> {
     let mut rows = Vec::new();
-    for file in data_files(path)? {
-        read_file(&file, &mut rows)?;
-    }
-    if rows.is_empty() {
-        return Err(DataError::Empty {
-            path: path.to_owned(),
-        });
-    }
+    visit_rows(path, &mut |row| {
+        rows.push(row);
+        Ok(())
+    })?;
     Ok(rows)
+}
+
+/// The same, row by row: no more than one row (of a Parquet file, one page a column) is in memory.
+pub fn visit_rows(path: &Path, each: &mut Each<'_>) -> Result<(), DataError> {
+    let mut any = false;
+    let mut counted = |row| {
+        any = true;
+        each(row)
+    };
+    for file in data_files(path)? {
+        visit_file(&file, &mut counted)?;
+    }
+    if any {
+        Ok(())
+    } else {
+        Err(DataError::Empty {
+            path: path.to_owned(),
+        })
+    }
 }
 
 fn data_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
@@ -139,9 +68,9 @@ fn data_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
             .map(|name| name.to_string_lossy().to_lowercase());
         let name = name.unwrap_or_default();
         let plain = name.strip_suffix(".gz").unwrap_or(&name);
-        let known = [".jsonl", ".json"]
-            .iter()
-            .any(|suffix| plain.ends_with(suffix));
+        let text = [".jsonl", ".json", ".csv", ".tsv"];
+        let known = text.iter().any(|suffix| plain.ends_with(suffix));
+        let known = known || name.ends_with(".parquet");
         if known && !name.starts_with('.') && file.is_file() {
             files.push(file);
         }
@@ -155,38 +84,73 @@ fn data_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(files)
 }
 
-fn read_file(path: &Path, rows: &mut Vec<Row>) -> Result<(), DataError> {
+fn visit_file(path: &Path, each: &mut Each<'_>) -> Result<(), DataError> {
     let unreadable = |source| DataError::Unreadable {
         path: path.to_owned(),
         source,
     };
-    let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
-    let zipped = file
-        .fill_buf()
-        .map_err(unreadable)?
-        .starts_with(&[0x1f, 0x8b]);
+    let mut file = File::open(path).map_err(unreadable)?;
+    let mut begin = [0; 4];
+    let taken = fill(&mut file, &mut begin).map_err(unreadable)?;
+    file.rewind().map_err(unreadable)?;
+    let at = |line| Place {
+        file: Arc::from(path),
+        line,
+    };
+    if begin[..taken] == *columnar::MAGIC {
+        return columnar::visit(file, &at(0), each);
+    }
+    let name = path.to_string_lossy().to_lowercase();
+    if name.ends_with(".parquet") {
+        let what = "no Parquet file: it does not begin with PAR1; fetch it again, or name it after what it holds";
+        let (at, what) = (at(1), what.to_owned());
+        return Err(DataError::Malformed { at, what });
+    }
+    let zipped = begin[..taken].starts_with(&[0x1f, 0x8b]);
     let text: Box<dyn Read> = if zipped {
         Box::new(MultiGzDecoder::new(file))
     } else {
         Box::new(file)
     };
-    let mut text = BufReader::new(text);
-    let file: Arc<Path> = Arc::from(path);
+    let mut text = BufReader::with_capacity(BUFFER, text);
+    let first = text.fill_buf().map_err(|error| broken(at(1), &error))?;
+    match kind(first, name.strip_suffix(".gz").unwrap_or(&name)) {
+        Kind::Lines => visit_lines(text, &at(0), each),
+        Kind::Table => table::visit(text, &at(0), each),
+        Kind::Columnar => Err(DataError::Malformed {
+            at: at(1),
+            what: "a gzipped Parquet file; unzip it, Parquet compresses by itself".into(),
+        }),
+    }
+}
+
+/// What a text is, from its beginning and the lower-case name of the file without `.gz`.
+fn kind(first: &[u8], name: &str) -> Kind {
+    if first.starts_with(columnar::MAGIC) {
+        return Kind::Columnar;
+    }
+    let first = first.strip_prefix("\u{feff}".as_bytes()).unwrap_or(first);
+    let ends = |suffixes: [&str; 2]| suffixes.iter().any(|suffix| name.ends_with(suffix));
+    match first.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') => Kind::Lines,
+        _ if ends([".csv", ".tsv"]) => Kind::Table,
+        _ if ends([".jsonl", ".json"]) => Kind::Lines,
+        _ if table::begins(first) => Kind::Table,
+        _ => Kind::Lines,
+    }
+}
+
+fn visit_lines(mut text: impl BufRead, file: &Place, each: &mut Each<'_>) -> Result<(), DataError> {
     let mut bytes = Vec::new();
     for line in 1.. {
         let at = Place {
-            file: Arc::clone(&file),
             line,
+            ..file.clone()
         };
         bytes.clear();
         let taken = text
             .read_until(b'\n', &mut bytes)
-            .map_err(|error| DataError::Malformed {
-                at: at.clone(),
-                what: format!(
-                    "the file cannot be read on: {error}; it may be truncated, fetch it again"
-                ),
-            })?;
+            .map_err(|error| broken(at.clone(), &error))?;
         if taken == 0 {
             break;
         }
@@ -202,91 +166,37 @@ fn read_file(path: &Path, rows: &mut Vec<Row>) -> Result<(), DataError> {
             words
         };
         if !words.trim().is_empty() {
-            rows.push(Row::parse(words.trim(), at)?);
+            each(Row::parse(words.trim(), at)?)?;
         }
     }
     Ok(())
 }
 
-fn form(fields: &Map<String, Value>) -> Result<Form, String> {
-    if let Some(messages) = fields.get("messages") {
-        return turns(messages).map(Form::Turns);
-    }
-    if fields.contains_key("prompt") || fields.contains_key("completion") {
-        let prompt = text_of(fields, "prompt")?;
-        return Ok(Form::Pair {
-            prompt,
-            completion: text_of(fields, "completion")?,
-        });
-    }
-    if fields.contains_key("text") {
-        return text_of(fields, "text").map(Form::Text);
-    }
-    let names: Vec<_> = fields.keys().map(String::as_str).take(8).collect();
-    let found = if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names.join(", ")
-    };
-    Err(format!(
-        "no field text, prompt and completion, or messages (found: {found}); add one"
-    ))
+/// A text that ends in the middle.
+pub(super) fn broken(at: Place, error: &std::io::Error) -> DataError {
+    let what = format!("the file cannot be read on: {error}; it may be truncated, fetch it again");
+    DataError::Malformed { at, what }
 }
 
-fn text_of(fields: &Map<String, Value>, name: &str) -> Result<String, String> {
-    match fields.get(name) {
-        Some(Value::String(text)) => Ok(text.clone()),
-        Some(other) => Err(format!("field {name} is {}; make it a string", kind(other))),
-        None => Err(format!(
-            "field {name} is missing; prompt and completion go together"
-        )),
+/// Reads until the buffer is full or the file ends; gives how much was read.
+fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut taken = 0;
+    while taken < buffer.len() {
+        match file.read(&mut buffer[taken..])? {
+            0 => break,
+            more => taken += more,
+        }
     }
+    Ok(taken)
 }
 
-fn turns(messages: &Value) -> Result<Vec<Turn>, String> {
-    let Value::Array(messages) = messages else {
-        return Err(format!(
-            "field messages is {}; make it a list of role and content",
-            kind(messages)
-        ));
-    };
-    let mut turns = Vec::with_capacity(messages.len());
-    for (index, message) in messages.iter().enumerate() {
-        let part = |name: &str| match message.get(name) {
-            Some(Value::String(text)) => Ok(text.clone()),
-            Some(other) => Err(format!(
-                "field messages[{index}].{name} is {}; make it a string",
-                kind(other)
-            )),
-            None => Err(format!("field messages[{index}].{name} is missing; add it")),
-        };
-        turns.push(Turn {
-            role: part("role")?,
-            content: part("content")?,
-        });
-    }
-    if turns.iter().any(|turn| turn.role == "assistant") {
-        Ok(turns)
-    } else {
-        Err("field messages has no turn of the role assistant; there is nothing to learn".into())
-    }
-}
-
-const fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
-}
+const BUFFER: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
+    use super::super::row::Form;
     use super::*;
 
     fn written(name: &str, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
@@ -405,6 +315,51 @@ mod tests {
                 .expect_err("refused")
                 .to_string()
                 .contains("truncated")
+        );
+    }
+
+    #[test]
+    fn the_content_decides_the_form_and_a_folder_may_mix_them() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let write = |name: &str, bytes: &[u8]| {
+            std::fs::write(dir.path().join(name), bytes).expect("written");
+        };
+        let zipped = |text: &str| {
+            let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            zip.write_all(text.as_bytes()).expect("zipped");
+            zip.finish().expect("zipped")
+        };
+        write("a.csv.gz", &zipped("text,label\nfirst,x\n"));
+        write("b.csv", b"{\"text\": \"second\"}\n");
+        write("c.tsv", b"label\ttext\ny\tthird, with a comma\n");
+        let rows = read_rows(dir.path()).expect("read");
+        let texts: Vec<_> = rows.iter().filter_map(|row| row.field("text")).collect();
+        assert_eq!(texts, ["first", "second", "third, with a comma"]);
+        write("unnamed", b"label,text\ny,fourth\n");
+        assert_eq!(
+            read_rows(&dir.path().join("unnamed")).expect("read").len(),
+            1
+        );
+        write("e.parquet.gz", &zipped("PAR1 and so on"));
+        assert_eq!(
+            read_rows(dir.path()).expect("read").len(),
+            3,
+            "no name of a data file"
+        );
+        let said = read_rows(&dir.path().join("e.parquet.gz"))
+            .expect_err("refused")
+            .to_string();
+        assert!(said.contains("unzip it"), "{said}");
+        write(
+            "cut.csv.gz",
+            &zipped(&format!("text\n{}", "many words\n".repeat(50)))[..40],
+        );
+        let said = read_rows(&dir.path().join("cut.csv.gz"))
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            said.contains("truncated") && said.contains("cut.csv.gz:"),
+            "{said}"
         );
     }
 }

@@ -1,0 +1,241 @@
+//! CSV: a header that names the columns, then a row a record. Commas, semicolons or tabs part the fields, whichever
+//! the header shows; quoted fields may hold all three, and line breaks.
+
+use std::io::{BufRead, Read};
+
+use csv::{ByteRecord, ReaderBuilder};
+use serde_json::{Map, Value};
+
+use super::DataError;
+use super::read::{Each, broken};
+use super::row::{Place, Row, lacking};
+
+const COLUMNS: [&str; 5] = ["text", "label", "prompt", "completion", "messages"];
+const DELIMITERS: [u8; 3] = *b",;\t";
+
+/// Whether a text begins with a header that names a known column.
+pub(super) fn begins(first: &[u8]) -> bool {
+    delimiter(first).is_some()
+}
+
+/// Gives each record of a table as a row; `file` is the place without a line.
+pub(super) fn visit(
+    mut text: impl BufRead,
+    file: &Place,
+    each: &mut Each<'_>,
+) -> Result<(), DataError> {
+    let at = |line| Place {
+        line,
+        ..file.clone()
+    };
+    let first = text.fill_buf().map_err(|error| broken(at(1), &error))?;
+    let first = first.strip_prefix(MARK).unwrap_or(first);
+    let delimiter = delimiter(first).unwrap_or(b',');
+    let mut quotes = Quotes { text, count: 0 };
+    let mut reader = ReaderBuilder::new()
+        .delimiter(delimiter)
+        .flexible(true)
+        .has_headers(false)
+        .from_reader(&mut quotes);
+    let mut record = ByteRecord::new();
+    let mut columns: Vec<String> = Vec::new();
+    let mut last = 0;
+    loop {
+        let more = reader.read_byte_record(&mut record);
+        let more = more.map_err(|error| broken(at(last + 1), &std::io::Error::other(error)))?;
+        let line = record.position().map_or(1, csv::Position::line);
+        if !more {
+            break;
+        }
+        last = line;
+        let parsed = if columns.is_empty() {
+            header(&record).map(|names| columns = names).map(|()| None)
+        } else {
+            fields(&columns, &record).map(Some)
+        };
+        match parsed {
+            Err(what) => return Err(DataError::Malformed { at: at(line), what }),
+            Ok(None) => {}
+            Ok(Some(fields)) => each(Row::new(fields, at(line))?)?,
+        }
+    }
+    let end = reader.position().line();
+    drop(reader);
+    if quotes.count % 2 == 1 && end > last + 1 {
+        let what = "a quoted field is never closed, so that all the rest of the file fell into it; close the quote";
+        let (at, what) = (at(last), what.to_owned());
+        return Err(DataError::Malformed { at, what });
+    }
+    Ok(())
+}
+
+/// The delimiter under which the first line names a known column.
+fn delimiter(first: &[u8]) -> Option<u8> {
+    let line = first.split(|byte| matches!(byte, b'\n' | b'\r')).next()?;
+    let names = |delimiter: u8| line.split(move |byte| *byte == delimiter);
+    let plain = |name: &[u8]| {
+        String::from_utf8_lossy(name)
+            .trim_matches([' ', '"'])
+            .to_owned()
+    };
+    DELIMITERS
+        .into_iter()
+        .find(|&delimiter| names(delimiter).any(|name| COLUMNS.contains(&plain(name).as_str())))
+}
+
+fn header(record: &ByteRecord) -> Result<Vec<String>, String> {
+    let mut columns: Vec<String> = Vec::with_capacity(record.len());
+    for name in record {
+        let name = std::str::from_utf8(name)
+            .map_err(|_| "the header is no valid UTF-8; save the file as UTF-8")?;
+        let name = name.trim_start_matches('\u{feff}').trim();
+        if columns.iter().any(|column| column == name) {
+            return Err(format!(
+                "column {name} stands in the header twice; rename one"
+            ));
+        }
+        columns.push(name.to_owned());
+    }
+    lacking(&columns).map_or(Ok(columns), Err)
+}
+
+fn fields(columns: &[String], record: &ByteRecord) -> Result<Map<String, Value>, String> {
+    let (found, expected) = (record.len(), columns.len());
+    if found != expected {
+        return Err(format!(
+            "{found} fields, but the header names {expected}; quote fields that hold the separator or a line break"
+        ));
+    }
+    let mut fields = Map::with_capacity(expected);
+    for (column, field) in columns.iter().zip(record) {
+        let text = std::str::from_utf8(field)
+            .map_err(|_| format!("field {column} is no valid UTF-8; save the file as UTF-8"))?;
+        let value = if column == "messages" {
+            serde_json::from_str(text)
+                .map_err(|_| "field messages holds no JSON; write a list of role and content")?
+        } else {
+            Value::String(text.to_owned())
+        };
+        fields.insert(column.clone(), value);
+    }
+    Ok(fields)
+}
+
+/// Counts the quotes that pass: an odd number in all means that one was never closed.
+struct Quotes<R> {
+    text: R,
+    count: u64,
+}
+
+impl<R: Read> Read for Quotes<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let taken = self.text.read(buffer)?;
+        let quotes = buffer[..taken].iter().filter(|byte| **byte == b'"');
+        self.count += quotes.count() as u64;
+        Ok(taken)
+    }
+}
+
+const MARK: &[u8] = "\u{feff}".as_bytes();
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::super::row::Form;
+    use super::*;
+
+    fn read(text: impl AsRef<[u8]>) -> Result<Vec<Row>, String> {
+        let file = Place {
+            file: Arc::from(Path::new("rows.csv")),
+            line: 0,
+        };
+        let mut rows = Vec::new();
+        let each = &mut |row| {
+            rows.push(row);
+            Ok(())
+        };
+        visit(text.as_ref(), &file, each).map_err(|error| error.to_string())?;
+        Ok(rows)
+    }
+
+    #[test]
+    fn records_become_rows_with_all_their_columns() {
+        let text =
+            "\u{feff}\"text\",label,source\r\n\"one, \"\"two\"\"\nthree\",ham,a\r\n\r\nfour,spam,b";
+        let rows = read(text).unwrap();
+        assert_eq!(rows[0].form, Form::Text("one, \"two\"\nthree".into()));
+        assert_eq!(rows[0].field("label").as_deref(), Some("ham"));
+        assert_eq!((rows[0].at.line, rows[1].at.line), (2, 5));
+        assert_eq!(rows[1].field("source").as_deref(), Some("b"));
+        assert_eq!(rows.len(), 2);
+    }
+
+    #[test]
+    fn the_header_shows_the_delimiter() {
+        let pair = Form::Pair {
+            prompt: "a, b".into(),
+            completion: "c".into(),
+        };
+        for text in [
+            "prompt;completion\na, b;c\n",
+            "id\tprompt\tcompletion\n1\ta, b\tc",
+        ] {
+            assert_eq!(read(text).unwrap()[0].form, pair, "{text}");
+        }
+        let turns =
+            "messages\n\"[{\"\"role\"\": \"\"assistant\"\", \"\"content\"\": \"\"x\"\"}]\"\n";
+        assert!(matches!(&read(turns).unwrap()[0].form, Form::Turns(turns) if turns.len() == 1));
+        assert!(begins(b"label,text\n") && !begins(b"Once upon a text, there was\n"));
+    }
+
+    #[test]
+    fn faults_name_the_row_and_the_field() {
+        for (text, expected) in [
+            (
+                &b"id,question\n1,x"[..],
+                "rows.csv:1: no column text, prompt and completion, or messages (found: id, question)",
+            ),
+            (
+                b"prompt,label\nx,y",
+                "rows.csv:1: column completion is missing",
+            ),
+            (
+                b"text,text\nx,y",
+                "rows.csv:1: column text stands in the header twice",
+            ),
+            (
+                b"text,label\nx,y\nx",
+                "rows.csv:3: 1 fields, but the header names 2",
+            ),
+            (
+                b"text,label\nx,y\na, b,y",
+                "rows.csv:3: 3 fields, but the header names 2",
+            ),
+            (
+                b"text,label\nx,y\n\ncaf\xe9,z",
+                "rows.csv:4: field text is no valid UTF-8",
+            ),
+            (
+                b"text\nx\n\"open\nnext\nmore\n",
+                "rows.csv:3: a quoted field is never closed",
+            ),
+            (
+                b"messages\nhello",
+                "rows.csv:2: field messages holds no JSON",
+            ),
+        ] {
+            let said = read(text).unwrap_err();
+            assert!(said.contains(expected), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+        assert_eq!(read("").unwrap(), []);
+        assert_eq!(read("text\n").unwrap(), []);
+        assert_eq!(
+            read("text\na 5\" pipe\n").unwrap().len(),
+            1,
+            "a bare quote is a letter"
+        );
+    }
+}

@@ -8,6 +8,8 @@ use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::learn::schedule::Scheduler;
+
 /// Where the configuration stands in a data folder.
 pub const FILE: &str = "node.toml";
 
@@ -67,6 +69,9 @@ pub struct TrainingConfig {
     /// Whether short rows share a sequence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample_packing: Option<bool>,
+    /// How the learning rate falls after the warm-up: `cosine`, `linear` or `constant`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr_scheduler: Option<Scheduler>,
     /// The share of all steps spent warming up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_ratio: Option<f64>,
@@ -164,7 +169,7 @@ enum Kind {
     Switch,
 }
 
-const KEYS: [(&str, Kind); 19] = [
+const KEYS: [(&str, Kind); 20] = [
     ("name", Kind::Text),
     ("model", Kind::Text),
     ("data", Kind::Text),
@@ -180,6 +185,7 @@ const KEYS: [(&str, Kind); 19] = [
     ("gradient_accumulation_steps", Kind::Whole),
     ("sequence_len", Kind::Whole),
     ("sample_packing", Kind::Switch),
+    ("lr_scheduler", Kind::Text),
     ("warmup_ratio", Kind::Real),
     ("weight_decay", Kind::Real),
     ("max_grad_norm", Kind::Real),
@@ -394,6 +400,7 @@ mod tests {
                 "CONCLAVE_LEARNING_RATE: `learning_rate`",
             ),
             ("", &[("CONCLAVE_DEVICE", "abacus")], "`device`"),
+            ("lr_scheduler = \"cosin\"", &[], "`lr_scheduler`"),
         ] {
             let error = parse(text, environment).unwrap_err();
             assert!(error.contains(expected), "{error}");

@@ -2,7 +2,7 @@
 //!
 //! From the bottom up: [`kernel`] is arithmetic on slices, [`fused`] wraps it into operations with gradients,
 //! [`model`] is the forward pass made of them. [`peft`] says what an adapter is and [`flatten`] where each of its
-//! coordinates stands; [`trainer`] moves them, [`evaluate`] and [`generate`] use them.
+//! coordinates stands; [`trainer`] moves them in [`steps`], [`evaluate`] and [`generate`] use them.
 
 #![expect(
     clippy::many_single_char_names,
@@ -14,10 +14,12 @@
 )]
 
 pub mod batch;
+pub mod checkpoint;
 pub mod data;
 pub mod draw;
 pub mod engine;
 pub mod evaluate;
+pub mod examples;
 pub mod export;
 #[cfg(test)]
 mod fixture;
@@ -30,6 +32,7 @@ pub mod optimise;
 pub mod peft;
 pub mod prepare;
 pub mod schedule;
+pub mod steps;
 pub mod threads;
 pub mod trainer;
 pub mod training;

@@ -14,6 +14,7 @@ mod sample;
 mod scale;
 mod table;
 mod timeline;
+pub mod training;
 mod verdict;
 
 use serde::{Deserialize, Serialize};

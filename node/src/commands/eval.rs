@@ -66,7 +66,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             tokenised.cut
         ));
     }
-    let examples = admit(loaded.model.config(), tokenised.examples)?;
+    let examples = tokenised.placed();
+    admit(loaded.model.config(), &examples)?;
     let measured = pool
         .install(|| evaluate(&loaded.model, &loaded.moving(), &examples))?
         .context("no token counts")?;

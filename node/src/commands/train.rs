@@ -1,6 +1,5 @@
 //! `conclave train`: fine-tuning alone, with the engine that federations use.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -10,20 +9,33 @@ use serde_json::json;
 
 use super::loading::{flag, peak_rss_bytes};
 use crate::cli::{note, print, print_json};
-use crate::learn::data::{Example, histogram};
-use crate::learn::export::{self, Output};
-use crate::learn::model::Model;
+use crate::learn::data::Example;
+use crate::learn::examples::{Examples, Placed};
+use crate::learn::model::{self, Model};
 use crate::learn::peft::{Adapter, AdapterSpec, Targets};
 use crate::learn::prepare::prepare;
-use crate::learn::trainer::{Run, Step, Subject, Trainer};
+use crate::learn::schedule::Scheduler;
+use crate::learn::steps::{Run, Step};
+use crate::learn::trainer::{Subject, Trainer};
 use crate::learn::training::Training;
+use course::{Course, Ended};
+use folder::Folder;
+use show::Show;
 
-const EXAMPLE: &str = "Example:
-  conclave train --model llama/ --data notes.jsonl --out adapter/";
+mod course;
+mod folder;
+mod show;
+
+const EXAMPLE: &str = "Examples:
+  conclave train --model llama/ --data notes.jsonl --out adapter/
+  conclave train --model llama/ --data notes.csv --eval-every 50 --early-stop 3 --out adapter/
+  conclave train --model llama/ --data notes.parquet --checkpoint-every 100 --out adapter/
+  conclave train --model llama/ --data notes.parquet --checkpoint-every 100 --out adapter/ --resume";
 
 /// Solo training.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Args {
     /// The base model: a Hugging Face folder.
     #[arg(long, value_name = "DIR")]
@@ -38,7 +50,7 @@ pub struct Args {
     /// Rows that score; without it 5 % of the data is held out, from 40 rows on.
     #[arg(long, value_name = "PATH", conflicts_with = "synthetic_tokens")]
     eval_data: Option<PathBuf>,
-    /// Where the adapter goes, as a PEFT folder; it must not exist, or be empty.
+    /// Where the adapter goes, as a PEFT folder with `metrics.jsonl` and `loss.svg`; it must not exist, or be empty.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// What is trained.
@@ -68,9 +80,33 @@ pub struct Args {
     /// Fill each row with several examples up to the sequence length.
     #[arg(long)]
     sample_packing: bool,
+    /// How the learning rate falls after the warm-up.
+    #[arg(long, value_enum, default_value = "cosine")]
+    lr_scheduler: Scheduler,
+    /// The share of all steps over which the learning rate rises.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.03)]
+    warmup_ratio: f64,
+    /// AdamW's decoupled decay.
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    weight_decay: f64,
+    /// Gradients longer than this are scaled down to it.
+    #[arg(long, value_name = "NORM", default_value_t = 1.0)]
+    max_grad_norm: f64,
     /// Optimiser steps.
     #[arg(long, default_value_t = 120)]
     steps: u32,
+    /// Score the held-out rows after every N steps, and keep the adapter that scored best.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    eval_every: Option<u64>,
+    /// Stop after this many scores in a row that were no better.
+    #[arg(long, value_name = "PATIENCE", requires = "eval_every", value_parser = clap::value_parser!(u32).range(1..))]
+    early_stop: Option<u32>,
+    /// Write a checkpoint after every N steps, beside --out.
+    #[arg(long, value_name = "N", requires = "out", value_parser = clap::value_parser!(u64).range(1..))]
+    checkpoint_every: Option<u64>,
+    /// Go on from the checkpoint of a run that did not end, with the same settings.
+    #[arg(long, requires = "out")]
+    resume: bool,
     /// Threads to compute on; by default all.
     #[arg(long)]
     threads: Option<usize>,
@@ -100,55 +136,73 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.steps == 0 {
         return Err(flag("--steps must be at least 1"));
     }
-    if let Some(out) = &args.out {
-        Output::check(out).map_err(|e| flag(format!("--out {e}")))?;
-    }
+    let out = args.out.as_deref();
+    let mut folder = out.map(|out| Folder::new(out, args.resume)).transpose()?;
     let model = Model::open(&args.model)?;
     let adapter = Adapter::new(spec(args), model.config()).map_err(flag)?;
     let length = training.length_for(model.config());
-    let vocabulary = model.config().vocabulary;
     let threads = super::loading::threads(args.threads)?;
+    let vocabulary = model.config().vocabulary;
     let trainer = Trainer::new(model, Subject::Lora(adapter), training, threads)?;
     let (examples, held_out) = if args.synthetic_tokens {
-        (synthetic(vocabulary, length, args.seed), Vec::new())
+        synthetic(vocabulary, length, args.seed)
     } else {
         let data = args.data.as_deref().context("--data is missing")?;
-        let prepared = prepare(
-            &args.model,
-            data,
-            args.eval_data.as_deref(),
-            length,
-            args.seed,
-        )?;
-        note(&format!(
-            "the first example: {}",
-            prepared.preview.trim_end()
-        ));
-        note(histogram(&prepared.examples).trim_end());
-        if prepared.cut > 0 {
-            note(&format!(
-                "{} rows were longer than {length} tokens and were cut",
-                prepared.cut
-            ));
-        }
+        let eval = args.eval_data.as_deref();
+        let prepared = prepare(&args.model, data, eval, length, args.seed)?;
+        note(&prepared.about(length));
         (prepared.examples, prepared.held_out)
     };
-    let examples = trainer.admit(examples)?;
-    let held_out = if held_out.is_empty() {
-        held_out
-    } else {
-        trainer.admit(held_out)?
-    };
-    let mut values = trainer.initial();
-    let before = trainer.evaluate(&values, &held_out)?.map(|m| m.loss);
-    let steps = steps(&trainer, &mut values, &examples, args)?;
-    let after = trainer.evaluate(&values, &held_out)?.map(|m| m.loss);
-    let digest = trainer.flat().digest(&values);
-    if let (Some(out), Subject::Lora(adapter)) = (&args.out, trainer.subject()) {
-        export::peft(out, adapter, &values, &args.model.display().to_string())?;
-        note(&format!("the adapter is in {}", out.display()));
+    trainer.admit(&examples)?;
+    if held_out.count() > 0 {
+        trainer.admit(&held_out)?;
+    } else if args.eval_every.is_some() {
+        return Err(flag(
+            "--eval-every: no rows are held out to score; give --eval-data, or 40 rows or more",
+        ));
     }
-    report(args, &trainer, &steps, (before, after), &digest);
+    let total = u64::from(args.steps);
+    let seed = Digest::of("conclave/v1/solo-batches", &[&args.seed.to_le_bytes()]);
+    let run = Run {
+        examples: &examples,
+        factor: Factor::All,
+        steps: 0..total,
+        total,
+        seed: *seed.as_bytes(),
+    };
+    let course = Course {
+        trainer: &trainer,
+        run: &run,
+        held_out: &held_out,
+        eval_every: args.eval_every,
+        patience: args.early_stop,
+        checkpoint_every: args.checkpoint_every,
+        settings: if args.checkpoint_every.is_some() || args.resume {
+            settings(args, &trainer, [&examples, &held_out])?
+        } else {
+            Vec::new()
+        },
+    };
+    let resumed = match &folder {
+        Some(folder) if args.resume => Some(folder.checkpoint(&course.settings)?),
+        _ => None,
+    };
+    let done = resumed.as_ref().map_or(0, |resumed| resumed.state.next);
+    if resumed.is_some() {
+        note(&format!("going on after step {done}"));
+    }
+    let show = Show::start(total, done);
+    let ended = course.run(resumed, folder.as_mut(), &show);
+    show.finish();
+    let ended = ended?;
+    if let (Some(folder), Subject::Lora(adapter)) = (folder, trainer.subject()) {
+        let base = args.model.display().to_string();
+        folder.finish(adapter, &ended.values, &base, &ended.past)?;
+        if let Some(out) = out {
+            note(&format!("the adapter is in {}", out.display()));
+        }
+    }
+    report(args, &trainer, &ended);
     Ok(())
 }
 
@@ -159,9 +213,54 @@ fn training(args: &Args) -> Training {
         gradient_accumulation_steps: args.gradient_accumulation_steps,
         sequence_len: args.sequence_len,
         sample_packing: args.sample_packing,
+        lr_scheduler: args.lr_scheduler,
+        warmup_ratio: args.warmup_ratio,
+        weight_decay: args.weight_decay,
+        max_grad_norm: args.max_grad_norm,
         seed: args.seed,
-        ..Training::default()
     }
+}
+
+/// Everything that the bits of a run depend on, by the name of its flag.
+fn settings(
+    args: &Args,
+    trainer: &Trainer,
+    [examples, held_out]: [&dyn Examples; 2],
+) -> anyhow::Result<Vec<(String, String)>> {
+    let keys = serde_json::to_value(trainer.training()).context("the settings as JSON")?;
+    let mut settings: Vec<(String, String)> = Vec::new();
+    for (key, value) in keys.as_object().into_iter().flatten() {
+        settings.push((key.clone(), value.to_string()));
+    }
+    let watched = |every: Option<u64>| every.map_or_else(|| "none".to_owned(), |n| n.to_string());
+    settings.extend(
+        [
+            ("adapter", format!("{:?}", spec(args))),
+            ("steps", args.steps.to_string()),
+            ("eval_every", watched(args.eval_every)),
+            ("early_stop", watched(args.early_stop.map(u64::from))),
+            ("model", model::digest(&args.model)?.to_string()),
+            ("data", contents(examples).to_string()),
+            ("held-out rows", contents(held_out).to_string()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value)),
+    );
+    Ok(settings)
+}
+
+/// A digest of all examples.
+fn contents(examples: &dyn Examples) -> Digest {
+    let mut digest = Digest::of("conclave/v1/examples", &[]);
+    for index in 0..examples.count() {
+        let example = examples.example(index);
+        let mut bytes = Vec::with_capacity(example.ids.len() * 5);
+        for (id, scored) in example.ids.iter().zip(&example.scored) {
+            bytes.extend(id.to_le_bytes());
+            bytes.push(u8::from(*scored));
+        }
+        digest = Digest::of("conclave/v1/examples", &[digest.as_bytes(), &bytes]);
+    }
+    digest
 }
 
 fn spec(args: &Args) -> AdapterSpec {
@@ -173,40 +272,9 @@ fn spec(args: &Args) -> AdapterSpec {
     }
 }
 
-fn steps(
-    trainer: &Trainer,
-    values: &mut [f32],
-    examples: &[Example],
-    args: &Args,
-) -> anyhow::Result<Vec<Step>> {
-    let total = u64::from(args.steps);
-    let seed = Digest::of("conclave/v1/solo-batches", &[&args.seed.to_le_bytes()]);
-    let run = Run {
-        examples,
-        factor: Factor::All,
-        steps: 0..total,
-        total,
-        seed: *seed.as_bytes(),
-    };
-    let mut steps: Vec<Step> = Vec::new();
-    trainer.run(values, &run, |step| {
-        steps.push(step);
-        let done = step.index + 1;
-        if done % 10 == 0 || done == total {
-            note(&format!("step {done}/{total}: loss {:.4}", step.loss));
-        }
-        ControlFlow::Continue(())
-    })?;
-    Ok(steps)
-}
-
-fn report(
-    args: &Args,
-    trainer: &Trainer,
-    steps: &[Step],
-    (before, after): (Option<f64>, Option<f64>),
-    digest: &Digest,
-) {
+fn report(args: &Args, trainer: &Trainer, ended: &Ended) {
+    let (steps, before, after) = (&ended.past.steps, ended.past.before, ended.after);
+    let digest = trainer.flat().digest(&ended.values);
     let speed = speed(steps);
     let tokens: u64 = steps.iter().map(|step| step.tokens).sum();
     let losses: Vec<f64> = steps.iter().map(|step| step.loss).collect();
@@ -218,6 +286,7 @@ fn report(
             "peak_rss_bytes": peak_rss_bytes(),
             "trainable_parameters": trainer.flat().len(),
             "losses": losses,
+            "kept_step": ended.kept,
             "eval_loss_before": before,
             "eval_loss_after": after,
             "adapter_digest": digest.to_string(),
@@ -231,7 +300,8 @@ fn report(
     ));
     if let (Some(before), Some(after)) = (before, after) {
         print(&format!(
-            "held-out loss {before:.4} before, {after:.4} after"
+            "held-out loss {before:.4} before, {after:.4} after step {}",
+            ended.kept
         ));
     }
     print(&format!("adapter {digest}"));
@@ -254,7 +324,7 @@ fn speed(steps: &[Step]) -> f64 {
 }
 
 /// Rows that count up in sevens from each of 64 tokens: easy to learn, so that the loss moves.
-fn synthetic(vocabulary: usize, length: usize, seed: u64) -> Vec<Example> {
+fn synthetic(vocabulary: usize, length: usize, seed: u64) -> (Placed, Placed) {
     let small = u32::try_from(vocabulary.min(64)).expect("at most 64");
     let shift = u32::try_from(seed % 64).expect("below 64");
     let length = u32::try_from(length).expect("a context fits u32");
@@ -264,5 +334,6 @@ fn synthetic(vocabulary: usize, length: usize, seed: u64) -> Vec<Example> {
             .collect(),
         scored: (0..length).map(|i| i > 0).collect(),
     };
-    (0..small).map(row).collect()
+    let examples = (0..small).map(row).collect();
+    (Placed::unplaced(examples), Placed::default())
 }

@@ -119,6 +119,31 @@ mod tests {
     }
 
     #[test]
+    fn every_data_set_at_hand_loads() {
+        let Some(shared) = shared() else { return };
+        for (folder, rows) in [
+            ("20newsgroups", 18_846),
+            ("banking77", 13_083),
+            ("clinc150", 23_700),
+            ("e2e_nlg", 51_426),
+            ("gsm8k", 8_792),
+            ("medical_abstracts", 2_888),
+            ("medquad", 16_407),
+            ("pubmedqa", 1_000),
+            ("sms_spam", 5_574),
+            ("tiny_shakespeare", 7_222),
+        ] {
+            let mut count = 0;
+            let each = &mut |_| {
+                count += 1;
+                Ok(())
+            };
+            visit_rows(&shared.join("data").join(folder), each).expect(folder);
+            assert_eq!(count, rows, "{folder}");
+        }
+    }
+
+    #[test]
     fn real_data_is_read_split_and_tokenised() {
         let Some(shared) = shared() else { return };
         let rows = read_rows(&shared.join("data/medquad")).expect("medquad");

@@ -3,41 +3,54 @@
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::data::Example;
+use super::examples::Examples;
 
-/// An endless stream of rows.
+/// An endless stream of rows, as numbers of examples.
 #[derive(Debug)]
 pub struct Draw<'a> {
-    examples: &'a [Example],
-    order: Vec<usize>,
+    examples: &'a dyn Examples,
+    order: Vec<u32>,
     rng: ChaCha20Rng,
+    /// Where the generator stood before it shuffled `order`; `None` before the first pass.
+    shuffled_at: Option<u128>,
     packed: Option<usize>,
+}
+
+/// Where a stream stands: enough to go on from, given its seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub struct Drawn {
+    shuffled_at: Option<u128>,
+    left: u64,
 }
 
 impl<'a> Draw<'a> {
     /// A stream over the examples; `packed` fills each row with examples up to this many tokens.
     ///
     /// # Panics
-    /// If there are none.
-    pub fn new(examples: &'a [Example], seed: [u8; 32], packed: Option<usize>) -> Self {
-        assert!(!examples.is_empty(), "examples to draw from");
+    /// If there are none, or four billion.
+    pub fn new(examples: &'a dyn Examples, seed: [u8; 32], packed: Option<usize>) -> Self {
+        let count = examples.count();
+        assert!(
+            count > 0 && u32::try_from(count).is_ok(),
+            "examples to draw from, as many as u32 counts"
+        );
         Self {
             examples,
             order: Vec::new(),
             rng: ChaCha20Rng::from_seed(seed),
+            shuffled_at: None,
             packed,
         }
     }
 
     /// The next row: one example, or a pack of them.
-    pub fn row(&mut self) -> Vec<&'a Example> {
+    pub fn row(&mut self) -> Vec<usize> {
         let first = self.pop();
         let mut row = vec![first];
         let Some(most) = self.packed else { return row };
-        let mut length = first.ids.len();
+        let mut length = self.examples.length(first);
         loop {
-            let next = &self.examples[self.peek()];
-            length += next.ids.len();
+            length += self.examples.length(self.peek());
             if length > most {
                 return row;
             }
@@ -45,26 +58,56 @@ impl<'a> Draw<'a> {
         }
     }
 
-    fn pop(&mut self) -> &'a Example {
-        let index = self.peek();
-        self.order.pop();
-        &self.examples[index]
+    /// Where it stands.
+    pub fn drawn(&self) -> Drawn {
+        Drawn {
+            shuffled_at: self.shuffled_at,
+            left: self.order.len() as u64,
+        }
     }
 
-    /// The index of the next example; a new shuffled pass starts where the last one ends.
-    fn peek(&mut self) -> usize {
-        if let Some(&index) = self.order.last() {
-            return index;
+    /// Goes on, as a new stream, from where another one of the same seed and examples stood; `false` if it cannot have
+    /// stood there.
+    pub fn resume(&mut self, from: &Drawn) -> bool {
+        let count = self.examples.count();
+        let Some(left) = usize::try_from(from.left)
+            .ok()
+            .filter(|left| *left <= count)
+        else {
+            return false;
+        };
+        if let Some(at) = from.shuffled_at {
+            self.rng.set_word_pos(at);
+            self.shuffle();
+            self.order.truncate(left);
         }
-        let count = self.examples.len();
-        let mut order: Vec<usize> = (0..count).collect();
+        true
+    }
+
+    fn pop(&mut self) -> usize {
+        let index = self.peek();
+        self.order.pop();
+        index
+    }
+
+    /// The next example; a new shuffled pass starts where the last one ends.
+    fn peek(&mut self) -> usize {
+        if self.order.is_empty() {
+            self.shuffle();
+        }
+        self.order[self.order.len() - 1] as usize
+    }
+
+    fn shuffle(&mut self) {
+        self.shuffled_at = Some(self.rng.get_word_pos());
+        let count = self.examples.count();
+        self.order.clear();
+        self.order
+            .extend(0..u32::try_from(count).expect("checked when made"));
         for last in (1..count).rev() {
             let other = self.below(last + 1);
-            order.swap(last, other);
+            self.order.swap(last, other);
         }
-        let index = *order.last().expect("there are examples");
-        self.order = order;
-        index
     }
 
     /// A number below `n` (multiply and take the high half: the bias is below n / 2^64).
@@ -77,6 +120,7 @@ impl<'a> Draw<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::learn::data::Example;
 
     fn examples(count: u32) -> Vec<Example> {
         let one = |id| Example {
@@ -91,7 +135,7 @@ mod tests {
         let examples = examples(10);
         let ids = |seed: u8, n: usize| {
             let mut draw = Draw::new(&examples, [seed; 32], None);
-            (0..n).map(|_| draw.row()[0].ids[0]).collect::<Vec<_>>()
+            (0..n).map(|_| draw.row()[0]).collect::<Vec<_>>()
         };
         let drawn = ids(1, 20);
         for pass in drawn.chunks(10) {
@@ -115,5 +159,30 @@ mod tests {
         );
         let single = Draw::new(&examples, [0; 32], Some(3)).row();
         assert_eq!(single.len(), 1, "a row longer than the pack stands alone");
+    }
+
+    #[test]
+    fn a_stream_goes_on_from_wherever_it_stood() {
+        let examples = examples(7);
+        for packed in [None, Some(10)] {
+            let mut whole = Draw::new(&examples, [5; 32], packed);
+            let mut places = vec![whole.drawn()];
+            let rows: Vec<_> = (0..30)
+                .map(|_| {
+                    let row = whole.row();
+                    places.push(whole.drawn());
+                    row
+                })
+                .collect();
+            for (at, place) in places.iter().enumerate() {
+                let mut later = Draw::new(&examples, [5; 32], packed);
+                assert!(later.resume(place));
+                let rest: Vec<_> = (at..30).map(|_| later.row()).collect();
+                assert_eq!(rest, rows[at..], "{packed:?} from row {at}");
+            }
+        }
+        let mut place = Draw::new(&examples, [5; 32], None).drawn();
+        place.left = 8;
+        assert!(!Draw::new(&examples, [5; 32], None).resume(&place));
     }
 }

@@ -16,6 +16,7 @@ use conclave_protocol::output::Order;
 use tokio::sync::mpsc;
 
 use super::data::DataError;
+use super::examples::Examples as _;
 use super::model::{self, Model, ModelError};
 use super::peft::{Adapter, AdapterError, AdapterSpec};
 use super::prepare::prepare;
@@ -164,18 +165,18 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
         setup.training.clone(),
         setup.threads,
     )?;
-    let examples = trainer.admit(prepared.examples)?;
-    let held_out = match prepared.held_out {
-        none if none.is_empty() => none,
-        some => trainer.admit(some)?,
-    };
+    let (examples, held_out) = (prepared.examples, prepared.held_out);
+    trainer.admit(&examples)?;
+    if held_out.count() > 0 {
+        trainer.admit(&held_out)?;
+    }
     let facts = EngineFacts {
         model_digest,
         architecture,
         parameters,
         layout: layout.clone(),
         initial: initial.clone(),
-        examples: examples.len() as u64,
+        examples: examples.count() as u64,
         cut: prepared.cut,
     };
     let (orders, received) = channel();

@@ -3,7 +3,7 @@
 use candle_core::Result;
 
 use super::batch::Batch;
-use super::data::Example;
+use super::examples::Examples;
 use super::fused::head::Score;
 use super::model::{Model, Moving};
 
@@ -23,20 +23,25 @@ pub struct Measured {
 }
 
 /// Scores examples, a few thousand tokens at a time; `None` if no token counts.
-pub fn evaluate(model: &Model, moving: &Moving, examples: &[Example]) -> Result<Option<Measured>> {
+pub fn evaluate(
+    model: &Model,
+    moving: &Moving,
+    examples: &dyn Examples,
+) -> Result<Option<Measured>> {
     let mut total = Score::default();
     let mut tokens = 0;
-    let mut rest = examples;
-    while !rest.is_empty() {
-        let mut count = 0;
+    let mut next = 0;
+    while next < examples.count() {
+        let mut now = Vec::new();
         let mut length = 0;
-        while count < rest.len() && (count == 0 || length + rest[count].ids.len() <= TOKENS) {
-            length += rest[count].ids.len();
-            count += 1;
+        while next < examples.count()
+            && (now.is_empty() || length + examples.length(next) <= TOKENS)
+        {
+            length += examples.length(next);
+            now.push(examples.example(next));
+            next += 1;
         }
-        let (now, later) = rest.split_at(count);
-        rest = later;
-        let batch = Batch::pack(now);
+        let batch = Batch::pack(now.iter().map(AsRef::as_ref));
         if batch.scored() == 0 {
             continue;
         }
@@ -60,7 +65,7 @@ pub fn evaluate(model: &Model, moving: &Moving, examples: &[Example]) -> Result<
         );
     }
     Ok(Some(Measured {
-        examples: examples.len() as u64,
+        examples: examples.count() as u64,
         tokens,
         loss,
         perplexity: loss.exp(),

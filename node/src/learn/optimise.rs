@@ -2,24 +2,51 @@
 
 use std::ops::Range;
 
-/// The moments of the coordinates that move. Born at zero: a new one for every round.
+/// The optimiser. Its moments are born at zero: a new one for every round.
 #[derive(Debug)]
 pub struct AdamW {
-    first: Vec<f32>,
-    second: Vec<f32>,
-    steps: i32,
+    moments: Moments,
     weight_decay: f64,
+}
+
+/// What the optimiser remembers of the gradients.
+#[derive(Debug, Clone, PartialEq, bincode::Encode, bincode::Decode)]
+pub struct Moments {
+    /// Running mean of each coordinate's gradient.
+    pub first: Vec<f32>,
+    /// Running mean of its square.
+    pub second: Vec<f32>,
+    /// Steps taken.
+    pub steps: i32,
 }
 
 impl AdamW {
     /// Moments for a vector of this length; beta 0.9 and 0.999, epsilon 1e-8.
     pub fn new(len: usize, weight_decay: f64) -> Self {
-        Self {
+        let moments = Moments {
             first: vec![0.0; len],
             second: vec![0.0; len],
             steps: 0,
+        };
+        Self {
+            moments,
             weight_decay,
         }
+    }
+
+    /// What it remembers.
+    pub fn moments(&self) -> &Moments {
+        &self.moments
+    }
+
+    /// Goes on from what another one remembered; `false` if that was for a vector of another length.
+    pub fn resume(&mut self, moments: Moments) -> bool {
+        let len = self.moments.first.len();
+        let fits = moments.first.len() == len && moments.second.len() == len && moments.steps >= 0;
+        if fits {
+            self.moments = moments;
+        }
+        fits
     }
 
     /// One step on the coordinates in `ranges`.
@@ -37,14 +64,19 @@ impl AdamW {
         ranges: &[Range<usize>],
         rate: f64,
     ) {
-        self.steps = self.steps.saturating_add(1);
-        let size = (rate / (1.0 - 0.9f64.powi(self.steps))) as f32;
-        let root = (1.0 - 0.999f64.powi(self.steps)).sqrt() as f32;
+        let Moments {
+            first,
+            second,
+            steps,
+        } = &mut self.moments;
+        *steps = steps.saturating_add(1);
+        let size = (rate / (1.0 - 0.9f64.powi(*steps))) as f32;
+        let root = (1.0 - 0.999f64.powi(*steps)).sqrt() as f32;
         let keep = (1.0 - rate * self.weight_decay) as f32;
         for range in ranges {
-            let moments = self.first[range.clone()]
+            let moments = first[range.clone()]
                 .iter_mut()
-                .zip(&mut self.second[range.clone()]);
+                .zip(&mut second[range.clone()]);
             let moving = values[range.clone()]
                 .iter_mut()
                 .zip(&gradient[range.clone()]);

@@ -3,22 +3,17 @@
 //! The same loop serves a federation's round (one factor moves, moments start at zero), solo training (both move) and
 //! the making of a base (every weight moves). Same seed, same data, same bits, at any number of threads.
 
-use std::ops::{ControlFlow, Range};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
-use conclave_protocol::names::Factor;
-
-use super::batch::Batch;
-use super::data::Example;
-use super::draw::Draw;
 use super::evaluate::{Measured, evaluate};
+use super::examples::Examples;
 use super::flatten::Flat;
 use super::model::config::Config;
 use super::model::{Model, ModelError, Moving};
-use super::optimise::{AdamW, clip};
 use super::peft::{Adapter, AdapterError};
-use super::schedule::rate;
+use super::steps::{Run, Step, Steps};
 use super::training::{Training, TrainingError};
 
 /// What moves.
@@ -37,34 +32,6 @@ pub struct Trainer {
     subject: Subject,
     training: Training,
     pool: rayon::ThreadPool,
-}
-
-/// A run of steps.
-#[derive(Debug)]
-pub struct Run<'a> {
-    /// What to train on.
-    pub examples: &'a [Example],
-    /// Which coordinates move.
-    pub factor: Factor,
-    /// The steps of this run, counted over the whole schedule.
-    pub steps: Range<u64>,
-    /// The length of the whole schedule.
-    pub total: u64,
-    /// Draws the batches.
-    pub seed: [u8; 32],
-}
-
-/// What one step did.
-#[derive(Debug, Clone, Copy)]
-pub struct Step {
-    /// Its index in the schedule.
-    pub index: u64,
-    /// Mean loss of its scored tokens, before the step.
-    pub loss: f64,
-    /// Tokens of its examples.
-    pub tokens: u64,
-    /// How long it took.
-    pub time: Duration,
 }
 
 /// Why training stopped without a result.
@@ -105,7 +72,8 @@ pub enum TrainError {
     },
     /// The loss or the gradient is no number.
     #[error(
-        "step {step}: the {what} is not finite; lower the learning rate (now {rate:e}), or look at the data"
+        "step {step}: the {what} is not finite; lower the learning rate (now {rate:e}), or look at the rows of its \
+         batch: {rows}"
     )]
     NotFinite {
         /// The step.
@@ -114,6 +82,8 @@ pub enum TrainError {
         what: &'static str,
         /// The peak rate.
         rate: f64,
+        /// Where the rows of its batch stood.
+        rows: String,
     },
     /// The graph was cut somewhere.
     #[error("{0} got no gradient: the graph is cut, which is a fault of this program")]
@@ -197,8 +167,8 @@ impl Trainer {
         }
     }
 
-    /// Refuses examples that the model cannot take, and drops those without a scored token.
-    pub fn admit(&self, examples: Vec<Example>) -> Result<Vec<Example>, TrainError> {
+    /// Refuses examples that the model cannot take.
+    pub fn admit(&self, examples: &dyn Examples) -> Result<(), TrainError> {
         admit(self.model.config(), examples)
     }
 
@@ -206,7 +176,7 @@ impl Trainer {
     pub fn evaluate(
         &self,
         values: &[f32],
-        examples: &[Example],
+        examples: &dyn Examples,
     ) -> Result<Option<Measured>, TrainError> {
         let tensors = self.flat().tensors(values, |_| false)?;
         let moving = self.moving(tensors);
@@ -220,102 +190,24 @@ impl Trainer {
         &self,
         values: &mut [f32],
         run: &Run<'_>,
-        mut watch: impl FnMut(Step) -> ControlFlow<()> + Send,
+        mut watch: impl FnMut(Step) -> ControlFlow<()>,
     ) -> Result<(), TrainError> {
-        if run.examples.is_empty() {
-            return Err(TrainError::NoExamples);
-        }
-        let flat = self.flat();
-        let ranges: Vec<Range<usize>> = {
-            let slots = flat
-                .slots()
-                .iter()
-                .filter(|slot| slot.belongs_to(run.factor));
-            slots.map(|slot| slot.range.clone()).collect()
-        };
-        let peak = self.training.rate_for(self.model.config());
-        let mut adam = AdamW::new(values.len(), self.training.weight_decay);
-        let length = self.training.length_for(self.model.config());
-        let packed = self.training.sample_packing.then_some(length);
-        let mut draw = Draw::new(run.examples, run.seed, packed);
-        self.pool.install(|| {
-            for step in run.steps.clone() {
-                let start = Instant::now();
-                let mut gradient = vec![0.0; values.len()];
-                let (loss, tokens) = self.gradient(values, run.factor, &mut draw, &mut gradient)?;
-                let not_finite = |what| TrainError::NotFinite {
-                    step,
-                    what,
-                    rate: peak,
-                };
-                if !loss.is_finite() {
-                    return Err(not_finite("loss"));
-                }
-                if !clip(&mut gradient, self.training.max_grad_norm).is_finite() {
-                    return Err(not_finite("gradient"));
-                }
-                let warmup = self.training.warmup_ratio;
-                let rate = rate(self.training.lr_scheduler, peak, warmup, step, run.total);
-                adam.step(values, &gradient, &ranges, rate);
-                let seen = Step {
-                    index: step,
-                    loss,
-                    tokens,
-                    time: start.elapsed(),
-                };
-                if watch(seen).is_break() {
-                    return Err(TrainError::Stopped);
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// The mean loss of one drawn batch, its tokens, and its gradient: micro-batch by micro-batch, each weighted by
-    /// its scored tokens, so that accumulation gives what one large batch would.
-    fn gradient(
-        &self,
-        values: &[f32],
-        factor: Factor,
-        draw: &mut Draw<'_>,
-        sum: &mut [f32],
-    ) -> Result<(f64, u64), TrainError> {
-        let rows = self.training.micro_batch_size;
-        let mut tokens = 0;
-        let batches: Vec<Batch> = (0..self.training.gradient_accumulation_steps)
-            .map(|_| {
-                let drawn: Vec<&Example> = (0..rows).flat_map(|_| draw.row()).collect();
-                tokens += drawn
-                    .iter()
-                    .map(|example| example.ids.len() as u64)
-                    .sum::<u64>();
-                Batch::pack(drawn)
-            })
-            .collect();
-        let scored: usize = batches.iter().map(Batch::scored).sum();
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            reason = "token counts are far below 2^53; the graph computes in f32"
-        )]
-        let (count, weight) = (scored as f64, (1.0 / scored as f64) as f32);
-        let mut nats = 0.0;
-        let tensors = self
-            .flat()
-            .tensors(values, |slot| slot.belongs_to(factor))?;
-        let moving = self.moving(tensors.clone());
-        for batch in &batches {
-            let (loss, score) = self.model.loss(batch, &moving, weight)?;
-            nats += score.nats;
-            let gradients = loss.backward()?;
-            if let Some(name) = self.flat().add_gradients(&tensors, &gradients, sum)? {
-                return Err(TrainError::NoGradient(name));
+        let mut steps = Steps::new(self, run)?;
+        while let Some(step) = steps.step(values)? {
+            if watch(step).is_break() {
+                return Err(TrainError::Stopped);
             }
         }
-        Ok((nats / count, tokens))
+        Ok(())
     }
 
-    fn moving(&self, tensors: std::collections::BTreeMap<String, candle_core::Tensor>) -> Moving {
+    /// Computes on the trainer's threads.
+    pub(super) fn within<T: Send>(&self, compute: impl FnOnce() -> T + Send) -> T {
+        self.pool.install(compute)
+    }
+
+    /// What a forward pass takes.
+    pub(super) fn moving(&self, tensors: BTreeMap<String, candle_core::Tensor>) -> Moving {
         match &self.subject {
             Subject::Lora(adapter) => Moving::Lora(adapter.bind(&tensors)),
             Subject::All(_) => Moving::All(tensors),
@@ -323,15 +215,14 @@ impl Trainer {
     }
 }
 
-/// Refuses examples that a model cannot take, and drops those without a scored token.
-pub fn admit(config: &Config, examples: Vec<Example>) -> Result<Vec<Example>, TrainError> {
+/// Refuses examples that a model cannot take.
+pub fn admit(config: &Config, examples: &dyn Examples) -> Result<(), TrainError> {
     let vocabulary = config.vocabulary;
-    let mut kept = examples;
-    kept.retain(|example| example.scored.iter().skip(1).any(|scored| *scored));
-    if kept.is_empty() {
+    if examples.count() == 0 {
         return Err(TrainError::NoExamples);
     }
-    for example in &kept {
+    for index in 0..examples.count() {
+        let example = examples.example(index);
         if let Some(&token) = example.ids.iter().find(|id| **id as usize >= vocabulary) {
             return Err(TrainError::Vocabulary { token, vocabulary });
         }
@@ -340,7 +231,7 @@ pub fn admit(config: &Config, examples: Vec<Example>) -> Result<Vec<Example>, Tr
             return Err(TrainError::Context { asked, context });
         }
     }
-    Ok(kept)
+    Ok(())
 }
 
 /// Deep models make deep graphs, which are walked recursively.
@@ -348,7 +239,10 @@ const STACK: usize = 64 << 20;
 
 #[cfg(test)]
 mod tests {
+    use conclave_protocol::names::Factor;
+
     use super::*;
+    use crate::learn::data::Example;
     use crate::learn::fixture::tiny;
     use crate::learn::peft::AdapterSpec;
 
@@ -467,13 +361,13 @@ mod tests {
             ids: vec![1, 32],
             scored: vec![false, true],
         };
-        let error = trainer.admit(vec![foreign]).unwrap_err().to_string();
+        let error = trainer.admit(&vec![foreign]).unwrap_err().to_string();
         assert!(
             error.contains("token 32") && error.contains("vocabulary of 32"),
             "{error}"
         );
         assert!(matches!(
-            trainer.admit(Vec::new()),
+            trainer.admit(&Vec::new()),
             Err(TrainError::NoExamples)
         ));
         let mut values = trainer.initial();

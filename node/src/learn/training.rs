@@ -78,7 +78,7 @@ impl From<&TrainingConfig> for Training {
                 .map_or(otherwise.gradient_accumulation_steps, whole),
             sequence_len: keys.sequence_len.map(whole),
             sample_packing: keys.sample_packing.unwrap_or(otherwise.sample_packing),
-            lr_scheduler: otherwise.lr_scheduler,
+            lr_scheduler: keys.lr_scheduler.unwrap_or(otherwise.lr_scheduler),
             warmup_ratio: keys.warmup_ratio.unwrap_or(otherwise.warmup_ratio),
             weight_decay: keys.weight_decay.unwrap_or(otherwise.weight_decay),
             max_grad_norm: keys.max_grad_norm.unwrap_or(otherwise.max_grad_norm),

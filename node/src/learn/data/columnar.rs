@@ -4,6 +4,7 @@ use std::fs::File;
 
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::Field;
 use serde_json::{Map, Number, Value};
@@ -23,8 +24,14 @@ pub(super) fn visit(file: File, at: &Place, each: &mut Each<'_>) -> Result<(), D
     let facts = reader.metadata();
     let fields = facts.file_metadata().schema().get_fields();
     let columns: Vec<String> = fields.iter().map(|field| field.name().to_owned()).collect();
-    let codecs = facts.row_groups().iter().flat_map(|group| group.columns());
-    if let Some(what) = codecs.map(|column| column.compression()).find_map(unknown) {
+    let chunks = facts
+        .row_groups()
+        .iter()
+        .flat_map(RowGroupMetaData::columns);
+    if let Some(what) = chunks
+        .map(ColumnChunkMetaData::compression)
+        .find_map(unknown)
+    {
         return Err(wrong(1, what));
     }
     if let Some(what) = lacking(&columns) {
@@ -137,7 +144,7 @@ mod tests {
                         .unwrap();
                 }
                 ColumnWriter::Int64ColumnWriter(typed) => {
-                    let numbers: Vec<i64> = (0..definition.len() as i64).collect();
+                    let numbers: Vec<i64> = (0..).take(definition.len()).collect();
                     typed.write_batch(&numbers, Some(definition), None).unwrap();
                 }
                 _ => panic!("the schemas of these tests hold text and int64"),
@@ -153,7 +160,8 @@ mod tests {
         (values, vec![most; texts.len()], vec![0; texts.len()])
     }
 
-    const LABELLED: &str = "message rows { required binary text (UTF8); optional binary label (UTF8); required int64 id; }";
+    const LABELLED: &str = "message rows {
+        required binary text (UTF8); optional binary label (UTF8); required int64 id; }";
 
     fn labelled(path: &Path, codec: Compression, rows: usize) {
         let texts_of: Vec<String> = (0..rows)

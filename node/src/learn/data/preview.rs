@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Example, Tokens};
+use crate::learn::examples::Examples;
 
 const BINS: usize = 8;
 const BAR: usize = 40;
@@ -31,16 +32,13 @@ pub fn preview(tokens: &Tokens, example: &Example) -> String {
 }
 
 /// How many examples have which length, one line a bin, with a bar.
-pub fn histogram(examples: &[Example]) -> String {
-    let longest = examples
-        .iter()
-        .map(|example| example.ids.len())
-        .max()
-        .unwrap_or(0);
+pub fn histogram(examples: &dyn Examples) -> String {
+    let lengths = || (0..examples.count()).map(|index| examples.length(index));
+    let longest = lengths().max().unwrap_or(0);
     let width = longest.div_ceil(BINS).max(1);
     let mut counts = [0_usize; BINS];
-    for example in examples {
-        counts[(example.ids.len().saturating_sub(1) / width).min(BINS - 1)] += 1;
+    for length in lengths() {
+        counts[(length.saturating_sub(1) / width).min(BINS - 1)] += 1;
     }
     let most = counts.iter().copied().max().unwrap_or(0).max(1);
     let mut text = String::new();
@@ -64,13 +62,13 @@ mod tests {
             ids: vec![0; len],
             scored: vec![true; len],
         };
-        let text = histogram(&[example(1), example(8), example(9), example(64)]);
+        let text = histogram(&vec![example(1), example(8), example(9), example(64)]);
         assert_eq!(text.lines().count(), 8, "{text}");
         assert!(
             text.starts_with("    1-8     tokens       2 ####"),
             "{text}"
         );
         assert!(text.contains("   57-64    tokens       1 ####"), "{text}");
-        assert_eq!(histogram(&[]), "");
+        assert_eq!(histogram(&Vec::new()), "");
     }
 }

@@ -31,22 +31,39 @@ pub(super) fn visit(
     let first = text.fill_buf().map_err(|error| broken(at(1), &error))?;
     let first = first.strip_prefix(MARK).unwrap_or(first);
     let delimiter = delimiter(first).unwrap_or(b',');
-    let mut quotes = Quotes { text, count: 0 };
+    let crlf = first
+        .split(|byte| *byte == b'\n')
+        .next()
+        .is_some_and(|line| line.ends_with(b"\r"));
     let mut reader = ReaderBuilder::new()
         .delimiter(delimiter)
         .flexible(true)
         .has_headers(false)
-        .from_reader(&mut quotes);
+        .from_reader(Watched {
+            text,
+            quotes: 0,
+            ended: false,
+        });
     let mut record = ByteRecord::new();
     let mut columns: Vec<String> = Vec::new();
     let mut last = 0;
     loop {
         let more = reader.read_byte_record(&mut record);
-        let more = more.map_err(|error| broken(at(last + 1), &std::io::Error::other(error)))?;
-        let line = record.position().map_or(1, csv::Position::line);
-        if !more {
+        if !more.map_err(|error| broken(at(last + 1), &std::io::Error::other(error)))? {
             break;
         }
+        // The reader has counted the line breaks within the record, and the one behind it if that is a single byte.
+        let behind = u64::from(!crlf && !reader.get_ref().ended);
+        let within = record
+            .iter()
+            .flatten()
+            .filter(|byte| **byte == b'\n')
+            .count() as u64;
+        let line = reader
+            .position()
+            .line()
+            .saturating_sub(behind + within)
+            .max(1);
         last = line;
         let parsed = if columns.is_empty() {
             header(&record).map(|names| columns = names).map(|()| None)
@@ -60,8 +77,7 @@ pub(super) fn visit(
         }
     }
     let end = reader.position().line();
-    drop(reader);
-    if quotes.count % 2 == 1 && end > last + 1 {
+    if reader.get_ref().quotes % 2 == 1 && end > last + 1 {
         let what = "a quoted field is never closed, so that all the rest of the file fell into it; close the quote";
         let (at, what) = (at(last), what.to_owned());
         return Err(DataError::Malformed { at, what });
@@ -121,17 +137,19 @@ fn fields(columns: &[String], record: &ByteRecord) -> Result<Map<String, Value>,
     Ok(fields)
 }
 
-/// Counts the quotes that pass: an odd number in all means that one was never closed.
-struct Quotes<R> {
+/// A text that counts the quotes that pass, an odd number in all means that one was never closed, and knows its end.
+struct Watched<R> {
     text: R,
-    count: u64,
+    quotes: u64,
+    ended: bool,
 }
 
-impl<R: Read> Read for Quotes<R> {
+impl<R: Read> Read for Watched<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let taken = self.text.read(buffer)?;
         let quotes = buffer[..taken].iter().filter(|byte| **byte == b'"');
-        self.count += quotes.count() as u64;
+        self.quotes += quotes.count() as u64;
+        self.ended |= taken == 0;
         Ok(taken)
     }
 }

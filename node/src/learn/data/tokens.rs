@@ -7,7 +7,8 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::chat::{Chat, json};
-use super::{DataError, Form, Row};
+use super::{DataError, Form, Place, Row};
+use crate::learn::examples::Placed;
 
 /// One row as the trainer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +31,22 @@ impl Example {
 pub struct Tokenised {
     /// The rows with at least one scored token, in their order.
     pub examples: Vec<Example>,
+    /// Where each of them stood.
+    pub places: Vec<Place>,
     /// How many rows were cut to `sequence_len`.
     pub cut: usize,
     /// How many rows were left out because no token of theirs counts.
     pub unscored: usize,
+}
+
+impl Tokenised {
+    /// The examples with their places.
+    pub fn placed(self) -> Placed {
+        Placed {
+            examples: self.examples,
+            places: self.places,
+        }
+    }
 }
 
 /// A model's tokenizer with what it needs to score rows.
@@ -164,7 +177,9 @@ impl Tokens {
             .collect::<Result<_, _>>()?;
         let cut = examples.iter().filter(|(_, cut)| *cut).count();
         let examples = examples.into_iter().map(|(example, _)| example);
-        let examples: Vec<_> = examples.filter(|example| example.targets() > 0).collect();
+        let placed = examples.zip(rows.iter().map(|row| row.at.clone()));
+        let (examples, places): (Vec<_>, Vec<_>) =
+            placed.filter(|(example, _)| example.targets() > 0).unzip();
         if examples.is_empty() {
             return Err(DataError::NothingScored {
                 rows: rows.len(),
@@ -174,6 +189,7 @@ impl Tokens {
         let unscored = rows.len() - examples.len();
         Ok(Tokenised {
             examples,
+            places,
             cut,
             unscored,
         })

@@ -15,9 +15,10 @@ use conclave_protocol::output::Order;
 use tokio::sync::mpsc;
 
 use super::EngineReport;
-use crate::learn::data::Example;
+use crate::learn::examples::{Examples as _, Placed};
 use crate::learn::peft::folder;
-use crate::learn::trainer::{Run, Subject, TrainError, Trainer};
+use crate::learn::steps::Run;
+use crate::learn::trainer::{Subject, TrainError, Trainer};
 
 /// One training order.
 pub(super) struct Ordered {
@@ -41,8 +42,8 @@ pub(super) struct Adopted {
 pub(super) struct Thread {
     pub(super) trainer: Trainer,
     pub(super) layout: Layout,
-    pub(super) examples: Vec<Example>,
-    pub(super) held_out: Vec<Example>,
+    pub(super) examples: Placed,
+    pub(super) held_out: Placed,
     pub(super) adapters: Option<PathBuf>,
     pub(super) base: String,
     pub(super) orders: Receiver<Order>,
@@ -203,7 +204,7 @@ impl Thread {
     }
 
     fn evaluate(&mut self, adopted: &Adopted) {
-        if self.held_out.is_empty() || adopted.adapter.len() != self.layout.len {
+        if self.held_out.count() == 0 || adopted.adapter.len() != self.layout.len {
             return;
         }
         let start = Instant::now();

@@ -1,0 +1,237 @@
+//! A run as a file, from which it goes on after any death, bit for bit: written aside, made durable, renamed.
+//!
+//! ```text
+//! "conclave checkpoint 1\n" ‖ SHA-256 of the rest under its domain ‖ bincode of the Checkpoint
+//! ```
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use conclave_crypto::digest::Digest;
+
+use super::steps::{State, Step};
+
+/// A run between two steps.
+#[derive(Debug, Clone, PartialEq, bincode::Encode, bincode::Decode)]
+pub struct Checkpoint {
+    /// Everything that the bits depend on, by name: a run with others may not go on from here.
+    pub settings: Vec<(String, String)>,
+    /// The vector.
+    pub values: Vec<f32>,
+    /// Moments and batches.
+    pub state: State,
+    /// What was seen so far.
+    pub past: Past,
+}
+
+/// What a run has seen so far.
+#[derive(Debug, Clone, Default, PartialEq, bincode::Encode, bincode::Decode)]
+pub struct Past {
+    /// Held-out loss before the first step.
+    pub before: Option<f64>,
+    /// Every step.
+    pub steps: Vec<Step>,
+    /// Held-out losses, each with how many steps were done.
+    pub evals: Vec<(u64, f64)>,
+    /// The best vector yet, where the held-out loss is watched.
+    pub best: Option<Best>,
+    /// How many held-out losses in a row were no better than the best.
+    pub stale: u32,
+}
+
+/// The vector with the lowest held-out loss.
+#[derive(Debug, Clone, PartialEq, bincode::Encode, bincode::Decode)]
+pub struct Best {
+    /// Its held-out loss.
+    pub loss: f64,
+    /// How many steps were done.
+    pub step: u64,
+    /// The vector.
+    pub values: Vec<f32>,
+}
+
+/// Why a checkpoint is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// It cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Its bytes are not those that were written.
+    #[error("{} is no whole checkpoint of this version: {what}; remove it and begin anew", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// It belongs to a run with other settings.
+    #[error(
+        "{} was made with {key} = {was}, and this run has {is}; give the same settings, or begin anew in another --out",
+        path.display()
+    )]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// The first setting that differs.
+        key: String,
+        /// As the checkpoint has it.
+        was: String,
+        /// As this run has it.
+        is: String,
+    },
+}
+
+impl Checkpoint {
+    /// Writes the file whole or not at all.
+    pub fn write(&self, path: &Path) -> Result<(), CheckpointError> {
+        let body = bincode::encode_to_vec(self, bincode::config::standard())
+            .expect("vectors of numbers and texts have an encoding");
+        let aside = path.with_extension("new");
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&aside)?;
+            file.write_all(MAGIC)?;
+            file.write_all(sum(&body).as_bytes())?;
+            file.write_all(&body)?;
+            file.sync_all()?;
+            fs::rename(&aside, path)
+        };
+        write().map_err(|source| {
+            let _gone = fs::remove_file(&aside);
+            let path = path.to_owned();
+            CheckpointError::Io { path, source }
+        })
+    }
+
+    /// Reads a file that [`Self::write`] wrote, and refuses it if one of the settings differs.
+    pub fn read(path: &Path, settings: &[(String, String)]) -> Result<Self, CheckpointError> {
+        let io = |source| CheckpointError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let damaged = |what| CheckpointError::Damaged {
+            path: path.to_owned(),
+            what,
+        };
+        let bytes = fs::read(path).map_err(io)?;
+        let rest = bytes
+            .strip_prefix(MAGIC)
+            .ok_or_else(|| damaged("it begins otherwise"))?;
+        let (found, body) = rest
+            .split_at_checked(32)
+            .ok_or_else(|| damaged("it is cut off"))?;
+        if found != sum(body).as_bytes() {
+            return Err(damaged("its checksum differs"));
+        }
+        let decoded = bincode::decode_from_slice(body, bincode::config::standard());
+        let (checkpoint, _): (Self, usize) =
+            decoded.map_err(|_| damaged("its fields are of another version"))?;
+        let of = |settings: &[(String, String)], key: &str| {
+            let found = settings.iter().find(|(name, _)| name == key);
+            found.map_or_else(|| "none".to_owned(), |(_, value)| value.clone())
+        };
+        for (key, _) in settings.iter().chain(&checkpoint.settings) {
+            let (was, is) = (of(&checkpoint.settings, key), of(settings, key));
+            if was != is {
+                let (path, key) = (path.to_owned(), key.clone());
+                return Err(CheckpointError::Other { path, key, was, is });
+            }
+        }
+        Ok(checkpoint)
+    }
+}
+
+fn sum(body: &[u8]) -> Digest {
+    Digest::of("conclave/v1/checkpoint", &[body])
+}
+
+const MAGIC: &[u8] = b"conclave checkpoint 1\n";
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::learn::data::Example;
+    use crate::learn::draw::Draw;
+    use crate::learn::optimise::AdamW;
+
+    fn checkpoint() -> Checkpoint {
+        let examples = vec![Example {
+            ids: vec![1, 2],
+            scored: vec![false, true],
+        }];
+        Checkpoint {
+            settings: vec![("learning_rate".into(), "0.005".into())],
+            values: vec![1.0, f32::MIN_POSITIVE, -0.0],
+            state: State {
+                next: 3,
+                moments: AdamW::new(3, 0.0).moments().clone(),
+                drawn: Draw::new(&examples, [0; 32], None).drawn(),
+            },
+            past: Past {
+                before: Some(4.0),
+                steps: vec![Step {
+                    index: 0,
+                    loss: 0.1 + 0.2,
+                    rate: 1e-3,
+                    gradient_norm: 1.0,
+                    tokens: 8,
+                    time: Duration::from_nanos(17),
+                }],
+                evals: vec![(1, 3.0)],
+                best: None,
+                stale: 1,
+            },
+        }
+    }
+
+    #[test]
+    fn what_is_written_reads_back_and_damage_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint");
+        let written = checkpoint();
+        written.write(&path).unwrap();
+        written.write(&path).unwrap();
+        assert_eq!(Checkpoint::read(&path, &written.settings).unwrap(), written);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 4;
+            for bytes in [&whole[..at], &flipped] {
+                fs::write(&path, bytes).unwrap();
+                let said = Checkpoint::read(&path, &[]).unwrap_err().to_string();
+                assert!(said.contains("no whole checkpoint"), "byte {at}: {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_settings_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint");
+        checkpoint().write(&path).unwrap();
+        for (key, value, expected) in [
+            (
+                "learning_rate",
+                "0.1",
+                "made with learning_rate = 0.005, and this run has 0.1",
+            ),
+            ("seed", "1", "made with seed = none, and this run has 1"),
+        ] {
+            let settings = [(key.to_owned(), value.to_owned())];
+            let said = Checkpoint::read(&path, &settings).unwrap_err().to_string();
+            assert!(said.contains(expected), "{said}");
+        }
+        let said = Checkpoint::read(&folder.path().join("none"), &[])
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains("none: "), "{said}");
+    }
+}

@@ -1,0 +1,319 @@
+//! Optimiser steps, one at a time, from wherever they stood.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use conclave_protocol::names::Factor;
+
+use super::batch::Batch;
+use super::draw::{Draw, Drawn};
+use super::examples::Examples;
+use super::optimise::{AdamW, Moments, clip};
+use super::schedule::rate;
+use super::trainer::{TrainError, Trainer};
+
+/// A run of steps.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// What to train on.
+    pub examples: &'a dyn Examples,
+    /// Which coordinates move.
+    pub factor: Factor,
+    /// The steps of this run, counted over the whole schedule.
+    pub steps: Range<u64>,
+    /// The length of the whole schedule.
+    pub total: u64,
+    /// Draws the batches.
+    pub seed: [u8; 32],
+}
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, PartialEq, bincode::Encode, bincode::Decode)]
+pub struct Step {
+    /// Its index in the schedule.
+    pub index: u64,
+    /// Mean loss of its scored tokens, before the step.
+    pub loss: f64,
+    /// The learning rate that it took.
+    pub rate: f64,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// Tokens of its examples.
+    pub tokens: u64,
+    /// How long it took.
+    pub time: Duration,
+}
+
+/// What a run has to remember between two steps, besides the vector itself.
+#[derive(Debug, Clone, PartialEq, bincode::Encode, bincode::Decode)]
+pub struct State {
+    /// The next step.
+    pub next: u64,
+    /// Of the optimiser.
+    pub moments: Moments,
+    /// Of the stream of batches.
+    pub drawn: Drawn,
+}
+
+/// A run under way.
+#[derive(Debug)]
+pub struct Steps<'a> {
+    trainer: &'a Trainer,
+    run: &'a Run<'a>,
+    ranges: Vec<Range<usize>>,
+    peak: f64,
+    next: u64,
+    adam: AdamW,
+    draw: Draw<'a>,
+}
+
+impl<'a> Steps<'a> {
+    /// Begins a run, with moments of zero.
+    pub fn new(trainer: &'a Trainer, run: &'a Run<'a>) -> Result<Self, TrainError> {
+        if run.examples.count() == 0 {
+            return Err(TrainError::NoExamples);
+        }
+        let (flat, training) = (trainer.flat(), trainer.training());
+        let slots = flat.slots().iter();
+        let moving = slots.filter(|slot| slot.belongs_to(run.factor));
+        let ranges = moving.map(|slot| slot.range.clone()).collect();
+        let config = trainer.model().config();
+        let packed = training.sample_packing.then(|| training.length_for(config));
+        Ok(Self {
+            trainer,
+            run,
+            ranges,
+            peak: training.rate_for(config),
+            next: run.steps.start,
+            adam: AdamW::new(flat.len(), training.weight_decay),
+            draw: Draw::new(run.examples, run.seed, packed),
+        })
+    }
+
+    /// What to remember to go on from here.
+    pub fn state(&self) -> State {
+        State {
+            next: self.next,
+            moments: self.adam.moments().clone(),
+            drawn: self.draw.drawn(),
+        }
+    }
+
+    /// Goes on from what another run with the same settings remembered; `false` if it cannot have been the same.
+    pub fn resume(&mut self, state: State) -> bool {
+        let within = (self.run.steps.start..=self.run.steps.end).contains(&state.next);
+        self.next = state.next;
+        within && self.adam.resume(state.moments) && self.draw.resume(&state.drawn)
+    }
+
+    /// Takes the next step on the vector in place; `None` once all are done.
+    pub fn step(&mut self, values: &mut [f32]) -> Result<Option<Step>, TrainError> {
+        if self.next >= self.run.steps.end {
+            return Ok(None);
+        }
+        let (start, index, training) = (Instant::now(), self.next, self.trainer.training());
+        let drawn: Vec<Vec<usize>> = (0..training.gradient_accumulation_steps)
+            .map(|_| {
+                (0..training.micro_batch_size)
+                    .flat_map(|_| self.draw.row())
+                    .collect()
+            })
+            .collect();
+        let mut gradient = vec![0.0; values.len()];
+        let (loss, tokens) = self.gradient(values, &drawn, &mut gradient)?;
+        let gradient_norm = clip(&mut gradient, training.max_grad_norm);
+        if !gradient_norm.is_finite() {
+            return Err(self.not_finite("gradient", &drawn.concat()));
+        }
+        let (how, warmup) = (training.lr_scheduler, training.warmup_ratio);
+        let rate = rate(how, self.peak, warmup, index, self.run.total);
+        self.adam.step(values, &gradient, &self.ranges, rate);
+        self.next += 1;
+        Ok(Some(Step {
+            index,
+            loss,
+            rate,
+            gradient_norm,
+            tokens,
+            time: start.elapsed(),
+        }))
+    }
+
+    /// The mean loss of the drawn examples, their tokens, and the gradient: micro-batch by micro-batch, each weighted
+    /// by its scored tokens, so that accumulation gives what one large batch would.
+    fn gradient(
+        &self,
+        values: &[f32],
+        drawn: &[Vec<usize>],
+        sum: &mut [f32],
+    ) -> Result<(f64, u64), TrainError> {
+        let mut tokens = 0;
+        let batches: Vec<Batch> = drawn
+            .iter()
+            .map(|numbers| {
+                let examples: Vec<_> = numbers
+                    .iter()
+                    .map(|i| self.run.examples.example(*i))
+                    .collect();
+                tokens += examples
+                    .iter()
+                    .map(|example| example.ids.len() as u64)
+                    .sum::<u64>();
+                Batch::pack(examples.iter().map(AsRef::as_ref))
+            })
+            .collect();
+        let scored: usize = batches.iter().map(Batch::scored).sum();
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            reason = "token counts are far below 2^53; the graph computes in f32"
+        )]
+        let (count, weight) = (scored as f64, (1.0 / scored as f64) as f32);
+        let (trainer, flat) = (self.trainer, self.trainer.flat());
+        let tensors = flat.tensors(values, |slot| slot.belongs_to(self.run.factor))?;
+        let mut nats = 0.0;
+        for (batch, numbers) in batches.iter().zip(drawn) {
+            let moving = trainer.moving(tensors.clone());
+            let loss = trainer.within(|| -> Result<f64, TrainError> {
+                let (loss, score) = trainer.model().loss(batch, &moving, weight)?;
+                if !score.nats.is_finite() {
+                    return Err(self.not_finite("loss", numbers));
+                }
+                let gradients = loss.backward()?;
+                match flat.add_gradients(&tensors, &gradients, sum)? {
+                    Some(name) => Err(TrainError::NoGradient(name)),
+                    None => Ok(score.nats),
+                }
+            });
+            nats += loss?;
+        }
+        Ok((nats / count, tokens))
+    }
+
+    fn not_finite(&self, what: &'static str, numbers: &[usize]) -> TrainError {
+        let places = numbers.iter().take(ROWS_NAMED);
+        let mut rows: Vec<String> = places.map(|i| self.run.examples.place(*i)).collect();
+        if numbers.len() > ROWS_NAMED {
+            rows.push(format!("{} more", numbers.len() - ROWS_NAMED));
+        }
+        TrainError::NotFinite {
+            step: self.next,
+            what,
+            rate: self.peak,
+            rows: rows.join(", "),
+        }
+    }
+}
+
+const ROWS_NAMED: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::data::Example;
+    use crate::learn::fixture::tiny;
+    use crate::learn::peft::{Adapter, AdapterSpec};
+    use crate::learn::trainer::Subject;
+    use crate::learn::training::Training;
+
+    fn examples() -> Vec<Example> {
+        let make = |i: u32| Example {
+            ids: (0..8 + i % 5).map(|j| (2 + (i + j) % 3) % 32).collect(),
+            scored: (0..8 + i % 5).map(|j| j > i % 3).collect(),
+        };
+        (0..30).map(make).collect()
+    }
+
+    fn trainer(training: Training) -> Trainer {
+        let model = tiny(true);
+        let spec = AdapterSpec {
+            r: 2,
+            alpha: 4,
+            targets: "all-linear".parse().unwrap(),
+            seed: 1,
+        };
+        let adapter = Adapter::new(spec, model.config()).unwrap();
+        Trainer::new(model, Subject::Lora(adapter), training, 1).unwrap()
+    }
+
+    #[test]
+    fn a_run_goes_on_bit_for_bit_from_whatever_was_remembered() {
+        for sample_packing in [false, true] {
+            let training = Training {
+                micro_batch_size: 3,
+                gradient_accumulation_steps: 2,
+                sample_packing,
+                ..Training::default()
+            };
+            let (trainer, examples) = (trainer(training), examples());
+            let run = Run {
+                examples: &examples,
+                factor: Factor::All,
+                steps: 0..14,
+                total: 14,
+                seed: [7; 32],
+            };
+            let mut values = trainer.initial();
+            let mut steps = Steps::new(&trainer, &run).unwrap();
+            let mut remembered = Vec::new();
+            let mut losses = Vec::new();
+            loop {
+                remembered.push((steps.state(), values.clone()));
+                let Some(step) = steps.step(&mut values).unwrap() else {
+                    break;
+                };
+                losses.push((step.loss.to_bits(), step.gradient_norm.to_bits()));
+            }
+            assert_eq!(losses.len(), 14);
+            for (at, (state, mut from)) in remembered.into_iter().enumerate().step_by(5) {
+                let mut steps = Steps::new(&trainer, &run).unwrap();
+                assert!(steps.resume(state));
+                let mut rest = Vec::new();
+                while let Some(step) = steps.step(&mut from).unwrap() {
+                    rest.push((step.loss.to_bits(), step.gradient_norm.to_bits()));
+                }
+                assert_eq!(rest, losses[at..], "from step {at}");
+                assert_eq!(from, values, "from step {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_another_run_remembered_is_refused() {
+        let (trainer, examples) = (trainer(Training::default()), examples());
+        let run = |steps| Run {
+            examples: &examples,
+            factor: Factor::All,
+            steps,
+            total: 9,
+            seed: [7; 32],
+        };
+        let (long, short) = (run(0..9), run(4..9));
+        let state = Steps::new(&trainer, &long).unwrap().state();
+        assert!(Steps::new(&trainer, &long).unwrap().resume(state.clone()));
+        assert!(!Steps::new(&trainer, &short).unwrap().resume(state.clone()));
+        let mut cut = state;
+        cut.moments.first.pop();
+        assert!(!Steps::new(&trainer, &long).unwrap().resume(cut));
+    }
+
+    #[test]
+    fn numbers_that_are_none_name_the_step_and_the_rows() {
+        let (trainer, examples) = (trainer(Training::default()), examples());
+        let run = Run {
+            examples: &examples,
+            factor: Factor::All,
+            steps: 4..9,
+            total: 9,
+            seed: [0; 32],
+        };
+        let mut values = trainer.initial();
+        values[3] = f32::INFINITY;
+        let error = Steps::new(&trainer, &run).unwrap().step(&mut values);
+        let said = error.unwrap_err().to_string();
+        let first = Draw::new(&examples, [0; 32], None).row()[0];
+        for words in ["step 4", "loss is not finite", &examples.place(first)] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Solo training through the door of the program: killed and resumed, stopped early, watched.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use conclave::scenario::{Scenario, base};
+use serde_json::Value;
+
+fn command(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CONCLAVE_") {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(folder).args(arguments);
+    command
+}
+
+fn conclave(folder: &Path, arguments: &[&str]) -> Output {
+    command(folder, arguments)
+        .output()
+        .expect("the binary starts")
+}
+
+/// Asserts success and gives the one JSON object on stdout.
+fn object(folder: &Path, arguments: &[&str]) -> Value {
+    let output = conclave(folder, arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    serde_json::from_slice(&output.stdout).expect("a JSON object")
+}
+
+/// Asserts a failure whose one sentence holds all the words.
+fn refused(folder: &Path, arguments: &[&str], words: &[&str]) {
+    let output = conclave(folder, arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.matches("error: ").count() == 1,
+        "{said}"
+    );
+    for word in words {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+}
+
+/// A folder with the embedded model and 60 rows of a scenario, as CSV.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    base::unpack(&folder.path().join("base")).expect("unpacked");
+    let rows = &Scenario::ALL[0].generate(7, 3).members[0][..60];
+    let mut text = String::from("prompt,completion\n");
+    for row in rows {
+        let row: Value = serde_json::from_str(row).expect("a row");
+        let field = |name: &str| {
+            format!(
+                "\"{}\"",
+                row[name].as_str().unwrap_or("").replace('"', "\"\"")
+            )
+        };
+        writeln!(text, "{},{}", field("prompt"), field("completion")).expect("written");
+    }
+    std::fs::write(folder.path().join("rows.csv"), text).expect("written");
+    folder
+}
+
+const RUN: [&str; 15] = [
+    "train",
+    "--json",
+    "--model",
+    "base",
+    "--data",
+    "rows.csv",
+    "--steps",
+    "40",
+    "--micro-batch-size",
+    "2",
+    "--sequence-len",
+    "64",
+    "--sample-packing",
+    "--checkpoint-every",
+    "3",
+];
+
+fn run<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    RUN.iter().chain(more).copied().collect()
+}
+
+#[test]
+fn a_killed_run_goes_on_bit_for_bit() {
+    let folder = folder();
+    let at = folder.path();
+    let whole = object(at, &run(&["--out", "whole", "--eval-every", "7"]));
+    let checkpoint = at.join(".killed.training/checkpoint");
+    let mut child = command(at, &run(&["--out", "killed", "--eval-every", "7"]))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let start = Instant::now();
+    while !checkpoint.exists() {
+        assert!(
+            start.elapsed() < Duration::from_secs(120),
+            "no checkpoint within two minutes"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().expect("killed");
+    child.wait().expect("dead");
+    assert!(!at.join("killed").exists(), "nothing half-written");
+
+    let again = run(&["--out", "killed", "--eval-every", "7"]);
+    refused(
+        at,
+        &again,
+        &["holds the checkpoint of a run that did not end", "--resume"],
+    );
+    let other = run(&[
+        "--out",
+        "killed",
+        "--eval-every",
+        "7",
+        "--resume",
+        "--learning-rate",
+        "0.1",
+    ]);
+    refused(at, &other, &["learning_rate = none, and this run has 0.1"]);
+    let bytes = std::fs::read(&checkpoint).expect("read");
+    std::fs::write(&checkpoint, &bytes[..bytes.len() - 1]).expect("written");
+    let resume = run(&["--out", "killed", "--eval-every", "7", "--resume"]);
+    refused(at, &resume, &["no whole checkpoint", "checksum"]);
+    std::fs::write(&checkpoint, &bytes).expect("written");
+
+    let resumed = object(at, &resume);
+    for key in [
+        "losses",
+        "eval_loss_before",
+        "eval_loss_after",
+        "adapter_digest",
+        "kept_step",
+        "tokens",
+    ] {
+        assert_eq!(resumed[key], whole[key], "{key}");
+    }
+    assert!(!at.join(".killed.training").exists());
+    let lines = |name: &str| {
+        let text = std::fs::read_to_string(at.join(name).join("metrics.jsonl")).expect("metrics");
+        let lines = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"));
+        let mut lines: Vec<Value> = lines.collect();
+        for line in &mut lines {
+            line["tokens_per_second"] = Value::Null;
+        }
+        lines
+    };
+    assert_eq!(lines("killed"), lines("whole"));
+    assert_eq!(lines("whole").len(), 40);
+    for file in ["adapter_model.safetensors", "loss.svg"] {
+        let read = |name: &str| std::fs::read(at.join(name).join(file)).expect("a file");
+        assert_eq!(read("killed"), read("whole"), "{file}");
+    }
+    refused(
+        at,
+        &run(&["--out", "fresh", "--resume"]),
+        &["there is no checkpoint in"],
+    );
+}
+
+#[test]
+fn the_best_adapter_is_kept_and_a_run_that_gets_no_better_ends() {
+    let folder = folder();
+    let at = folder.path();
+    let ended = object(
+        at,
+        &run(&[
+            "--out",
+            "out",
+            "--eval-every",
+            "2",
+            "--early-stop",
+            "1",
+            "--learning-rate",
+            "0.3",
+            "--eval-data",
+            "rows.csv",
+        ]),
+    );
+    let text = std::fs::read_to_string(at.join("out/metrics.jsonl")).expect("metrics");
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let evals = lines
+        .iter()
+        .filter_map(|line| Some((line["step"].as_u64()?, line["eval_loss"].as_f64()?)));
+    let best = evals
+        .min_by(|a, b| a.1.total_cmp(&b.1))
+        .expect("held-out losses");
+    assert_eq!(ended["kept_step"].as_u64(), Some(best.0));
+    let steps = ended["steps"].as_u64().expect("a count");
+    assert!(
+        steps < 40 && steps == best.0 + 2,
+        "stopped at {steps}, best at {}",
+        best.0
+    );
+    let scored = object(
+        at,
+        &[
+            "eval",
+            "--json",
+            "--model",
+            "base",
+            "--adapter",
+            "out",
+            "--data",
+            "rows.csv",
+            "--sequence-len",
+            "64",
+        ],
+    );
+    let (written, kept) = (
+        scored["loss"].as_f64().expect("a loss"),
+        ended["eval_loss_after"].as_f64().expect("a loss"),
+    );
+    assert!(
+        (written - kept).abs() < 1e-6 && (kept - best.1).abs() < 1e-6,
+        "{written} {kept} {}",
+        best.1
+    );
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_any_work() {
+    let folder = folder();
+    let at = folder.path();
+    refused(
+        at,
+        &[
+            "train",
+            "--model",
+            "base",
+            "--data",
+            "rows.csv",
+            "--early-stop",
+            "2",
+        ],
+        &["--eval-every"],
+    );
+    refused(
+        at,
+        &[
+            "train",
+            "--model",
+            "base",
+            "--data",
+            "rows.csv",
+            "--checkpoint-every",
+            "2",
+        ],
+        &["--out"],
+    );
+    refused(
+        at,
+        &run(&["--out", "x", "--eval-every", "0"]),
+        &["--eval-every"],
+    );
+    refused(
+        at,
+        &run(&["--out", "x", "--warmup-ratio", "2"]),
+        &["warmup_ratio = 2 is out of range"],
+    );
+    refused(
+        at,
+        &run(&["--out", "x", "--lr-scheduler", "cosin"]),
+        &["cosine"],
+    );
+    std::fs::write(at.join("few.csv"), "text\none\ntwo\n").expect("written");
+    let few = [
+        "train",
+        "--model",
+        "base",
+        "--data",
+        "few.csv",
+        "--eval-every",
+        "1",
+    ];
+    refused(at, &few, &["no rows are held out to score"]);
+    assert!(!at.join(".x.training").exists());
+}

@@ -50,6 +50,16 @@ impl Batch {
         }
     }
 
+    /// The position of each token in its example.
+    ///
+    /// # Panics
+    /// If an example has four billion tokens.
+    pub fn positions(&self) -> Vec<u32> {
+        let positions = self.spans.iter().flat_map(|span| 0..span.len());
+        let fitting = positions.map(|position| u32::try_from(position).expect("it fits u32"));
+        fitting.collect()
+    }
+
     /// How many tokens are scored.
     pub fn scored(&self) -> usize {
         self.targets.rows.len()
@@ -77,6 +87,7 @@ mod tests {
         let batch = Batch::pack([&prompt, &nothing, &text]);
         assert_eq!(batch.ids, [1, 5, 6, 1, 8]);
         assert_eq!(*batch.spans, [0..3, 3..5]);
+        assert_eq!(batch.positions(), [0, 1, 2, 0, 1]);
         assert_eq!(batch.targets.rows, [1, 2, 3, 4]);
         assert_eq!(batch.targets.tokens, [6, 7, 8, 9]);
         assert_eq!(batch.scored(), 4);

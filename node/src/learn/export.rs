@@ -168,7 +168,7 @@ fn flattened(factor: &candle_core::Tensor) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::learn::fixture::tiny;
+    use crate::learn::fixture::{gpt2, tiny};
     use crate::learn::model::decode::Decoding;
     use crate::learn::peft::{AdapterSpec, uniform};
 
@@ -218,6 +218,45 @@ mod tests {
             .map(|e| e.unwrap().file_name())
             .collect();
         assert_eq!(left.len(), 2, "no partial folder stays: {left:?}");
+    }
+
+    #[test]
+    fn gpt2_is_merged_read_back_and_understood_without_its_prefix() {
+        let (model, folder) = (gpt2("gelu_new"), tempfile::tempdir().unwrap());
+        let spec = AdapterSpec {
+            r: 2,
+            alpha: 3,
+            targets: "all-linear".parse().unwrap(),
+            seed: 5,
+        };
+        let adapter = Adapter::new(spec, model.config()).unwrap();
+        let mut values = vec![0.0; adapter.flat().len()];
+        uniform([4; 32], 0.5, &mut values);
+        let lora = adapter.bind(&adapter.flat().tensors(&values, |_| false).unwrap());
+        let want = logits(&model, Some(&lora));
+        let place = folder.path().join("merged");
+        merged(&place, &model, &lora, folder.path()).unwrap();
+        let whole = Model::open(&place).unwrap();
+        for (w, m) in want.iter().zip(logits(&whole, None)) {
+            assert!((w - m).abs() < 1e-4, "{w} with the adapter, {m} merged");
+        }
+        let tensors = whole.tensors();
+        let bare = tensors.iter().map(|(name, w)| {
+            let bare = name.strip_prefix("transformer.").unwrap();
+            (bare.to_owned(), w.shape().to_vec(), w.values())
+        });
+        let place = folder.path().join("bare");
+        fs::create_dir(&place).unwrap();
+        fs::write(place.join("config.json"), model.config().to_json()).unwrap();
+        fs::write(place.join("model.safetensors"), serialize(bare)).unwrap();
+        let again = Model::open(&place).unwrap();
+        assert_eq!(logits(&again, None), logits(&whole, None));
+        let place = folder.path().join("peft");
+        peft(&place, &adapter, &values, "base").unwrap();
+        let config = fs::read_to_string(place.join("adapter_config.json")).unwrap();
+        assert!(config.contains("\"fan_in_fan_out\": true"), "{config}");
+        let (_, read) = folder::read(&place, model.config()).unwrap();
+        assert_eq!(read, values);
     }
 
     #[test]

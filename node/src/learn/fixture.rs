@@ -23,6 +23,14 @@ pub(crate) fn llama(tied: bool, more: &str) -> Model {
     ))
 }
 
+/// A random GPT-2.
+pub(crate) fn gpt2(activation: &str) -> Model {
+    random(&format!(
+        r#"{{"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 128, "vocab_size": 32,
+        "n_inner": 20, "activation_function": "{activation}", "bos_token_id": 0, "eos_token_id": 1}}"#
+    ))
+}
+
 /// A model with this `config.json` and random weights.
 pub(crate) fn random(text: &str) -> Model {
     let config = Config::parse(text, Path::new("config.json")).unwrap();

@@ -9,7 +9,9 @@ use std::ops::{Deref, Range};
 use candle_core::{CpuStorage, Device, Error, Layout, Result, Storage, StorageRef, Tensor};
 
 pub mod attention;
+pub mod gelu;
 pub mod head;
+pub mod layer_norm;
 pub mod linear;
 pub mod norm;
 pub mod swiglu;

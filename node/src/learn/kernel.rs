@@ -5,5 +5,7 @@
 
 pub mod attention;
 pub mod elementwise;
+pub mod gelu;
+pub mod layer_norm;
 pub mod product;
 pub mod rope;

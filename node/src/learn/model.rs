@@ -1,9 +1,9 @@
 //! Models: what is loaded from a folder, and the forward pass through it.
 //!
-//! Each family ([`llama`]) lists its tensors and says once how they are combined, in terms of a few operations;
-//! training, decoding and the tests' plain twin carry these out. The base is frozen and lies in [`Weight`]s outside
-//! candle's graph; what moves, an adapter's factors or (to make a new base) every weight, comes in with each forward
-//! pass as [`Moving`]. A batch is one packed row of tokens.
+//! Each family ([`llama`], [`gpt2`]) lists its tensors and says once how they are combined, in terms of a few
+//! operations; training, decoding and the tests' plain twin carry these out. The base is frozen and lies in
+//! [`Weight`]s outside candle's graph; what moves, an adapter's factors or (to make a new base) every weight, comes in
+//! with each forward pass as [`Moving`]. A batch is one packed row of tokens.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ use parts::{Ops, Part};
 
 pub mod config;
 pub mod decode;
+pub mod gpt2;
 mod graph;
 pub mod llama;
 pub mod parts;
@@ -85,7 +86,13 @@ impl Model {
     pub fn open(folder: &Path) -> std::result::Result<Self, ModelError> {
         let config = Config::read(folder)?;
         let weights = Weights::open(folder)?;
-        Self::build(config, |name, shape| weights.take(folder, name, shape)).map_err(Into::into)
+        let prefix = config.prefix();
+        let take = |name: &str, shape: &[usize]| {
+            // Checkpoints of a model without its head leave the prefix off.
+            let bare = name.strip_prefix(prefix).filter(|bare| weights.has(bare));
+            weights.take(folder, bare.unwrap_or(name), shape)
+        };
+        Self::build(config, take).map_err(Into::into)
     }
 
     /// Assembles a model from whatever gives its tensors by name and shape.
@@ -109,13 +116,14 @@ impl Model {
             }
         }
         let rope = match &config.family {
-            Family::Llama(llama) => RopeTable::new(&llama.rope, config.context),
+            Family::Llama(llama) => Some(RopeTable::new(&llama.rope, config.context)),
+            Family::Gpt2(_) => None,
         };
         let heads = Heads {
             heads: config.heads,
             kv_heads: config.kv_heads,
             dim: config.head_dim,
-            rope: Some(Arc::new(rope)),
+            rope: rope.map(Arc::new),
             sight: Sight::Causal,
         };
         Ok(Self {
@@ -178,6 +186,7 @@ impl Model {
     fn forward<O: Ops>(&self, ops: &mut O) -> Result<O::Rows> {
         match &self.config.family {
             Family::Llama(llama) => llama.forward(&self.config, &self.heads, ops),
+            Family::Gpt2(gpt2) => gpt2.forward(&self.config, &self.heads, ops),
         }
     }
 

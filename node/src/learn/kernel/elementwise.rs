@@ -1,4 +1,4 @@
-//! Norms, activations and softmax on rows, compiled for the widest vectors that the machine has.
+//! RMSNorm, SwiGLU and softmax on rows, compiled for the widest vectors that the machine has.
 
 #![expect(
     clippy::inline_always,
@@ -155,7 +155,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn total(a: &[f32]) -> f32 {
+pub(super) fn total(a: &[f32]) -> f32 {
     let mut lanes = [0.0f32; LANES];
     let (chunks, rest) = a.as_chunks::<LANES>();
     for a in chunks {
@@ -183,14 +183,14 @@ fn highest(a: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn sigmoid(x: f32) -> f32 {
+pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
 /// `e^x` to about two units in the last place: Cody and Waite's reduction and the Cephes polynomial, without
 /// branches, so that it is computed for a whole vector at a time. Below −87 it gives about 1e-38; a NaN stays NaN.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(super) fn exp(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to the nearest integer
     let clamped = if x < -87.0 { -87.0 } else { x };
     let clamped = if clamped > 88.0 { 88.0 } else { clamped };
@@ -214,13 +214,13 @@ pub fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 
-fn width(n: usize) -> f32 {
+pub(super) fn width(n: usize) -> f32 {
     f32::from(u16::try_from(n).expect("a model is narrower than 65,536"))
 }
 
 const LANES: usize = 16;
-const ROWS: usize = 32;
-const CHUNK: usize = 1 << 14;
+pub(super) const ROWS: usize = 32;
+pub(super) const CHUNK: usize = 1 << 14;
 
 #[cfg(test)]
 mod tests {

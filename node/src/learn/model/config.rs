@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::gpt2::Gpt2;
 use super::llama::Llama;
 use super::parts::{LinearMap, Part};
 use keys::Keys;
@@ -48,6 +49,8 @@ pub struct Config {
 pub enum Family {
     /// Llama and its relatives: Mistral, Qwen2, Qwen3, SmolLM, TinyLlama.
     Llama(Llama),
+    /// GPT-2.
+    Gpt2(Gpt2),
 }
 
 /// Why a `config.json` is refused.
@@ -129,6 +132,10 @@ impl Config {
                 let (sizes, llama) = Llama::read(keys)?;
                 (sizes, Family::Llama(llama))
             }
+            "gpt2" => {
+                let (sizes, gpt2) = Gpt2::read(keys)?;
+                (sizes, Family::Gpt2(gpt2))
+            }
             other => {
                 return Err(ConfigError::Architecture {
                     path: path.to_owned(),
@@ -176,6 +183,7 @@ impl Config {
     pub fn parts(&self) -> Vec<Part> {
         match &self.family {
             Family::Llama(llama) => llama.parts(self),
+            Family::Gpt2(_) => Gpt2::parts(self),
         }
     }
 
@@ -192,6 +200,15 @@ impl Config {
     pub(super) fn head(&self) -> &'static str {
         match &self.family {
             Family::Llama(_) => Llama::head(self),
+            Family::Gpt2(_) => Gpt2::head(self),
+        }
+    }
+
+    /// What checkpoints of the model without its head leave off the names.
+    pub(super) fn prefix(&self) -> &'static str {
+        match &self.family {
+            Family::Llama(_) => Llama::PREFIX,
+            Family::Gpt2(_) => Gpt2::PREFIX,
         }
     }
 
@@ -202,7 +219,7 @@ impl Config {
 }
 
 /// The architectures, as `model_type` names them.
-const SUPPORTED: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
+const SUPPORTED: [&str; 5] = ["llama", "mistral", "qwen2", "qwen3", "gpt2"];
 
 /// Keys of other models' mathematics.
 const FOREIGN: [&str; 7] = [

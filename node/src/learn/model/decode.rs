@@ -3,11 +3,13 @@
 use candle_core::Result;
 use rayon::prelude::*;
 
-use super::parts::Ops;
+use super::parts::{Index, Ops};
 use super::{LoraTensors, Model};
 use crate::learn::fused::Values;
 use crate::learn::kernel::attention::Heads;
 use crate::learn::kernel::elementwise::{dot, exp_row, rms_norm, swiglu, vectorised};
+use crate::learn::kernel::gelu::Gelu;
+use crate::learn::kernel::layer_norm::layer_norm;
 use crate::learn::kernel::product::{Old, View, ViewMut, product};
 use crate::learn::kernel::rope::Turn;
 
@@ -87,8 +89,16 @@ impl<'a> Decoding<'a> {
 impl Ops for Step<'_, '_> {
     type Rows = Vec<f32>;
 
-    fn embed(&mut self, table: &str) -> Result<Vec<f32>> {
-        Ok(self.text.model.rows(table, self.ids))
+    fn embed(&mut self, table: &str, index: Index) -> Result<Vec<f32>> {
+        let model = self.text.model;
+        Ok(match index {
+            Index::Token => model.rows(table, self.ids),
+            Index::Position => {
+                let first = self.text.length;
+                let positions = (first..first + self.ids.len()).map(as_u32);
+                model.rows(table, &positions.collect::<Vec<u32>>())
+            }
+        })
     }
 
     fn linear(&mut self, x: &Vec<f32>, module: &str) -> Result<Vec<f32>> {
@@ -121,6 +131,25 @@ impl Ops for Step<'_, '_> {
         let mut inverse = vec![0.0; x.len() / weight.values().len()];
         rms_norm(x, weight.values(), eps, &mut y, &mut inverse);
         Ok(y)
+    }
+
+    fn layer_norm(&mut self, x: &Vec<f32>, module: &str, eps: f32) -> Result<Vec<f32>> {
+        let [weight, bias] =
+            ["weight", "bias"].map(|of| self.text.model.weight(&format!("{module}.{of}")));
+        let mut y = vec![0.0; x.len()];
+        layer_norm(x, [weight.values(), bias.values()], eps, &mut y);
+        Ok(y)
+    }
+
+    fn thirds(&mut self, x: &Vec<f32>) -> Result<[Vec<f32>; 3]> {
+        let width = x.len() / self.ids.len() / 3;
+        let third = |i: usize| {
+            let rows = x.chunks_exact(3 * width);
+            rows.flat_map(|row| &row[i * width..(i + 1) * width])
+                .copied()
+                .collect()
+        };
+        Ok([third(0), third(1), third(2)])
     }
 
     fn attend(
@@ -174,12 +203,22 @@ impl Ops for Step<'_, '_> {
         Ok(inner)
     }
 
-    fn join(&mut self, mut x: Vec<f32>, y: Vec<f32>) -> Result<Vec<f32>> {
+    fn gelu(&mut self, x: &Vec<f32>, form: Gelu) -> Result<Vec<f32>> {
+        let mut y = vec![0.0; x.len()];
+        form.forward(x, &mut y);
+        Ok(y)
+    }
+
+    fn add(&mut self, mut x: Vec<f32>, y: Vec<f32>) -> Result<Vec<f32>> {
         for (x, y) in x.iter_mut().zip(y) {
             *x += y;
         }
         Ok(x)
     }
+}
+
+fn as_u32(position: usize) -> u32 {
+    u32::try_from(position).expect("a context fits u32")
 }
 
 /// `x · Wᵀ` for a matrix of these dimensions.

@@ -2,11 +2,13 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use super::parts::Ops;
+use super::parts::{Index, Ops};
 use super::{Model, Moving};
 use crate::learn::batch::Batch;
-use crate::learn::fused::{attention, linear, norm, swiglu};
+use crate::learn::fused::{attention, gelu, layer_norm, linear, norm, swiglu};
 use crate::learn::kernel::attention::Heads;
+use crate::learn::kernel::gelu::Gelu;
+use crate::learn::weights::affine::Layout;
 
 /// A batch on its way through a model.
 pub(super) struct Graph<'a> {
@@ -31,14 +33,21 @@ impl Graph<'_> {
 impl Ops for Graph<'_> {
     type Rows = Tensor;
 
-    fn embed(&mut self, table: &str) -> Result<Tensor> {
+    fn embed(&mut self, table: &str, index: Index) -> Result<Tensor> {
+        let positions;
+        let ids = match index {
+            Index::Token => &self.batch.ids,
+            Index::Position => {
+                positions = self.batch.positions();
+                &positions
+            }
+        };
         if let Moving::All(weights) = self.moving {
-            let ids = Tensor::new(&self.batch.ids[..], &Device::Cpu)?;
-            return weights[table].index_select(&ids, 0);
+            return weights[table].index_select(&Tensor::new(&ids[..], &Device::Cpu)?, 0);
         }
-        let rows = self.model.rows(table, &self.batch.ids);
-        let width = rows.len() / self.batch.ids.len();
-        Tensor::from_vec(rows, (self.batch.ids.len(), width), &Device::Cpu)
+        let rows = self.model.rows(table, ids);
+        let width = rows.len() / ids.len();
+        Tensor::from_vec(rows, (ids.len(), width), &Device::Cpu)
     }
 
     fn linear(&mut self, x: &Tensor, module: &str) -> Result<Tensor> {
@@ -50,7 +59,11 @@ impl Ops for Graph<'_> {
                 Some((a, b)) => linear::lora(x, map, a, b, lora.scale),
             },
             Moving::All(weights) => {
-                let y = linear::free(x, &weights[&format!("{module}.weight")])?;
+                let weight = &weights[&format!("{module}.weight")];
+                let y = match map.layout() {
+                    Layout::OutIn => linear::free(x, weight)?,
+                    Layout::InOut => linear::free(x, &weight.t()?.contiguous()?)?,
+                };
                 match weights.get(&format!("{module}.bias")) {
                     None => Ok(y),
                     Some(bias) => y.broadcast_add(bias),
@@ -63,6 +76,18 @@ impl Ops for Graph<'_> {
         norm::norm(x, &self.tensor(&format!("{module}.weight"))?, eps)
     }
 
+    fn layer_norm(&mut self, x: &Tensor, module: &str, eps: f32) -> Result<Tensor> {
+        let weight = self.tensor(&format!("{module}.weight"))?;
+        let bias = self.tensor(&format!("{module}.bias"))?;
+        layer_norm::layer_norm(x, &weight, &bias, eps)
+    }
+
+    fn thirds(&mut self, x: &Tensor) -> Result<[Tensor; 3]> {
+        let width = x.dim(1)? / 3;
+        let third = |i: usize| x.narrow(1, i * width, width)?.contiguous();
+        Ok([third(0)?, third(1)?, third(2)?])
+    }
+
     fn attend(&mut self, _: usize, heads: &Heads, [q, k, v]: [Tensor; 3]) -> Result<Tensor> {
         attention::attention(&q, &k, &v, heads, &self.batch.spans)
     }
@@ -71,7 +96,11 @@ impl Ops for Graph<'_> {
         swiglu::swiglu(gate, up)
     }
 
-    fn join(&mut self, x: Tensor, y: Tensor) -> Result<Tensor> {
+    fn gelu(&mut self, x: &Tensor, form: Gelu) -> Result<Tensor> {
+        gelu::gelu(x, form)
+    }
+
+    fn add(&mut self, x: Tensor, y: Tensor) -> Result<Tensor> {
         x + y
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::config::keys::Keys;
 use super::config::{Config, ConfigError, Sizes};
-use super::parts::{LinearMap, Ops, Part};
+use super::parts::{Index, LinearMap, Ops, Part};
 use super::rope::Rope;
 use crate::learn::kernel::attention::{Heads, Sight};
 use crate::learn::weights::affine::Layout;
@@ -149,6 +149,9 @@ impl Llama {
         if config.tied { EMBEDDING } else { HEAD }
     }
 
+    /// What checkpoints of the bare model leave off the names.
+    pub(super) const PREFIX: &'static str = "model.";
+
     /// The normed hidden states before the head.
     pub(super) fn forward<O: Ops>(
         &self,
@@ -157,7 +160,7 @@ impl Llama {
         ops: &mut O,
     ) -> Result<O::Rows> {
         let mut heads = heads.clone();
-        let mut x = ops.embed(EMBEDDING)?;
+        let mut x = ops.embed(EMBEDDING, Index::Token)?;
         for layer in 0..config.layers {
             heads.sight = self.sights[layer];
             let at = |part: &str| format!("model.layers.{layer}.{part}");

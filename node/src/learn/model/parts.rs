@@ -6,6 +6,7 @@
 use candle_core::Result;
 
 use crate::learn::kernel::attention::Heads;
+use crate::learn::kernel::gelu::Gelu;
 use crate::learn::weights::affine::Layout;
 
 /// A tensor of a model, or a linear map with its bias.
@@ -37,13 +38,22 @@ pub struct LinearMap {
     pub layout: Layout,
 }
 
+/// By what a row of a table is chosen for a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Index {
+    /// The token.
+    Token,
+    /// Its position in its example.
+    Position,
+}
+
 /// The operations that families are made of. Rows are `(tokens, width)`.
 pub(super) trait Ops {
     /// Rows of numbers.
     type Rows;
 
-    /// The rows of a table that belong to the tokens. A soft prompt would stand here.
-    fn embed(&mut self, table: &str) -> Result<Self::Rows>;
+    /// Rows of a table, one for each token. A soft prompt would stand here.
+    fn embed(&mut self, table: &str, index: Index) -> Result<Self::Rows>;
 
     /// What a linear map makes of its input, its adapter included.
     fn linear(&mut self, x: &Self::Rows, module: &str) -> Result<Self::Rows>;
@@ -51,14 +61,28 @@ pub(super) trait Ops {
     /// RMSNorm over as many neighbouring elements as the weight `module.weight` has.
     fn rms_norm(&mut self, x: &Self::Rows, module: &str, eps: f32) -> Result<Self::Rows>;
 
+    /// LayerNorm with `module.weight` and `module.bias`.
+    fn layer_norm(&mut self, x: &Self::Rows, module: &str, eps: f32) -> Result<Self::Rows>;
+
+    /// The three equal parts of each row.
+    fn thirds(&mut self, x: &Self::Rows) -> Result<[Self::Rows; 3]>;
+
     /// Attention of a layer on projected queries, keys and values.
     fn attend(&mut self, layer: usize, heads: &Heads, qkv: [Self::Rows; 3]) -> Result<Self::Rows>;
 
     /// `silu(gate) · up`.
     fn swiglu(&mut self, gate: &Self::Rows, up: &Self::Rows) -> Result<Self::Rows>;
 
+    /// GELU, element by element.
+    fn gelu(&mut self, x: &Self::Rows, form: Gelu) -> Result<Self::Rows>;
+
+    /// The sum, element by element.
+    fn add(&mut self, x: Self::Rows, y: Self::Rows) -> Result<Self::Rows>;
+
     /// A sublayer's output joins the residual stream. A bottleneck adapter would stand here.
-    fn join(&mut self, x: Self::Rows, y: Self::Rows) -> Result<Self::Rows>;
+    fn join(&mut self, x: Self::Rows, y: Self::Rows) -> Result<Self::Rows> {
+        self.add(x, y)
+    }
 }
 
 impl LinearMap {
@@ -88,6 +112,11 @@ impl Part {
     pub fn tensor(name: impl Into<String>, shape: impl Into<Vec<usize>>) -> Self {
         let (name, shape) = (name.into(), shape.into());
         Self::Tensor { name, shape }
+    }
+
+    /// The weight and the bias of a LayerNorm.
+    pub fn layer_norm(module: &str, width: usize) -> [Self; 2] {
+        ["weight", "bias"].map(|of| Self::tensor(format!("{module}.{of}"), [width]))
     }
 
     /// How many numbers it holds.

@@ -6,16 +6,18 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use conclave_protocol::names::Factor;
 
 use super::config::Family;
-use super::parts::Ops;
+use super::parts::{Index, Ops};
 use super::rope::Rope;
 use super::{Model, Moving};
 use crate::learn::batch::Batch;
 use crate::learn::data::Example;
-use crate::learn::fixture::{llama, tiny};
+use crate::learn::fixture::{gpt2, llama, tiny};
 use crate::learn::flatten::Flat;
 use crate::learn::kernel::attention::Heads;
+use crate::learn::kernel::gelu::Gelu;
 use crate::learn::peft::{Adapter, AdapterSpec, uniform};
 use crate::learn::weights::Weight;
+use crate::learn::weights::affine::Layout;
 
 /// Two examples, one scored in part, one longer than a block of attention's rows.
 pub(crate) fn examples() -> Vec<Example> {
@@ -61,13 +63,20 @@ struct Plain<'a> {
 impl Ops for Plain<'_> {
     type Rows = Tensor;
 
-    fn embed(&mut self, table: &str) -> Result<Tensor> {
-        let ids = Tensor::new(&self.batch.ids[..], &Device::Cpu)?;
-        self.weights[table].index_select(&ids, 0)
+    fn embed(&mut self, table: &str, index: Index) -> Result<Tensor> {
+        let ids = match index {
+            Index::Token => self.batch.ids.clone(),
+            Index::Position => self.batch.positions(),
+        };
+        self.weights[table].index_select(&Tensor::new(&ids[..], &Device::Cpu)?, 0)
     }
 
     fn linear(&mut self, x: &Tensor, module: &str) -> Result<Tensor> {
-        let mut y = x.matmul(&self.weights[&format!("{module}.weight")].t()?)?;
+        let weight = &self.weights[&format!("{module}.weight")];
+        let mut y = match self.model.map(module).layout() {
+            Layout::OutIn => x.matmul(&weight.t()?)?,
+            Layout::InOut => x.matmul(weight)?,
+        };
         if let Some(bias) = self.weights.get(&format!("{module}.bias")) {
             y = y.broadcast_add(bias)?;
         }
@@ -86,8 +95,25 @@ impl Ops for Plain<'_> {
         norm(&x.reshape(groups)?, weight, eps)?.reshape(x.shape())
     }
 
+    fn layer_norm(&mut self, x: &Tensor, module: &str, eps: f32) -> Result<Tensor> {
+        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+        centred
+            .broadcast_div(&(variance + f64::from(eps))?.sqrt()?)?
+            .broadcast_mul(&self.weights[&format!("{module}.weight")])?
+            .broadcast_add(&self.weights[&format!("{module}.bias")])
+    }
+
+    fn thirds(&mut self, x: &Tensor) -> Result<[Tensor; 3]> {
+        let parts = x.chunk(3, 1)?;
+        Ok([0, 1, 2].map(|i| parts[i].clone()))
+    }
+
     fn attend(&mut self, _: usize, heads: &Heads, [q, k, v]: [Tensor; 3]) -> Result<Tensor> {
-        let Family::Llama(llama) = &self.model.config.family;
+        let turned = |x: Tensor| match &self.model.config.family {
+            Family::Llama(llama) => turn(&x, &llama.rope),
+            Family::Gpt2(_) => Ok(x),
+        };
         let group = heads.heads / heads.kv_heads;
         let repeat = |x: Tensor| {
             let rows = (0..heads.heads).map(|h| x.narrow(0, h / group, 1));
@@ -102,8 +128,8 @@ impl Ops for Plain<'_> {
                     .transpose(0, 1)?
                     .contiguous()
             };
-            let q = turn(&split(&q, heads.heads)?, &llama.rope)?;
-            let k = repeat(turn(&split(&k, heads.kv_heads)?, &llama.rope)?)?;
+            let q = turned(split(&q, heads.heads)?)?;
+            let k = repeat(turned(split(&k, heads.kv_heads)?)?)?;
             let v = repeat(split(&v, heads.kv_heads)?)?;
             let mask = (0..tokens * tokens).map(|at| {
                 let (row, column) = (at / tokens, at % tokens);
@@ -123,7 +149,14 @@ impl Ops for Plain<'_> {
         gate.silu()? * up
     }
 
-    fn join(&mut self, x: Tensor, y: Tensor) -> Result<Tensor> {
+    fn gelu(&mut self, x: &Tensor, form: Gelu) -> Result<Tensor> {
+        match form {
+            Gelu::Exact => x.gelu_erf(),
+            Gelu::Tanh => x.gelu(),
+        }
+    }
+
+    fn add(&mut self, x: Tensor, y: Tensor) -> Result<Tensor> {
         x + y
     }
 }
@@ -236,18 +269,34 @@ fn every_relative_of_llama_has_the_plain_loss_and_gradients() {
 }
 
 #[test]
+fn gpt2_has_the_plain_loss_and_gradients() {
+    for activation in ["gelu_new", "gelu"] {
+        let model = gpt2(activation);
+        let (adapter, values) = adapter(&model);
+        both(&model, adapter.flat(), &values, Factor::All, |t| {
+            Moving::Lora(adapter.bind(&t))
+        });
+        decodes_as_the_whole(&model);
+    }
+    all_weights(&gpt2("gelu_new"));
+}
+
+#[test]
 fn free_weights_have_the_plain_loss_and_gradients() {
     for (tied, more) in [(true, ""), (false, ""), (true, RELATIVES[1])] {
-        let model = llama(tied, more);
-        let tensors = model.tensors();
-        let flat = Flat::new(tensors.iter().map(|(n, w)| (n.clone(), w.shape().to_vec())));
-        let values: Vec<f32> = flat
-            .slots()
-            .iter()
-            .flat_map(|s| tensors[&s.name].values().to_vec())
-            .collect();
-        both(&model, &flat, &values, Factor::All, Moving::All);
+        all_weights(&llama(tied, more));
     }
+}
+
+fn all_weights(model: &Model) {
+    let tensors = model.tensors();
+    let flat = Flat::new(tensors.iter().map(|(n, w)| (n.clone(), w.shape().to_vec())));
+    let values: Vec<f32> = flat
+        .slots()
+        .iter()
+        .flat_map(|s| tensors[&s.name].values().to_vec())
+        .collect();
+    both(model, &flat, &values, Factor::All, Moving::All);
 }
 
 #[test]

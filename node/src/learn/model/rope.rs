@@ -203,3 +203,106 @@ const KNOWN: [&str; 14] = [
     "truncate",
     "partial_rotary_factor",
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Frequencies and scale of transformers 5.24's `LlamaRotaryEmbedding` (`inv_freq`, `attention_scaling`) for heads
+    /// of 16 elements, `max_position_embeddings = 256` and these `rope_parameters`.
+    const KNOWN_ROPES: [(&str, [f32; 8], f32); 5] = [
+        (
+            r#"{"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}"#,
+            [
+                1.0,
+                0.316_227_76,
+                0.1,
+                0.031_622_78,
+                0.01,
+                0.003_162_277_9,
+                0.001,
+                0.000_316_227_76,
+            ],
+            1.0,
+        ),
+        (
+            r#"{"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}"#,
+            [
+                0.25,
+                0.079_056_94,
+                0.025,
+                0.007_905_695,
+                0.0025,
+                0.000_790_569_47,
+                0.000_25,
+                0.000_079_056_95,
+            ],
+            1.0,
+        ),
+        (
+            r#"{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64, "rope_theta": 500.0}"#,
+            [
+                1.0,
+                0.459_863_28,
+                0.097_616_63,
+                0.012_156_156,
+                0.005_590_17,
+                0.002_570_714,
+                0.001_182_177,
+                0.000_543_639_8,
+            ],
+            1.0,
+        ),
+        (
+            r#"{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64,
+                "rope_theta": 10000.0}"#,
+            [
+                1.0,
+                0.237_170_82,
+                0.05,
+                0.007_905_695,
+                0.0025,
+                0.000_790_569_47,
+                0.000_25,
+                0.000_079_056_95,
+            ],
+            1.138_629_4,
+        ),
+        (
+            r#"{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10000.0,
+                "beta_fast": 16.0, "beta_slow": 2.0, "mscale": 0.8, "mscale_all_dim": 0.5, "truncate": false}"#,
+            [
+                1.0,
+                0.148_490_25,
+                0.025,
+                0.007_905_695,
+                0.0025,
+                0.000_790_569_47,
+                0.000_25,
+                0.000_079_056_95,
+            ],
+            1.038_893,
+        ),
+    ];
+
+    #[test]
+    fn every_method_has_the_frequencies_of_transformers() {
+        for (text, frequencies, scale) in KNOWN_ROPES {
+            let Value::Object(json) =
+                serde_json::from_str(&format!(r#"{{"rope_parameters": {text}}}"#)).unwrap()
+            else {
+                panic!("an object");
+            };
+            let path = Path::new("config.json");
+            let rope = Rope::read(Keys { json: &json, path }, 16, 256).unwrap();
+            assert!((rope.scale - scale).abs() < 1e-6, "{text}: {}", rope.scale);
+            for (ours, theirs) in rope.frequencies.iter().zip(frequencies) {
+                let apart = (ours - theirs).abs() / theirs;
+                assert!(apart < 5e-7, "{text}: {ours}, transformers has {theirs}");
+            }
+        }
+    }
+}

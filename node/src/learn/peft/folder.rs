@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Adapter, AdapterError, AdapterSpec, Targets};
 use crate::learn::model::config::Config;
+use crate::learn::weights::affine::Layout;
 use crate::learn::weights::{Weights, WeightsError};
 
 /// Why an adapter folder is refused.
@@ -64,7 +65,7 @@ pub fn write(
     let config = json!({
         "base_model_name_or_path": base,
         "bias": "none",
-        "fan_in_fan_out": false,
+        "fan_in_fan_out": adapter.maps()[0].layout == Layout::InOut,
         "inference_mode": true,
         "init_lora_weights": true,
         "lora_alpha": adapter.spec().alpha,
@@ -163,13 +164,7 @@ fn parse(text: &str) -> Result<AdapterSpec, String> {
             json["peft_type"]
         ));
     }
-    for key in [
-        "use_dora",
-        "use_rslora",
-        "fan_in_fan_out",
-        "lora_bias",
-        "use_qalora",
-    ] {
+    for key in ["use_dora", "use_rslora", "lora_bias", "use_qalora"] {
         if !matches!(json[key], Value::Null | Value::Bool(false)) {
             return Err(format!(
                 "{key} = {} is not supported; only plain LoRA can be read",

@@ -1,0 +1,42 @@
+//! Prints a model's logits for given tokens, for comparisons with other programs (`scripts/interop`).
+//!
+//! `logits MODEL IDS [ADAPTER]`: the folders of a model and of a PEFT adapter, and token ids as a JSON list. Prints
+//! one JSON list a token: the logits of what follows it.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+use conclave::learn::model::Model;
+use conclave::learn::model::decode::Decoding;
+use conclave::learn::peft::folder;
+
+fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [model, ids, rest @ ..] = &arguments[..] else {
+        anyhow::bail!("usage: logits MODEL IDS [ADAPTER]");
+    };
+    let model = Model::open(Path::new(model))?;
+    let ids: Vec<u32> = serde_json::from_str(ids).context("IDS is a JSON list of token ids")?;
+    let lora = match rest.first() {
+        None => None,
+        Some(adapter) => {
+            let (adapter, values) = folder::read(Path::new(adapter), model.config())?;
+            Some(adapter.bind(&adapter.flat().tensors(&values, |_| false)?))
+        }
+    };
+    let config = model.config();
+    let (most, vocabulary) = (config.context, config.vocabulary);
+    ensure!(
+        (1..=most).contains(&ids.len()),
+        "give 1 to {most} token ids"
+    );
+    ensure!(
+        ids.iter().all(|id| (*id as usize) < vocabulary),
+        "token ids lie below {vocabulary}"
+    );
+    let logits = Decoding::new(&model, lora.as_ref()).extend_all(&ids);
+    let rows: Vec<&[f32]> = logits.chunks_exact(vocabulary).collect();
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(&rows)?)?;
+    Ok(())
+}

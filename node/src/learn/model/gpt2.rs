@@ -1,0 +1,119 @@
+//! GPT-2: LayerNorm before each sublayer, learned positions, one map for queries, keys and values, GELU.
+
+use candle_core::Result;
+use serde_json::Value;
+
+use super::config::keys::Keys;
+use super::config::{Config, ConfigError, Sizes};
+use super::parts::{Index, LinearMap, Ops, Part};
+use crate::learn::kernel::attention::Heads;
+use crate::learn::kernel::gelu::Gelu;
+use crate::learn::weights::affine::Layout;
+
+/// What a GPT-2 has beyond the sizes that every family has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gpt2 {
+    /// Its activation.
+    pub gelu: Gelu,
+}
+
+impl Gpt2 {
+    /// Reads its part of a `config.json`.
+    pub(super) fn read(keys: Keys<'_>) -> std::result::Result<(Sizes, Self), ConfigError> {
+        keys.only("scale_attn_weights", &[Value::from(true)])?;
+        keys.only("scale_attn_by_inverse_layer_idx", &[Value::from(false)])?;
+        keys.only("add_cross_attention", &[Value::from(false)])?;
+        let name = keys.word("activation_function").unwrap_or("gelu_new");
+        let refused = || keys.unsupported("activation_function", &Value::from(name));
+        let gelu = Gelu::named(name).ok_or_else(refused)?;
+        let hidden = keys.size_or("n_embd", 768)?;
+        let heads = keys.size_or("n_head", 12)?;
+        if !hidden.is_multiple_of(heads) {
+            return Err(keys.malformed("n_head must divide n_embd".into()));
+        }
+        let sizes = Sizes {
+            hidden,
+            inner: keys.size_or("n_inner", 4 * hidden)?,
+            layers: keys.size_or("n_layer", 12)?,
+            heads,
+            kv_heads: heads,
+            head_dim: hidden / heads,
+            context: keys.size_or("n_positions", 1024)?,
+            eps: keys.epsilon("layer_norm_epsilon", 1e-5)?,
+            tied: keys.flag_or("tie_word_embeddings", true)?,
+        };
+        Ok((sizes, Self { gelu }))
+    }
+
+    /// Its tensors, in the order of their use.
+    pub(super) fn parts(config: &Config) -> Vec<Part> {
+        let hidden = config.hidden;
+        let map = |module: String, out, inside| {
+            Part::Map(LinearMap {
+                module,
+                out,
+                inside,
+                bias: true,
+                layout: Layout::InOut,
+            })
+        };
+        let mut parts = vec![
+            Part::tensor(EMBEDDING, [config.vocabulary, hidden]),
+            Part::tensor(POSITIONS, [config.context, hidden]),
+        ];
+        for layer in 0..config.layers {
+            let at = |part: &str| format!("transformer.h.{layer}.{part}");
+            parts.extend(Part::layer_norm(&at("ln_1"), hidden));
+            parts.push(map(at("attn.c_attn"), 3 * hidden, hidden));
+            parts.push(map(at("attn.c_proj"), hidden, hidden));
+            parts.extend(Part::layer_norm(&at("ln_2"), hidden));
+            parts.push(map(at("mlp.c_fc"), config.inner, hidden));
+            parts.push(map(at("mlp.c_proj"), hidden, config.inner));
+        }
+        parts.extend(Part::layer_norm(FINAL_NORM, hidden));
+        if !config.tied {
+            parts.push(Part::tensor(HEAD, [config.vocabulary, hidden]));
+        }
+        parts
+    }
+
+    /// The matrix of the output head.
+    pub(super) fn head(config: &Config) -> &'static str {
+        if config.tied { EMBEDDING } else { HEAD }
+    }
+
+    /// What checkpoints of the bare model leave off the names.
+    pub(super) const PREFIX: &'static str = "transformer.";
+
+    /// The normed hidden states before the head.
+    pub(super) fn forward<O: Ops>(
+        &self,
+        config: &Config,
+        heads: &Heads,
+        ops: &mut O,
+    ) -> Result<O::Rows> {
+        let tokens = ops.embed(EMBEDDING, Index::Token)?;
+        let positions = ops.embed(POSITIONS, Index::Position)?;
+        let mut x = ops.add(tokens, positions)?;
+        for layer in 0..config.layers {
+            let at = |part: &str| format!("transformer.h.{layer}.{part}");
+            let inside = ops.layer_norm(&x, &at("ln_1"), config.eps)?;
+            let qkv = ops.linear(&inside, &at("attn.c_attn"))?;
+            let qkv = ops.thirds(&qkv)?;
+            let seen = ops.attend(layer, heads, qkv)?;
+            let seen = ops.linear(&seen, &at("attn.c_proj"))?;
+            x = ops.join(x, seen)?;
+            let inside = ops.layer_norm(&x, &at("ln_2"), config.eps)?;
+            let inner = ops.linear(&inside, &at("mlp.c_fc"))?;
+            let inner = ops.gelu(&inner, self.gelu)?;
+            let inner = ops.linear(&inner, &at("mlp.c_proj"))?;
+            x = ops.join(x, inner)?;
+        }
+        ops.layer_norm(&x, FINAL_NORM, config.eps)
+    }
+}
+
+const EMBEDDING: &str = "transformer.wte.weight";
+const POSITIONS: &str = "transformer.wpe.weight";
+const FINAL_NORM: &str = "transformer.ln_f";
+const HEAD: &str = "lm_head.weight";

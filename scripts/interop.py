@@ -1,0 +1,140 @@
+"""Compares logits with transformers and PEFT; run by scripts/interop.
+
+  interop.py BIN [MODEL_FOLDER ...]
+"""
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import (AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config,
+                          Qwen3Config)
+
+TOLERANCE = 1e-4
+TOKENS = 24
+
+SMALL = dict(hidden_size=64, intermediate_size=88, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+             vocab_size=97, max_position_embeddings=64, initializer_range=0.2, bos_token_id=1, eos_token_id=2,
+             pad_token_id=0)
+
+
+def rope(kind, **more):
+    return dict(rope_type=kind, rope_theta=10000.0, **more)
+
+
+FAMILIES = {
+    "llama": LlamaConfig(**SMALL, attention_bias=True, mlp_bias=True, tie_word_embeddings=True),
+    "llama-linear": LlamaConfig(**SMALL, rope_parameters=rope("linear", factor=4.0)),
+    "llama3": LlamaConfig(**SMALL, rope_parameters=rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                                        original_max_position_embeddings=32)),
+    "llama-yarn": LlamaConfig(**SMALL, rope_parameters=rope("yarn", factor=4.0, original_max_position_embeddings=16)),
+    "mistral": MistralConfig(**SMALL, sliding_window=7),
+    "qwen2": Qwen2Config(**SMALL, tie_word_embeddings=True),
+    "qwen2-window": Qwen2Config(**SMALL, use_sliding_window=True, sliding_window=6, max_window_layers=1),
+    "qwen3": Qwen3Config(**SMALL, head_dim=32),
+    "gpt2": GPT2Config(n_embd=64, n_layer=3, n_head=4, n_positions=64, vocab_size=97, initializer_range=0.2,
+                       bos_token_id=1, eos_token_id=2),
+}
+# Stored in other ways: number format, shards.
+STORED = {"llama": (torch.float32, "60KB"), "qwen2": (torch.bfloat16, "1GB"), "mistral": (torch.float16, "40KB")}
+
+
+def random_model(config, folder, dtype, shard):
+    """A model whose biases and norms are not what they start as."""
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+    model.to(dtype).save_pretrained(folder, max_shard_size=shard)
+
+
+def load(folder):
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    return model.eval()
+
+
+def theirs(model, ids):
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([ids])).logits[0]
+
+
+class Run:
+    def __init__(self, binaries):
+        self.binaries = Path(binaries)
+        self.failed = 0
+
+    def ours(self, model, ids, adapter=None):
+        command = [self.binaries / "examples" / "logits", model, json.dumps(ids)] + ([adapter] if adapter else [])
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return torch.tensor(json.loads(out))
+
+    def conclave(self, *arguments):
+        subprocess.run([self.binaries / "conclave", *map(str, arguments)], check=True, capture_output=True, text=True)
+
+    def compare(self, what, ours, theirs, unlike=None):
+        apart = (ours - theirs).abs().max().item()
+        good = apart <= TOLERANCE
+        if unlike is not None and (ours - unlike).abs().max().item() < 100 * TOLERANCE:
+            good, what = False, what + " (the adapter changes nothing)"
+        self.failed += not good
+        print(f"{'ok  ' if good else 'FAIL'} {what}: largest difference {apart:.1e}", flush=True)
+
+    def family(self, name, folder, scratch):
+        config = AutoConfig.from_pretrained(folder)
+        torch.manual_seed(1)
+        ids = torch.randint(3, config.vocab_size, (TOKENS,)).tolist()
+        base = self.ours(folder, ids)
+        self.compare(f"{name}: base", base, theirs(load(folder), ids))
+
+        for targets in ["all-linear", first_targets(folder)]:
+            peft = scratch / f"{name}-peft-{'all' if targets == 'all-linear' else 'some'}"
+            model = get_peft_model(load(folder), LoraConfig(r=4, lora_alpha=6, target_modules=targets,
+                                                            task_type="CAUSAL_LM"))
+            with torch.no_grad():
+                for key, parameter in model.named_parameters():
+                    if "lora_B" in key:
+                        parameter.copy_(torch.randn_like(parameter) * 0.1)
+            model.eval().save_pretrained(peft)
+            what = "all linear maps" if targets == "all-linear" else ",".join(targets)
+            self.compare(f"{name}: PEFT's adapter ({what}), read here", self.ours(folder, ids, peft),
+                         theirs(model, ids), base)
+
+        adapter = scratch / f"{name}-ours"
+        self.conclave("train", "--model", folder, "--synthetic-tokens", "--steps", 4, "--learning-rate", 0.05,
+                      "--sequence-len", 32, "--micro-batch-size", 2, "--out", adapter)
+        ours = self.ours(folder, ids, adapter)
+        self.compare(f"{name}: our adapter, read by PEFT", ours,
+                     theirs(PeftModel.from_pretrained(load(folder), adapter).eval(), ids), base)
+
+        merged = scratch / f"{name}-merged"
+        self.conclave("export", "--model", folder, "--adapter", adapter, "--format", "merged", "--out", merged)
+        self.compare(f"{name}: merged, read by transformers", ours, theirs(load(merged), ids), base)
+
+
+def first_targets(folder):
+    kind = json.loads((Path(folder) / "config.json").read_text())["model_type"]
+    return ["c_attn", "mlp.c_proj"] if kind == "gpt2" else ["q_proj", "down_proj"]
+
+
+def main():
+    binaries, *folders = sys.argv[1:]
+    run = Run(binaries)
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = Path(scratch)
+        for name, config in FAMILIES.items():
+            torch.manual_seed(len(name))
+            folder = scratch / name
+            random_model(config, folder, *STORED.get(name, (torch.float32, "1GB")))
+            run.family(name, folder, scratch)
+        for folder in folders:
+            run.family(Path(folder).name, Path(folder), scratch)
+    if run.failed:
+        sys.exit(f"{run.failed} comparisons failed")
+    print("all logits agree")
+
+
+main()

@@ -290,3 +290,137 @@ fn what_cannot_be_is_refused_before_any_work() {
     refused(at, &few, &["no rows are held out to score"]);
     assert!(!at.join(".x.training").exists());
 }
+
+#[test]
+fn labels_are_learnt_chosen_and_counted() {
+    let folder = folder();
+    let at = folder.path();
+    let mut text = String::from("text;label\n");
+    for row in 0..64 {
+        let (word, label) = if row % 2 == 0 {
+            ("fever", "ward")
+        } else {
+            ("refund", "desk")
+        };
+        writeln!(text, "case {row} has a {word};{label}").expect("written");
+    }
+    std::fs::write(at.join("labels.csv"), text).expect("written");
+    let data = [
+        "--model",
+        "base",
+        "--data",
+        "labels.csv",
+        "--labels",
+        "--json",
+    ];
+    let with = |first: &[&'static str]| [first, &data[..]].concat();
+    let before = object(at, &with(&["eval"]));
+    object(at, &with(&["train", "--steps", "30", "--out", "out"]));
+    let after = object(at, &with(&["eval", "--adapter", "out"]));
+    assert!(after["loss"].as_f64() < before["loss"].as_f64(), "{after}");
+    assert!(
+        after["accuracy"].as_f64().expect("a share") > 0.95,
+        "{after}"
+    );
+    let class = &after["labels"]["ward"];
+    assert_eq!(class["rows"].as_u64(), Some(32));
+    assert!(
+        after["macro_f1"].as_f64().expect("a mean") > 0.95,
+        "{after}"
+    );
+    let unlabelled = ["eval", "--model", "base", "--data", "rows.csv", "--labels"];
+    refused(at, &unlabelled, &["rows.csv:2: field label is missing"]);
+}
+
+#[test]
+fn completions_are_generated_and_scored() {
+    let folder = folder();
+    let at = folder.path();
+    let rows = "prompt,completion\nWhat is 3 + 4?,so #### 7\nWhat else?,nothing\n";
+    std::fs::write(at.join("sums.csv"), rows).expect("written");
+    let scored = object(
+        at,
+        &[
+            "eval",
+            "--json",
+            "--model",
+            "base",
+            "--data",
+            "sums.csv",
+            "--generate",
+            "5",
+            "--max-tokens",
+            "4",
+        ],
+    );
+    assert_eq!(scored["generated"].as_u64(), Some(2));
+    for key in ["bleu", "rouge_l"] {
+        assert!(
+            (0.0..=100.0).contains(&scored[key].as_f64().expect("a score")),
+            "{scored}"
+        );
+    }
+    assert_eq!(scored["exact_match"].as_f64(), Some(0.0));
+    let plain = object(
+        at,
+        &["eval", "--json", "--model", "base", "--data", "sums.csv"],
+    );
+    assert!(plain.get("bleu").is_none());
+    assert_eq!(plain["loss"], scored["loss"]);
+    std::fs::write(at.join("texts.csv"), "text\nwords and words\n").expect("written");
+    let texts = [
+        "eval",
+        "--model",
+        "base",
+        "--data",
+        "texts.csv",
+        "--generate",
+        "5",
+    ];
+    refused(at, &texts, &["no row has prompt and completion"]);
+}
+
+#[test]
+fn a_conversation_begins_anew_and_needs_a_template() {
+    let folder = folder();
+    let at = folder.path();
+    refused(
+        at,
+        &["chat", "--model", "base"],
+        &["no chat template", "conclave generate"],
+    );
+    let settings = r#"{"chat_template":
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}|{% endfor %}assistant: "}"#;
+    std::fs::write(at.join("base/tokenizer_config.json"), settings).expect("written");
+    let mut child = command(
+        at,
+        &[
+            "chat",
+            "--model",
+            "base",
+            "--max-tokens",
+            "12",
+            "--temperature",
+            "1",
+        ],
+    )
+    .stdin(Stdio::piped())
+    .stdout(Stdio::piped())
+    .spawn()
+    .expect("the binary starts");
+    let mut input = child.stdin.take().expect("a pipe");
+    std::io::Write::write_all(
+        &mut input,
+        b"hello\nand now?\n/reset\n\nhello\nand now?\n/quit\nnever read\n",
+    )
+    .expect("written");
+    drop(input);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success());
+    let (first, second) = output.stdout.split_at(output.stdout.len() / 2);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        first.len() > 4 && first == second,
+        "the same seed, the same answers: {said:?}"
+    );
+}

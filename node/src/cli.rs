@@ -11,8 +11,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    charter, eval, export, generate, init, invite, join, ledger, peers, rounds, run, simulate,
-    status, testnet, train,
+    charter, chat, eval, export, generate, init, invite, join, ledger, peers, rounds, run,
+    simulate, status, testnet, train,
 };
 use crate::telemetry::{self, Format};
 use crate::testnet::children::stay_with;
@@ -77,6 +77,8 @@ pub enum Command {
     Eval(eval::Args),
     /// Continue a text.
     Generate(generate::Args),
+    /// Talk with a model, with or without an adapter.
+    Chat(chat::Args),
     /// Write an adapter as others read it.
     Export(export::Args),
     /// Run a whole federation on this machine, out of real processes.
@@ -123,6 +125,7 @@ impl Command {
             Self::Train(args) => train::run(&args),
             Self::Eval(args) => eval::run(&args),
             Self::Generate(args) => generate::run(&args),
+            Self::Chat(args) => chat::run(&args),
             Self::Export(args) => export::run(&args),
             Self::Testnet(args) => testnet::run(args),
             Self::Simulate(args) => simulate::run(&args),

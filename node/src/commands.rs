@@ -1,6 +1,7 @@
 //! The commands: one file a verb. Each has its `Args` and a `run` that ends with a result or one sentence.
 
 pub mod charter;
+pub mod chat;
 pub mod eval;
 pub mod export;
 pub mod generate;
@@ -13,6 +14,8 @@ pub mod peers;
 pub mod rounds;
 pub mod run;
 pub mod simulate;
+pub mod source;
 pub mod status;
 pub mod testnet;
 pub mod train;
+pub mod writing;

@@ -81,6 +81,9 @@ pub struct TrainingConfig {
     /// Gradients are scaled down to this norm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_grad_norm: Option<f64>,
+    /// The share of the inputs of LoRA's factors that is zeroed at each step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_dropout: Option<f64>,
     /// Of batches and splits; never of keys or masks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -169,7 +172,7 @@ enum Kind {
     Switch,
 }
 
-const KEYS: [(&str, Kind); 20] = [
+const KEYS: [(&str, Kind); 21] = [
     ("name", Kind::Text),
     ("model", Kind::Text),
     ("data", Kind::Text),
@@ -189,6 +192,7 @@ const KEYS: [(&str, Kind); 20] = [
     ("warmup_ratio", Kind::Real),
     ("weight_decay", Kind::Real),
     ("max_grad_norm", Kind::Real),
+    ("lora_dropout", Kind::Real),
     ("seed", Kind::Whole),
 ];
 
@@ -296,6 +300,10 @@ impl NodeConfig {
             "learning_rate" => outside(training.learning_rate, f64::MIN_POSITIVE, 10.0),
             "warmup_ratio" => outside(training.warmup_ratio, 0.0, 1.0),
             "weight_decay" => outside(training.weight_decay, 0.0, 10.0),
+            "lora_dropout" => {
+                let share = training.lora_dropout;
+                share.is_some_and(|share| !(0.0..1.0).contains(&share))
+            }
             "max_grad_norm" => outside(training.max_grad_norm, f64::MIN_POSITIVE, 1e9),
             "api" => {
                 return self
@@ -310,6 +318,7 @@ impl NodeConfig {
             "learning_rate" => "it must be above 0 and at most 10",
             "warmup_ratio" => "it must be within 0 and 1",
             "weight_decay" => "it must be within 0 and 10",
+            "lora_dropout" => "it must be 0 or more and below 1",
             _ => "it must be above 0",
         })
     }
@@ -401,6 +410,11 @@ mod tests {
             ),
             ("", &[("CONCLAVE_DEVICE", "abacus")], "`device`"),
             ("lr_scheduler = \"cosin\"", &[], "`lr_scheduler`"),
+            (
+                "lora_dropout = 1.0",
+                &[],
+                "`lora_dropout`: it must be 0 or more and below 1",
+            ),
         ] {
             let error = parse(text, environment).unwrap_err();
             assert!(error.contains(expected), "{error}");

@@ -15,14 +15,16 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod choose;
 pub mod data;
 pub mod draw;
+pub mod dropout;
 pub mod engine;
 pub mod evaluate;
 pub mod examples;
 pub mod export;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod flatten;
 pub mod fused;
 pub mod generate;
@@ -31,7 +33,9 @@ pub mod model;
 pub mod optimise;
 pub mod peft;
 pub mod prepare;
+pub mod sample;
 pub mod schedule;
+pub mod score;
 pub mod steps;
 pub mod threads;
 pub mod trainer;

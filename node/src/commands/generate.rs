@@ -1,42 +1,34 @@
 //! `conclave generate`: continues a text.
 
-use std::path::PathBuf;
+use std::ops::ControlFlow;
 
 use serde_json::json;
 
-use super::loading::{Loaded, flag, pool, threads};
+use super::loading::{flag, pool, threads};
+use super::source::Source;
+use super::writing::{Script, Writing, say};
 use crate::cli::{print, print_json};
 use crate::learn::data::Tokens;
-use crate::learn::generate::{Sampling, generate};
+use crate::learn::model::decode::Decoding;
 
-const EXAMPLE: &str = "Example:
-  conclave generate --model llama/ --adapter adapter/ --prompt 'Once upon a time'";
+const EXAMPLE: &str = "Examples:
+  conclave generate --model llama/ --adapter adapter/ --prompt 'Once upon a time'
+  conclave generate --dir berlin/ --compare --temperature 0.8 --top-p 0.95 --stop '###' --prompt 'The patient'";
 
 /// Generation.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLE)]
 pub struct Args {
-    /// The base model: a Hugging Face folder.
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
-    /// A PEFT folder.
-    #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    #[command(flatten)]
+    source: Source,
     /// What to continue; empty is the beginning of a text.
     #[arg(long, value_name = "TEXT", default_value = "")]
     prompt: String,
-    /// Most tokens to generate.
-    #[arg(long, default_value_t = 256)]
-    max_tokens: usize,
-    /// 0 takes the likeliest token always.
-    #[arg(long, default_value_t = 0.0)]
-    temperature: f64,
-    /// Draw from the smallest set of tokens with this probability together.
-    #[arg(long, value_name = "P")]
-    top_p: Option<f64>,
-    /// Of the draws.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    #[command(flatten)]
+    writing: Writing,
+    /// The model alone as well, before the model with its adapter.
+    #[arg(long)]
+    compare: bool,
     /// Threads to compute on; by default all.
     #[arg(long)]
     threads: Option<usize>,
@@ -47,56 +39,85 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    if !(args.temperature.is_finite() && args.temperature >= 0.0) {
-        return Err(flag(format!(
-            "--temperature {} must be 0 or more",
-            args.temperature
-        )));
-    }
-    if let Some(p) = args.top_p.filter(|p| !(*p > 0.0 && *p <= 1.0)) {
-        return Err(flag(format!("--top-p {p} must be above 0 and at most 1")));
-    }
-    let pool = pool(threads(args.threads)?)?;
-    let (text, count) = text(args, &pool)?;
+    args.writing.check()?;
+    let (base, (text, count)) = pool(threads(args.threads)?)?.install(|| texts(args))?;
     if args.json {
-        print_json(&json!({"text": text, "tokens": count}));
-    } else {
-        print(&text);
+        let mut object = json!({"text": text, "tokens": count});
+        if let Some((text, count)) = base {
+            object["base"] = json!({"text": text, "tokens": count});
+        }
+        print_json(&object);
     }
     Ok(())
 }
 
-/// The prompt with what follows it, and how many tokens were generated.
-fn text(args: &Args, pool: &rayon::ThreadPool) -> anyhow::Result<(String, usize)> {
-    let loaded = Loaded::open(&args.model, args.adapter.as_deref())?;
-    let tokens = Tokens::open(&args.model)?;
-    let config = loaded.model.config();
-    let mut ids = tokens.prompt(&args.prompt)?;
+/// A text with its prompt, and how many tokens were generated.
+type Text = (String, usize);
+
+/// Writes what is asked for: of the model alone, where that is to be compared, and of the whole. Shows it as it grows,
+/// but for `--json`.
+fn texts(args: &Args) -> anyhow::Result<(Option<Text>, Text)> {
+    let (loaded, folder) = args.source.open()?;
+    let tokens = Tokens::open(&folder)?;
+    let ids = prompt(&tokens, &args.prompt, loaded.model.config().context)?;
+    let lora = loaded.lora.as_ref();
+    if args.compare && lora.is_none() {
+        return Err(flag("--compare needs an adapter; give --adapter or --dir"));
+    }
+    let one = |lora| -> anyhow::Result<Text> {
+        let shown = if args.json { "" } else { args.prompt.as_str() };
+        say(shown);
+        let mut script = Script::new(Decoding::new(&loaded.model, lora));
+        let mut sampler = args.writing.sampler();
+        let written = script.write(&tokens, &ids, &args.writing, &mut sampler, |more| {
+            if !args.json {
+                say(more);
+            }
+            ControlFlow::Continue(())
+        })?;
+        if !args.json {
+            print("");
+        }
+        Ok((format!("{}{}", args.prompt, written.0), written.1))
+    };
+    let base = if args.compare {
+        heading(args, "the model alone:");
+        let base = one(None)?;
+        heading(args, "with the adapter:");
+        Some(base)
+    } else {
+        None
+    };
+    Ok((base, one(lora)?))
+}
+
+fn heading(args: &Args, words: &str) {
+    if !args.json {
+        print(words);
+    }
+}
+
+/// The ids of a prompt, which must not be empty or too long.
+fn prompt(tokens: &Tokens, text: &str, context: usize) -> anyhow::Result<Vec<u32>> {
+    let ids = tokens.prompt(text)?;
     if ids.is_empty() {
         return Err(flag(
             "--prompt is empty and this model has no token that begins a text; give some words",
         ));
     }
-    if ids.len() > config.context {
-        let (found, most) = (ids.len(), config.context);
+    if ids.len() > context {
+        let found = ids.len();
         return Err(flag(format!(
-            "--prompt has {found} tokens, the model takes {most}; shorten it"
+            "--prompt has {found} tokens, the model takes {context}; shorten it"
         )));
     }
-    let sampling = Sampling {
-        temperature: args.temperature,
-        top_p: args.top_p,
-        max_tokens: args.max_tokens,
-        seed: args.seed,
-    };
-    let lora = loaded.lora.as_ref();
-    let new = pool.install(|| generate(&loaded.model, lora, &ids, &config.eos, &sampling));
-    ids.extend_from_slice(&new);
-    Ok((tokens.decode(&ids)?, new.len()))
+    Ok(ids)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     /// The sample that the model's README gives: greedy decoding from the beginning of a text.
@@ -117,18 +138,29 @@ mod tests {
             crate::cli::note(&format!("SKIPPED: {} is not there", model.display()));
             return;
         }
-        let args = Args {
-            model,
-            adapter: None,
+        let mut args = Args {
+            source: Source {
+                model: Some(model),
+                adapter: None,
+                dir: None,
+            },
             prompt: String::new(),
-            max_tokens: 256,
-            temperature: 0.0,
-            top_p: None,
-            seed: 0,
+            writing: Writing {
+                max_tokens: 256,
+                temperature: 0.0,
+                top_p: None,
+                stop: Vec::new(),
+                seed: 0,
+            },
+            compare: false,
             threads: Some(1),
-            json: false,
+            json: true,
         };
-        let (story, _) = text(&args, &pool(1).unwrap()).unwrap();
+        let (_, (story, _)) = texts(&args).unwrap();
         assert!(story.trim_start().starts_with(SAMPLE), "{story}");
+        args.writing.stop = vec!["big, red".to_owned()];
+        let (_, (cut, _)) = texts(&args).unwrap();
+        let end = story.find("big, red").unwrap();
+        assert_eq!(cut, story[..end], "the stop string ends it");
     }
 }

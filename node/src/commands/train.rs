@@ -10,10 +10,10 @@ use serde_json::json;
 use super::loading::{flag, peak_rss_bytes};
 use crate::cli::{note, print, print_json};
 use crate::learn::data::Example;
-use crate::learn::examples::{Examples, Placed};
+use crate::learn::examples::Examples;
 use crate::learn::model::{self, Model};
 use crate::learn::peft::{Adapter, AdapterSpec, Targets};
-use crate::learn::prepare::prepare;
+use crate::learn::prepare::{Wanted, prepare};
 use crate::learn::schedule::Scheduler;
 use crate::learn::steps::{Run, Step};
 use crate::learn::trainer::{Subject, Trainer};
@@ -50,6 +50,9 @@ pub struct Args {
     /// Rows that score; without it 5 % of the data is held out, from 40 rows on.
     #[arg(long, value_name = "PATH", conflicts_with = "synthetic_tokens")]
     eval_data: Option<PathBuf>,
+    /// Learn the field `label` behind the text of each row, and nothing else.
+    #[arg(long, conflicts_with = "synthetic_tokens")]
+    labels: bool,
     /// Where the adapter goes, as a PEFT folder with `metrics.jsonl` and `loss.svg`; it must not exist, or be empty.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -92,6 +95,9 @@ pub struct Args {
     /// Gradients longer than this are scaled down to it.
     #[arg(long, value_name = "NORM", default_value_t = 1.0)]
     max_grad_norm: f64,
+    /// The share of the inputs of LoRA's factors that is zeroed at each step.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    lora_dropout: f64,
     /// Optimiser steps.
     #[arg(long, default_value_t = 120)]
     steps: u32,
@@ -144,18 +150,27 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let threads = super::loading::threads(args.threads)?;
     let vocabulary = model.config().vocabulary;
     let trainer = Trainer::new(model, Subject::Lora(adapter), training, threads)?;
-    let (examples, held_out) = if args.synthetic_tokens {
-        synthetic(vocabulary, length, args.seed)
+    let (examples, held_out): (Box<dyn Examples>, Box<dyn Examples>) = if args.synthetic_tokens {
+        (
+            Box::new(synthetic(vocabulary, length, args.seed)),
+            Box::new(Vec::new()),
+        )
     } else {
         let data = args.data.as_deref().context("--data is missing")?;
-        let eval = args.eval_data.as_deref();
-        let prepared = prepare(&args.model, data, eval, length, args.seed)?;
+        let wanted = Wanted {
+            data,
+            eval: args.eval_data.as_deref(),
+            length,
+            seed: args.seed,
+            labels: args.labels,
+        };
+        let prepared = prepare(&args.model, &wanted)?;
         note(&prepared.about(length));
-        (prepared.examples, prepared.held_out)
+        (Box::new(prepared.examples), Box::new(prepared.held_out))
     };
-    trainer.admit(&examples)?;
+    trainer.admit(&*examples)?;
     if held_out.count() > 0 {
-        trainer.admit(&held_out)?;
+        trainer.admit(&*held_out)?;
     } else if args.eval_every.is_some() {
         return Err(flag(
             "--eval-every: no rows are held out to score; give --eval-data, or 40 rows or more",
@@ -164,7 +179,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let total = u64::from(args.steps);
     let seed = Digest::of("conclave/v1/solo-batches", &[&args.seed.to_le_bytes()]);
     let run = Run {
-        examples: &examples,
+        examples: &*examples,
         factor: Factor::All,
         steps: 0..total,
         total,
@@ -173,12 +188,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let course = Course {
         trainer: &trainer,
         run: &run,
-        held_out: &held_out,
+        held_out: &*held_out,
         eval_every: args.eval_every,
         patience: args.early_stop,
         checkpoint_every: args.checkpoint_every,
         settings: if args.checkpoint_every.is_some() || args.resume {
-            settings(args, &trainer, [&examples, &held_out])?
+            settings(args, &trainer, [&*examples, &*held_out])?
         } else {
             Vec::new()
         },
@@ -217,6 +232,7 @@ fn training(args: &Args) -> Training {
         warmup_ratio: args.warmup_ratio,
         weight_decay: args.weight_decay,
         max_grad_norm: args.max_grad_norm,
+        lora_dropout: args.lora_dropout,
         seed: args.seed,
     }
 }
@@ -240,8 +256,8 @@ fn settings(
             ("eval_every", watched(args.eval_every)),
             ("early_stop", watched(args.early_stop.map(u64::from))),
             ("model", model::digest(&args.model)?.to_string()),
-            ("data", contents(examples).to_string()),
-            ("held-out rows", contents(held_out).to_string()),
+            ("data", contents(examples)?.to_string()),
+            ("held-out rows", contents(held_out)?.to_string()),
         ]
         .map(|(key, value)| (key.to_owned(), value)),
     );
@@ -249,10 +265,10 @@ fn settings(
 }
 
 /// A digest of all examples.
-fn contents(examples: &dyn Examples) -> Digest {
+fn contents(examples: &dyn Examples) -> anyhow::Result<Digest> {
     let mut digest = Digest::of("conclave/v1/examples", &[]);
     for index in 0..examples.count() {
-        let example = examples.example(index);
+        let example = examples.example(index)?;
         let mut bytes = Vec::with_capacity(example.ids.len() * 5);
         for (id, scored) in example.ids.iter().zip(&example.scored) {
             bytes.extend(id.to_le_bytes());
@@ -260,7 +276,7 @@ fn contents(examples: &dyn Examples) -> Digest {
         }
         digest = Digest::of("conclave/v1/examples", &[digest.as_bytes(), &bytes]);
     }
-    digest
+    Ok(digest)
 }
 
 fn spec(args: &Args) -> AdapterSpec {
@@ -324,7 +340,7 @@ fn speed(steps: &[Step]) -> f64 {
 }
 
 /// Rows that count up in sevens from each of 64 tokens: easy to learn, so that the loss moves.
-fn synthetic(vocabulary: usize, length: usize, seed: u64) -> (Placed, Placed) {
+fn synthetic(vocabulary: usize, length: usize, seed: u64) -> Vec<Example> {
     let small = u32::try_from(vocabulary.min(64)).expect("at most 64");
     let shift = u32::try_from(seed % 64).expect("below 64");
     let length = u32::try_from(length).expect("a context fits u32");
@@ -334,6 +350,5 @@ fn synthetic(vocabulary: usize, length: usize, seed: u64) -> (Placed, Placed) {
             .collect(),
         scored: (0..length).map(|i| i > 0).collect(),
     };
-    let examples = (0..small).map(row).collect();
-    (Placed::unplaced(examples), Placed::default())
+    (0..small).map(row).collect()
 }

@@ -10,6 +10,7 @@
 mod chance;
 mod chat;
 mod columnar;
+mod corpus;
 mod preview;
 mod read;
 mod row;
@@ -18,10 +19,11 @@ mod table;
 mod tokens;
 
 pub use chance::Chance;
+pub use corpus::{Corpus, Part};
 pub use preview::{histogram, preview};
 pub use read::{Each, read_rows, visit_rows};
 pub use row::{Form, Place, Row, Turn};
-pub use split::{MEMBER_ROWS_MIN, Split, hold_out, split};
+pub use split::{MEMBER_ROWS_MIN, Split, hold_out, set_aside, split};
 pub use tokens::{Example, Tokenised, Tokens};
 
 use std::path::{Path, PathBuf};

@@ -19,7 +19,7 @@ use super::data::DataError;
 use super::examples::Examples as _;
 use super::model::{self, Model, ModelError};
 use super::peft::{Adapter, AdapterError, AdapterSpec};
-use super::prepare::prepare;
+use super::prepare::{Wanted, prepare};
 use super::trainer::{Subject, TrainError, Trainer};
 use super::training::{Training, TrainingError};
 use thread::{Adopted, Thread};
@@ -153,8 +153,14 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
     let model_digest = model::digest(&setup.model)?;
     let length = setup.training.length_for(model.config());
     let adapter = Adapter::new(setup.adapter.clone(), model.config())?;
-    let eval = setup.eval_data.as_deref();
-    let prepared = prepare(&setup.model, &setup.data, eval, length, setup.training.seed)?;
+    let wanted = Wanted {
+        data: &setup.data,
+        eval: setup.eval_data.as_deref(),
+        length,
+        seed: setup.training.seed,
+        labels: false,
+    };
+    let prepared = prepare(&setup.model, &wanted)?;
     let parameters = model.config().parameters();
     let architecture = model.config().model_type().to_owned();
     let initial = Floats::from(adapter.initial());
@@ -184,7 +190,7 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
     let thread = Thread {
         trainer,
         layout,
-        examples,
+        examples: examples.into(),
         held_out,
         adapters: setup.adapters,
         base: setup.model.display().to_string(),

@@ -38,7 +38,7 @@ pub fn evaluate(
             && (now.is_empty() || length + examples.length(next) <= TOKENS)
         {
             length += examples.length(next);
-            now.push(examples.example(next));
+            now.push(examples.example(next).map_err(candle_core::Error::wrap)?);
             next += 1;
         }
         let batch = Batch::pack(now.iter().map(AsRef::as_ref));

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::data::{Example, Place};
+use super::data::{DataError, Example, Place};
 
 /// A numbered set of examples.
 pub trait Examples: std::fmt::Debug + Sync {
@@ -13,7 +13,7 @@ pub trait Examples: std::fmt::Debug + Sync {
     fn length(&self, index: usize) -> usize;
 
     /// One of them.
-    fn example(&self, index: usize) -> Cow<'_, Example>;
+    fn example(&self, index: usize) -> Result<Cow<'_, Example>, DataError>;
 
     /// Where its row stood, for messages.
     fn place(&self, index: usize) -> String {
@@ -47,8 +47,8 @@ impl Examples for Vec<Example> {
         self[index].ids.len()
     }
 
-    fn example(&self, index: usize) -> Cow<'_, Example> {
-        Cow::Borrowed(&self[index])
+    fn example(&self, index: usize) -> Result<Cow<'_, Example>, DataError> {
+        Ok(Cow::Borrowed(&self[index]))
     }
 }
 
@@ -61,8 +61,8 @@ impl Examples for Placed {
         self.examples[index].ids.len()
     }
 
-    fn example(&self, index: usize) -> Cow<'_, Example> {
-        Cow::Borrowed(&self.examples[index])
+    fn example(&self, index: usize) -> Result<Cow<'_, Example>, DataError> {
+        Ok(Cow::Borrowed(&self.examples[index]))
     }
 
     fn place(&self, index: usize) -> String {

@@ -13,6 +13,7 @@ use candle_core::{Result, Tensor};
 use conclave_crypto::digest::Digest;
 
 use super::batch::Batch;
+use super::dropout::Dropout;
 use super::fused::head::{self, Score};
 use super::kernel::attention::{Heads, Sight};
 use super::kernel::rope::RopeTable;
@@ -58,6 +59,8 @@ pub enum Moving {
 pub struct LoraTensors {
     /// alpha / r.
     pub scale: f32,
+    /// What this pass drops before the factors; nothing outside of training.
+    pub dropout: Option<Dropout>,
     /// `(A, B)` of each linear map that has them, by module.
     pub factors: BTreeMap<String, (Tensor, Tensor)>,
 }

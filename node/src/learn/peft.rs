@@ -197,6 +197,7 @@ impl Adapter {
         });
         LoraTensors {
             scale: self.spec.alpha as f32 / self.spec.r as f32,
+            dropout: None,
             factors: factors.collect(),
         }
     }

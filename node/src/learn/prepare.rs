@@ -1,17 +1,18 @@
 //! From a model folder and a data path to what the trainer takes: checked, tokenised, with rows held out.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use super::data::{DataError, Tokens, histogram, hold_out, preview, read_rows};
-use super::examples::Placed;
+use super::data::{Corpus, DataError, Part, Row, Tokens, histogram, preview, set_aside};
+use super::examples::Examples as _;
 
 /// Examples to learn from and examples that only measure.
 #[derive(Debug)]
 pub struct Prepared {
     /// To train on.
-    pub examples: Placed,
+    pub examples: Part,
     /// To score on; may be empty.
-    pub held_out: Placed,
+    pub held_out: Part,
     /// How many rows were cut to the sequence length.
     pub cut: usize,
     /// How many rows were left out because no token of theirs counts.
@@ -20,41 +21,72 @@ pub struct Prepared {
     pub preview: String,
 }
 
-/// Reads and tokenises. `eval` names the rows that score; without it 5 % of the data is held out by the seed, from
-/// 40 rows on.
-pub fn prepare(
-    model: &Path,
-    data: &Path,
-    eval: Option<&Path>,
-    length: usize,
-    seed: u64,
-) -> Result<Prepared, DataError> {
+/// What to make of the rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The rows.
+    pub data: &'a Path,
+    /// Rows that score; without them 5 % of the data is held out by the seed, from 40 rows on.
+    pub eval: Option<&'a Path>,
+    /// Where rows are cut, in tokens.
+    pub length: usize,
+    /// Draws what is held out.
+    pub seed: u64,
+    /// Learn the field `label` behind the text.
+    pub labels: bool,
+}
+
+/// Reads and tokenises.
+pub fn prepare(model: &Path, wanted: &Wanted<'_>) -> Result<Prepared, DataError> {
     let tokens = Tokens::open(model)?;
-    let rows = read_rows(data)?;
-    let (rows, measure) = match eval {
-        Some(eval) => (rows, read_rows(eval)?),
-        None if rows.len() >= ROWS_TO_HOLD_OUT => hold_out(rows, 1, seed),
-        None => (rows, Vec::new()),
+    let corpus = |path| {
+        let change = |row: Row| {
+            if wanted.labels {
+                row.labelled()
+            } else {
+                Ok(row)
+            }
+        };
+        Ok::<_, DataError>(Arc::new(Corpus::read(
+            &tokens,
+            path,
+            wanted.length,
+            change,
+        )?))
     };
-    let learn = tokens.tokenise_all(&rows, length)?;
-    let measured = if measure.is_empty() {
-        None
-    } else {
-        Some(tokens.tokenise_all(&measure, length)?)
+    let learn = corpus(wanted.data)?;
+    let rows = learn.rows();
+    let (examples, held_out, measured) = match wanted.eval {
+        Some(eval) => {
+            let measured = corpus(eval)?;
+            (
+                learn.part(0..rows),
+                measured.part(0..measured.rows()),
+                Some(measured),
+            )
+        }
+        None if rows >= ROWS_TO_HOLD_OUT => {
+            let aside = set_aside(rows, 1, wanted.seed);
+            let which = |held: bool| {
+                (0..rows)
+                    .filter(|row| aside[*row] == held)
+                    .collect::<Vec<_>>()
+            };
+            (learn.part(which(false)), learn.part(which(true)), None)
+        }
+        None => (learn.part(0..rows), learn.part(0..0), None),
     };
-    let (cut, unscored) = measured.as_ref().map_or((0, 0), |m| (m.cut, m.unscored));
+    if examples.count() == 0 {
+        let sequence_len = wanted.length;
+        return Err(DataError::NothingScored { rows, sequence_len });
+    }
+    let both = || [Some(&learn), measured.as_ref()].into_iter().flatten();
     Ok(Prepared {
-        preview: learn
-            .examples
-            .first()
-            .map(|first| preview(&tokens, first))
-            .unwrap_or_default(),
-        cut: learn.cut + cut,
-        unscored: learn.unscored + unscored,
-        examples: learn.placed(),
-        held_out: measured
-            .map(super::data::Tokenised::placed)
-            .unwrap_or_default(),
+        preview: preview(&tokens, &*examples.example(0)?),
+        cut: both().map(|corpus| corpus.cut).sum(),
+        unscored: both().map(|corpus| corpus.unscored).sum(),
+        examples,
+        held_out,
     })
 }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use conclave_crypto::digest::Digest;
 use conclave_protocol::names::Factor;
 
 use super::batch::Batch;
@@ -23,7 +24,7 @@ pub struct Run<'a> {
     pub steps: Range<u64>,
     /// The length of the whole schedule.
     pub total: u64,
-    /// Draws the batches.
+    /// Draws the batches, and what dropout drops.
     pub seed: [u8; 32],
 }
 
@@ -148,20 +149,16 @@ impl<'a> Steps<'a> {
         sum: &mut [f32],
     ) -> Result<(f64, u64), TrainError> {
         let mut tokens = 0;
-        let batches: Vec<Batch> = drawn
-            .iter()
-            .map(|numbers| {
-                let examples: Vec<_> = numbers
-                    .iter()
-                    .map(|i| self.run.examples.example(*i))
-                    .collect();
-                tokens += examples
-                    .iter()
-                    .map(|example| example.ids.len() as u64)
-                    .sum::<u64>();
-                Batch::pack(examples.iter().map(AsRef::as_ref))
-            })
-            .collect();
+        let mut batches = Vec::with_capacity(drawn.len());
+        for numbers in drawn {
+            let examples = numbers.iter().map(|i| self.run.examples.example(*i));
+            let examples: Vec<_> = examples.collect::<Result<_, _>>()?;
+            tokens += examples
+                .iter()
+                .map(|example| example.ids.len() as u64)
+                .sum::<u64>();
+            batches.push(Batch::pack(examples.iter().map(AsRef::as_ref)));
+        }
         let scored: usize = batches.iter().map(Batch::scored).sum();
         #[expect(
             clippy::cast_precision_loss,
@@ -172,8 +169,8 @@ impl<'a> Steps<'a> {
         let (trainer, flat) = (self.trainer, self.trainer.flat());
         let tensors = flat.tensors(values, |slot| slot.belongs_to(self.run.factor))?;
         let mut nats = 0.0;
-        for (batch, numbers) in batches.iter().zip(drawn) {
-            let moving = trainer.moving(tensors.clone());
+        for (micro, (batch, numbers)) in batches.iter().zip(drawn).enumerate() {
+            let moving = trainer.moving(tensors.clone(), Some(self.dropout_seed(micro)));
             let loss = trainer.within(|| -> Result<f64, TrainError> {
                 let (loss, score) = trainer.model().loss(batch, &moving, weight)?;
                 if !score.nats.is_finite() {
@@ -188,6 +185,12 @@ impl<'a> Steps<'a> {
             nats += loss?;
         }
         Ok((nats / count, tokens))
+    }
+
+    /// Of what this micro-batch drops: the same in every run of the same seed.
+    fn dropout_seed(&self, micro: usize) -> [u8; 32] {
+        let (step, micro) = (self.next.to_le_bytes(), (micro as u64).to_le_bytes());
+        *Digest::of("conclave/v1/dropout", &[&self.run.seed, &step, &micro]).as_bytes()
     }
 
     fn not_finite(&self, what: &'static str, numbers: &[usize]) -> TrainError {
@@ -238,11 +241,12 @@ mod tests {
 
     #[test]
     fn a_run_goes_on_bit_for_bit_from_whatever_was_remembered() {
-        for sample_packing in [false, true] {
+        for (sample_packing, lora_dropout) in [(false, 0.0), (true, 0.0), (false, 0.25)] {
             let training = Training {
                 micro_batch_size: 3,
                 gradient_accumulation_steps: 2,
                 sample_packing,
+                lora_dropout,
                 ..Training::default()
             };
             let (trainer, examples) = (trainer(training), examples());

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use super::data::DataError;
+use super::dropout::Dropout;
 use super::evaluate::{Measured, evaluate};
 use super::examples::Examples;
 use super::flatten::Flat;
@@ -46,6 +48,9 @@ pub enum TrainError {
     /// A key of the settings.
     #[error(transparent)]
     Training(#[from] TrainingError),
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// The threads could not be started.
     #[error("cannot start the training threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
@@ -179,7 +184,7 @@ impl Trainer {
         examples: &dyn Examples,
     ) -> Result<Option<Measured>, TrainError> {
         let tensors = self.flat().tensors(values, |_| false)?;
-        let moving = self.moving(tensors);
+        let moving = self.moving(tensors, None);
         Ok(self
             .pool
             .install(|| evaluate(&self.model, &moving, examples))?)
@@ -206,10 +211,20 @@ impl Trainer {
         self.pool.install(compute)
     }
 
-    /// What a forward pass takes.
-    pub(super) fn moving(&self, tensors: BTreeMap<String, candle_core::Tensor>) -> Moving {
+    /// What a forward pass takes; a pass of training drops what this seed says.
+    pub(super) fn moving(
+        &self,
+        tensors: BTreeMap<String, candle_core::Tensor>,
+        dropout: Option<[u8; 32]>,
+    ) -> Moving {
         match &self.subject {
-            Subject::Lora(adapter) => Moving::Lora(adapter.bind(&tensors)),
+            Subject::Lora(adapter) => {
+                let mut lora = adapter.bind(&tensors);
+                let share = self.training.lora_dropout;
+                let dropout = dropout.filter(|_| share > 0.0);
+                lora.dropout = dropout.map(|seed| Dropout::new(share, seed));
+                Moving::Lora(lora)
+            }
             Subject::All(_) => Moving::All(tensors),
         }
     }
@@ -222,7 +237,7 @@ pub fn admit(config: &Config, examples: &dyn Examples) -> Result<(), TrainError>
         return Err(TrainError::NoExamples);
     }
     for index in 0..examples.count() {
-        let example = examples.example(index);
+        let example = examples.example(index)?;
         if let Some(&token) = example.ids.iter().find(|id| **id as usize >= vocabulary) {
             return Err(TrainError::Vocabulary { token, vocabulary });
         }

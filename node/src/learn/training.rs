@@ -30,6 +30,8 @@ pub struct Training {
     pub weight_decay: f64,
     /// Gradients longer than this are scaled down to it.
     pub max_grad_norm: f64,
+    /// The share of the inputs of LoRA's factors that is zeroed at each step.
+    pub lora_dropout: f64,
     /// Draws batches in solo training, and held-out rows; in a federation batches are bound to the session.
     pub seed: u64,
 }
@@ -58,6 +60,7 @@ impl Default for Training {
             warmup_ratio: 0.03,
             weight_decay: 0.0,
             max_grad_norm: 1.0,
+            lora_dropout: 0.0,
             seed: 0,
         }
     }
@@ -82,6 +85,7 @@ impl From<&TrainingConfig> for Training {
             warmup_ratio: keys.warmup_ratio.unwrap_or(otherwise.warmup_ratio),
             weight_decay: keys.weight_decay.unwrap_or(otherwise.weight_decay),
             max_grad_norm: keys.max_grad_norm.unwrap_or(otherwise.max_grad_norm),
+            lora_dropout: keys.lora_dropout.unwrap_or(otherwise.lora_dropout),
             seed: keys.seed.unwrap_or(otherwise.seed),
         }
     }
@@ -131,6 +135,13 @@ impl Training {
         real("warmup_ratio", self.warmup_ratio, good, "between 0 and 1")?;
         let good = (0.0..=1.0).contains(&self.weight_decay);
         real("weight_decay", self.weight_decay, good, "between 0 and 1")?;
+        let good = (0.0..1.0).contains(&self.lora_dropout);
+        real(
+            "lora_dropout",
+            self.lora_dropout,
+            good,
+            "0 or more and below 1",
+        )?;
         let good = self.max_grad_norm.is_finite() && self.max_grad_norm > 0.0;
         real("max_grad_norm", self.max_grad_norm, good, "above 0")
     }
@@ -162,6 +173,7 @@ mod tests {
             ("learning_rate = nan", "learning_rate"),
             ("warmup_ratio = 2.0", "warmup_ratio"),
             ("max_grad_norm = 0.0", "max_grad_norm"),
+            ("lora_dropout = 1.0", "lora_dropout"),
             ("sequence_len = 1", "sequence_len"),
         ] {
             let training: Training = toml::from_str(text).unwrap();

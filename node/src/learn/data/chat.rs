@@ -105,7 +105,12 @@ impl Chat {
         Ok((whole, spoken))
     }
 
-    fn text(&self, turns: &[Turn], prompt: bool, at: &Place) -> Result<String, DataError> {
+    pub(super) fn text(
+        &self,
+        turns: &[Turn],
+        prompt: bool,
+        at: &Place,
+    ) -> Result<String, DataError> {
         let messages: Vec<Value> = turns
             .iter()
             .map(|turn| context! { role => turn.role.as_str(), content => turn.content.as_str() })
@@ -156,7 +161,7 @@ fn template_of(settings: &serde_json::Value) -> Option<String> {
     }
 }
 
-fn special(settings: &serde_json::Value, name: &str) -> String {
+pub(super) fn special(settings: &serde_json::Value, name: &str) -> String {
     let value = settings.get(name);
     let text = value.and_then(|value| value.as_str().or_else(|| value.get("content")?.as_str()));
     text.unwrap_or_default().to_owned()

@@ -46,6 +46,25 @@ pub enum Form {
     },
     /// `messages`: the assistant's turns are scored.
     Turns(Vec<Turn>),
+    /// `label` behind a text, of its own line: the label is scored. No file asks for it, [`Row::labelled`] does.
+    Labelled {
+        /// What is given.
+        text: String,
+        /// What is to be learnt.
+        label: String,
+    },
+}
+
+impl Form {
+    /// Bytes of text.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Pair { prompt, completion } => prompt.len() + completion.len(),
+            Self::Turns(turns) => turns.iter().map(|turn| turn.content.len()).sum(),
+            Self::Labelled { text, label } => text.len() + label.len(),
+        }
+    }
 }
 
 /// One row of a data set.
@@ -97,18 +116,46 @@ impl Row {
         }
     }
 
+    /// The row as one that asks for its label.
+    pub fn labelled(mut self) -> Result<Self, DataError> {
+        let wrong = |at: &Place, what: &str| DataError::Malformed {
+            at: at.clone(),
+            what: what.to_owned(),
+        };
+        let Some(label) = self.field("label").filter(|label| !label.is_empty()) else {
+            let what = "field label is missing or empty, and labels are asked for; add it, or leave --labels away";
+            return Err(wrong(&self.at, what));
+        };
+        let text = match self.form {
+            Form::Text(text) | Form::Labelled { text, .. } => text,
+            Form::Pair { prompt, .. } => prompt,
+            Form::Turns(_) => {
+                let what =
+                    "a row of messages is scored on its turns, not on a label; leave --labels away";
+                return Err(wrong(&self.at, what));
+            }
+        };
+        self.form = Form::Labelled { text, label };
+        Ok(self)
+    }
+
     /// The field `name` as text: strings as they are, other values as their JSON; `None` if absent.
     pub fn field(&self, name: &str) -> Option<String> {
-        match self.fields.get(name)? {
-            Value::Null => None,
-            Value::String(text) => Some(text.clone()),
-            other => Some(other.to_string()),
-        }
+        text(self.fields.get(name)?)
     }
 
     /// The row as one line of JSON without its line break.
     pub fn to_line(&self) -> String {
         Value::Object(self.fields.clone()).to_string()
+    }
+}
+
+/// A value as text: strings as they are, others as their JSON; nothing for null.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
     }
 }
 

@@ -78,18 +78,7 @@ pub fn split(
 /// Sets aside 5 % of one member's rows, at least 1 and at most min(200, 500 / `members`), by the
 /// seed: `(rows to train on, rows held out)`, both in their old order. Fewer than 2 rows all train.
 pub fn hold_out(rows: Vec<Row>, members: usize, seed: u64) -> (Vec<Row>, Vec<Row>) {
-    let most = (500 / members.max(1)).clamp(1, 200);
-    let count = if rows.len() < 2 {
-        0
-    } else {
-        (rows.len() / 20).clamp(1, most)
-    };
-    let mut order: Vec<usize> = (0..rows.len()).collect();
-    Chance::new(seed, STREAM_HOLD_OUT).shuffle(&mut order);
-    let mut aside = vec![false; rows.len()];
-    for &index in &order[..count] {
-        aside[index] = true;
-    }
+    let aside = set_aside(rows.len(), members, seed);
     let (mut train, mut held) = (Vec::new(), Vec::new());
     for (row, aside) in rows.into_iter().zip(aside) {
         if aside {
@@ -99,6 +88,23 @@ pub fn hold_out(rows: Vec<Row>, members: usize, seed: u64) -> (Vec<Row>, Vec<Row
         }
     }
     (train, held)
+}
+
+/// Which of so many rows [`hold_out`] sets aside.
+pub fn set_aside(rows: usize, members: usize, seed: u64) -> Vec<bool> {
+    let most = (500 / members.max(1)).clamp(1, 200);
+    let count = if rows < 2 {
+        0
+    } else {
+        (rows / 20).clamp(1, most)
+    };
+    let mut order: Vec<usize> = (0..rows).collect();
+    Chance::new(seed, STREAM_HOLD_OUT).shuffle(&mut order);
+    let mut aside = vec![false; rows];
+    for &index in &order[..count] {
+        aside[index] = true;
+    }
+    aside
 }
 
 fn deal_evenly(mut rows: Vec<Row>, members: usize, chance: &mut Chance) -> Vec<Vec<Row>> {

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use super::chat::{Chat, json};
-use super::{DataError, Form, Place, Row};
+use super::chat::{Chat, json, special};
+use super::{DataError, Form, Place, Row, Turn};
 use crate::learn::examples::Placed;
 
 /// One row as the trainer sees it.
@@ -55,6 +55,7 @@ pub struct Tokens {
     tokenizer: Tokenizer,
     bos: Option<u32>,
     eos: Option<u32>,
+    ends: Vec<u32>,
     chat: Option<Chat>,
     vocab_size: usize,
 }
@@ -96,6 +97,7 @@ impl Tokens {
             return Err(DataError::tokenizer(&path, what));
         }
         Ok(Self {
+            ends: ends(model, &config, &tokenizer)?,
             tokenizer,
             bos,
             eos,
@@ -129,6 +131,29 @@ impl Tokens {
         }
     }
 
+    /// The ids by which a text is followed by its label: a line break, the label, EOS.
+    pub fn label(&self, label: &str) -> Result<Vec<u32>, DataError> {
+        let mut ids = self.encode(&format!("\n{label}"), false)?;
+        ids.extend(self.eos);
+        Ok(ids)
+    }
+
+    /// The ids that end a generated text.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// Whether there is a chat template.
+    pub fn converses(&self) -> bool {
+        self.chat.is_some()
+    }
+
+    /// The ids of a conversation up to where the assistant begins to speak.
+    pub fn conversation_so_far(&self, turns: &[Turn], at: &Place) -> Result<Vec<u32>, DataError> {
+        let chat = self.chat.as_ref().ok_or_else(|| no_template(at))?;
+        self.encode(&chat.text(turns, true, at)?, false)
+    }
+
     /// The text of `ids`, without special tokens.
     pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
         self.tokenizer
@@ -141,6 +166,7 @@ impl Tokens {
     /// `text` is scored whole, `prompt` and `completion` on the completion, `messages` on the
     /// assistant's turns; the first two are followed by EOS where the model has one.
     pub fn tokenise(&self, row: &Row, sequence_len: usize) -> Result<(Example, bool), DataError> {
+        let mut shortened = false;
         let (mut ids, mut scored) = match &row.form {
             Form::Text(text) => {
                 let ids = self.encode(text, true)?;
@@ -155,12 +181,23 @@ impl Tokens {
                 (ids, scored)
             }
             Form::Turns(_) => self.conversation(row)?,
+            Form::Labelled { text, label } => {
+                let label = self.label(label)?;
+                let mut ids = self.encode(text, true)?;
+                // The text is cut, never the label.
+                shortened = ids.len() + label.len() > sequence_len;
+                ids.truncate(sequence_len.saturating_sub(label.len()));
+                let mut scored = vec![false; ids.len()];
+                ids.extend(label);
+                scored.resize(ids.len(), true);
+                (ids, scored)
+            }
         };
-        if let (Some(eos), false) = (self.eos, matches!(row.form, Form::Turns(_))) {
+        if let (Some(eos), Form::Text(_) | Form::Pair { .. }) = (self.eos, &row.form) {
             ids.push(eos);
             scored.push(true);
         }
-        let cut = ids.len() > sequence_len;
+        let cut = shortened || ids.len() > sequence_len;
         ids.truncate(sequence_len);
         scored.truncate(sequence_len);
         if let Some(first) = scored.first_mut() {
@@ -197,12 +234,7 @@ impl Tokens {
 
     fn conversation(&self, row: &Row) -> Result<(Vec<u32>, Vec<bool>), DataError> {
         let (Form::Turns(turns), Some(chat)) = (&row.form, &self.chat) else {
-            let what = "field messages needs a chat template, and the model's tokenizer_config.json has none; \
-                        give prompt and completion instead";
-            return Err(DataError::Malformed {
-                at: row.at.clone(),
-                what: what.into(),
-            });
+            return Err(no_template(&row.at));
         };
         let (whole, spoken) = chat.render(turns, &row.at)?;
         let encoding = self
@@ -233,6 +265,42 @@ impl Tokens {
         let what = format!("the tokenizer failed on a text: {error}; fetch the model again");
         DataError::tokenizer(Path::new("tokenizer.json"), what)
     }
+}
+
+fn no_template(at: &Place) -> DataError {
+    let what = "field messages needs a chat template, and the model's tokenizer_config.json has none; \
+                give prompt and completion instead";
+    DataError::Malformed {
+        at: at.clone(),
+        what: what.into(),
+    }
+}
+
+/// The ids that end a text: of both configurations, and the tokenizer's own.
+fn ends(model: &Path, config: &Value, tokenizer: &Tokenizer) -> Result<Vec<u32>, DataError> {
+    let optional = |name: &str| {
+        let path = model.join(name);
+        if path.exists() {
+            json(&path)
+        } else {
+            Ok(Value::Null)
+        }
+    };
+    let (generation, settings) = (
+        optional("generation_config.json")?,
+        optional("tokenizer_config.json")?,
+    );
+    let listed = [config.get("eos_token_id"), generation.get("eos_token_id")];
+    let listed = listed.into_iter().flatten().flat_map(|value| match value {
+        Value::Array(several) => several.clone(),
+        one => vec![one.clone()],
+    });
+    let listed = listed.filter_map(|value| value.as_u64().and_then(|id| u32::try_from(id).ok()));
+    let own = tokenizer.token_to_id(&special(&settings, "eos_token"));
+    let mut ends: Vec<u32> = listed.chain(own).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    Ok(ends)
 }
 
 fn first_id(value: Option<&Value>) -> Option<u32> {

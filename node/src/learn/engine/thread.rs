@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvError, TryRecvError};
 use std::time::Instant;
 
@@ -15,7 +16,8 @@ use conclave_protocol::output::Order;
 use tokio::sync::mpsc;
 
 use super::EngineReport;
-use crate::learn::examples::{Examples as _, Placed};
+use crate::learn::data::Part;
+use crate::learn::examples::Examples as _;
 use crate::learn::peft::folder;
 use crate::learn::steps::Run;
 use crate::learn::trainer::{Subject, TrainError, Trainer};
@@ -42,8 +44,8 @@ pub(super) struct Adopted {
 pub(super) struct Thread {
     pub(super) trainer: Trainer,
     pub(super) layout: Layout,
-    pub(super) examples: Placed,
-    pub(super) held_out: Placed,
+    pub(super) examples: Arc<Part>,
+    pub(super) held_out: Part,
     pub(super) adapters: Option<PathBuf>,
     pub(super) base: String,
     pub(super) orders: Receiver<Order>,
@@ -152,10 +154,10 @@ impl Thread {
         }
         let steps = u64::from(order.local_steps);
         let first = u64::from(order.round.0.saturating_sub(1)) * steps;
-        let examples = std::mem::take(&mut self.examples);
+        let examples = Arc::clone(&self.examples);
         let mut losses = Vec::new();
         let run = Run {
-            examples: &examples,
+            examples: &*examples,
             factor: order.factor,
             steps: first..first + steps,
             total: (u64::from(order.rounds) * steps).max(first + steps),
@@ -183,7 +185,6 @@ impl Thread {
         });
         self.gone |= watched.gone;
         let noted = watched.noted;
-        self.examples = examples;
         for order in noted {
             self.note(order);
         }

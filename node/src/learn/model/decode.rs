@@ -52,6 +52,17 @@ impl<'a> Decoding<'a> {
         self.model.config.context - self.length
     }
 
+    /// Forgets all but the first `length` tokens.
+    pub fn rewind(&mut self, length: usize) {
+        let length = length.min(self.length);
+        for cache in &mut self.layers {
+            for held in [&mut cache.keys, &mut cache.values] {
+                held.truncate(held.len() / self.length.max(1) * length);
+            }
+        }
+        self.length = length;
+    }
+
     /// Appends tokens and gives the logits of what follows the last of them.
     ///
     /// # Panics

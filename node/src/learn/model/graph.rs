@@ -56,7 +56,14 @@ impl Ops for Graph<'_> {
             Moving::Nothing => linear::frozen(x, map),
             Moving::Lora(lora) => match lora.factors.get(module) {
                 None => linear::frozen(x, map),
-                Some((a, b)) => linear::lora(x, map, a, b, lora.scale),
+                Some((a, b)) => match &lora.dropout {
+                    None => linear::lora(x, map, a, b, lora.scale),
+                    Some(dropout) => {
+                        let kept = dropout.drop(x, module)?;
+                        let side = linear::free(&linear::free(&kept, a)?, b)?;
+                        linear::frozen(x, map)? + (side * f64::from(lora.scale))?
+                    }
+                },
             },
             Moving::All(weights) => {
                 let weight = &weights[&format!("{module}.weight")];

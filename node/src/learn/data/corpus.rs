@@ -1,0 +1,282 @@
+//! Rows tokenised once, in memory while they are few and in a temporary file beyond: what stays in memory then is
+//! twelve bytes a row.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::{DataError, Example, Place, Row, Tokens, visit_rows};
+use crate::learn::examples::Examples;
+
+/// Every row of a data set as token ids.
+#[derive(Debug)]
+pub struct Corpus {
+    store: Store,
+    /// Where each row's record begins, and where the last one ends.
+    offsets: Vec<u64>,
+    files: Vec<Arc<Path>>,
+    /// How many rows were cut to the sequence length.
+    pub cut: usize,
+    /// How many rows have no token to score; no part has them.
+    pub unscored: usize,
+}
+
+/// Some rows of a corpus, in an order.
+#[derive(Debug, Clone)]
+pub struct Part {
+    corpus: Arc<Corpus>,
+    rows: Vec<u32>,
+}
+
+/// Records one behind the other: line (8 bytes), file (4), then 4 bytes a token with the highest bit for those that are
+/// scored; all little-endian.
+#[derive(Debug)]
+enum Store {
+    Memory(Vec<u8>),
+    File { file: File, pending: Vec<u8> },
+}
+
+const HEAD: usize = 12;
+const SCORED: u32 = 1 << 31;
+/// Records beyond this many bytes go to a file.
+const MEMORY: usize = 32 << 20;
+/// Rows are tokenised together up to this many bytes of text, or this many rows.
+const TEXT_AT_ONCE: usize = 4 << 20;
+const ROWS_AT_ONCE: usize = 4096;
+
+impl Corpus {
+    /// Reads and tokenises a file or folder; each row passes through `change` first.
+    pub fn read(
+        tokens: &Tokens,
+        path: &Path,
+        sequence_len: usize,
+        change: impl Fn(Row) -> Result<Row, DataError>,
+    ) -> Result<Self, DataError> {
+        Self::read_beyond(MEMORY, tokens, path, sequence_len, change)
+    }
+
+    fn read_beyond(
+        memory: usize,
+        tokens: &Tokens,
+        path: &Path,
+        sequence_len: usize,
+        change: impl Fn(Row) -> Result<Row, DataError>,
+    ) -> Result<Self, DataError> {
+        let mut corpus = Self {
+            store: Store::Memory(Vec::new()),
+            offsets: vec![0],
+            files: Vec::new(),
+            cut: 0,
+            unscored: 0,
+        };
+        let (mut waiting, mut text) = (Vec::new(), 0);
+        visit_rows(path, &mut |row| {
+            let row = change(row)?;
+            text += row.form.bytes();
+            waiting.push(row);
+            if text >= TEXT_AT_ONCE || waiting.len() >= ROWS_AT_ONCE {
+                corpus.take(&std::mem::take(&mut waiting), tokens, sequence_len, memory)?;
+                text = 0;
+            }
+            Ok(())
+        })?;
+        corpus.take(&waiting, tokens, sequence_len, memory)?;
+        corpus.flush()?;
+        if corpus.unscored == corpus.rows() {
+            return Err(DataError::NothingScored {
+                rows: corpus.rows(),
+                sequence_len,
+            });
+        }
+        Ok(corpus)
+    }
+
+    /// How many rows there are, those without a scored token included.
+    pub fn rows(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Those of the rows that have something to score, in their order.
+    pub fn part(self: &Arc<Self>, rows: impl IntoIterator<Item = usize>) -> Part {
+        let rows = rows.into_iter().filter(|row| self.length(*row) > 0);
+        Part {
+            rows: rows
+                .map(|row| u32::try_from(row).expect("rows were counted in u32"))
+                .collect(),
+            corpus: Arc::clone(self),
+        }
+    }
+
+    fn take(
+        &mut self,
+        rows: &[Row],
+        tokens: &Tokens,
+        sequence_len: usize,
+        memory: usize,
+    ) -> Result<(), DataError> {
+        let examples: Vec<(Example, bool)> = rows
+            .par_iter()
+            .map(|row| tokens.tokenise(row, sequence_len))
+            .collect::<Result<_, _>>()?;
+        for (row, (example, cut)) in rows.iter().zip(examples) {
+            self.cut += usize::from(cut);
+            let scored = example.targets() > 0;
+            self.unscored += usize::from(!scored);
+            self.add(&row.at, scored.then_some(&example))?;
+        }
+        if let Store::Memory(bytes) = &mut self.store
+            && bytes.len() > memory
+        {
+            let file = tempfile::tempfile().map_err(aside)?;
+            let pending = std::mem::take(bytes);
+            self.store = Store::File { file, pending };
+        }
+        self.flush()
+    }
+
+    fn add(&mut self, at: &Place, example: Option<&Example>) -> Result<(), DataError> {
+        if self.files.last() != Some(&at.file) {
+            self.files.push(Arc::clone(&at.file));
+        }
+        if u32::try_from(self.offsets.len()).is_err() {
+            let what = "more than four billion rows; give fewer at a time";
+            let (at, what) = (at.clone(), what.to_owned());
+            return Err(DataError::Malformed { at, what });
+        }
+        let bytes = match &mut self.store {
+            Store::Memory(bytes) | Store::File { pending: bytes, .. } => bytes,
+        };
+        let before = bytes.len();
+        let file = u32::try_from(self.files.len() - 1).expect("fewer files than rows");
+        bytes.extend(at.line.to_le_bytes());
+        bytes.extend(file.to_le_bytes());
+        if let Some(example) = example {
+            for (id, scored) in example.ids.iter().zip(&example.scored) {
+                bytes.extend((id | if *scored { SCORED } else { 0 }).to_le_bytes());
+            }
+        }
+        let length = (bytes.len() - before) as u64;
+        self.offsets
+            .push(self.offsets[self.offsets.len() - 1] + length);
+        Ok(())
+    }
+
+    /// Puts what waits behind what the file has.
+    fn flush(&mut self) -> Result<(), DataError> {
+        if let Store::File { file, pending } = &mut self.store {
+            file.write_all(pending).map_err(aside)?;
+            pending.clear();
+        }
+        Ok(())
+    }
+
+    fn length(&self, row: usize) -> usize {
+        let bytes = self.offsets[row + 1] - self.offsets[row];
+        (usize::try_from(bytes).expect("a record was in memory") - HEAD) / 4
+    }
+
+    /// The bytes of a record, from `skip` on.
+    fn record(&self, row: usize, take: std::ops::Range<usize>) -> Result<Cow<'_, [u8]>, DataError> {
+        let start = self.offsets[row] + take.start as u64;
+        match &self.store {
+            Store::Memory(bytes) => {
+                let start = usize::try_from(start).expect("memory has addresses");
+                Ok(Cow::Borrowed(&bytes[start..start + take.len()]))
+            }
+            Store::File { file, .. } => {
+                let mut bytes = vec![0; take.len()];
+                file.read_exact_at(&mut bytes, start).map_err(aside)?;
+                Ok(Cow::Owned(bytes))
+            }
+        }
+    }
+}
+
+fn aside(source: std::io::Error) -> DataError {
+    DataError::Unreadable {
+        path: std::env::temp_dir().join("(temporary file of token ids)"),
+        source,
+    }
+}
+
+impl Examples for Part {
+    fn count(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn length(&self, index: usize) -> usize {
+        self.corpus.length(self.rows[index] as usize)
+    }
+
+    fn example(&self, index: usize) -> Result<Cow<'_, Example>, DataError> {
+        let row = self.rows[index] as usize;
+        let end = HEAD + 4 * self.corpus.length(row);
+        let bytes = self.corpus.record(row, HEAD..end)?;
+        let marked = bytes
+            .chunks_exact(4)
+            .map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]));
+        let (ids, scored) = marked.map(|id| (id & !SCORED, id & SCORED != 0)).unzip();
+        Ok(Cow::Owned(Example { ids, scored }))
+    }
+
+    fn place(&self, index: usize) -> String {
+        let Ok(head) = self.corpus.record(self.rows[index] as usize, 0..HEAD) else {
+            return format!("example {}", index + 1);
+        };
+        let (line, file) = head.split_at(8);
+        let line = line
+            .iter()
+            .rev()
+            .fold(0, |line, byte| line << 8 | u64::from(*byte));
+        let file = file
+            .iter()
+            .rev()
+            .fold(0, |file, byte| file << 8 | usize::from(*byte));
+        let file = Arc::clone(&self.corpus.files[file]);
+        Place { file, line }.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read_rows;
+    use super::*;
+    use crate::learn::fixture::folder;
+
+    /// Cut before its completion.
+    const UNSCORED: &str = "{\"prompt\": \"abcabcabcabc\", \"completion\": \"a\"}\n";
+
+    #[test]
+    fn memory_and_file_give_what_tokenising_all_at_once_gives() {
+        let folder = folder();
+        let tokens = Tokens::open(folder.path()).unwrap();
+        let path = folder.path().join("rows.jsonl");
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        text.insert_str(0, UNSCORED);
+        std::fs::write(&path, text).unwrap();
+        let all = tokens.tokenise_all(&read_rows(&path).unwrap(), 9).unwrap();
+        for memory in [0, 1 << 20] {
+            let corpus = Corpus::read_beyond(memory, &tokens, &path, 9, Ok).unwrap();
+            assert_eq!(matches!(corpus.store, Store::File { .. }), memory == 0);
+            assert_eq!(
+                (corpus.rows(), corpus.cut, corpus.unscored),
+                (61, all.cut, all.unscored)
+            );
+            let part = Arc::new(corpus).part(0..61);
+            assert_eq!(part.count(), all.examples.len());
+            for (index, example) in all.examples.iter().enumerate() {
+                assert_eq!(&*part.example(index).unwrap(), example);
+                assert_eq!(part.length(index), example.ids.len());
+                assert_eq!(part.place(index), all.places[index].to_string());
+            }
+        }
+        std::fs::write(&path, UNSCORED).unwrap();
+        let said = Corpus::read(&tokens, &path, 9, Ok).unwrap_err().to_string();
+        assert!(said.contains("none of the 1 rows"), "{said}");
+    }
+}

@@ -1,0 +1,112 @@
+//! Dropout before the factors of an adapter (Srivastava et al. 2014, inverted): what is dropped follows from a seed.
+
+use candle_core::{Device, Result, Tensor};
+use conclave_crypto::digest::Digest;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+/// What one pass through a model drops.
+#[derive(Debug, Clone)]
+pub struct Dropout {
+    share: f64,
+    seed: [u8; 32],
+}
+
+impl Dropout {
+    /// Drops this share of all numbers, below 1.
+    pub fn new(share: f64, seed: [u8; 32]) -> Self {
+        Self { share, seed }
+    }
+
+    /// `x` with the share zeroed and the rest scaled up by as much; each `place` drops its own.
+    pub fn drop(&self, x: &Tensor, place: &str) -> Result<Tensor> {
+        let seed = Digest::of("conclave/v1/dropout-place", &[&self.seed, place.as_bytes()]);
+        let mut rng = ChaCha8Rng::from_seed(*seed.as_bytes());
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share below 1 of 2^32, and a factor in the precision of the graph"
+        )]
+        let (below, kept) = (
+            (self.share * f64::from(u32::MAX)) as u32,
+            (1.0 / (1.0 - self.share)) as f32,
+        );
+        let factors: Vec<f32> = (0..x.elem_count())
+            .map(|_| if rng.next_u32() < below { 0.0 } else { kept })
+            .collect();
+        x * Tensor::from_vec(factors, x.shape(), &Device::Cpu)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::batch::Batch;
+    use crate::learn::data::Example;
+    use crate::learn::fixture::tiny;
+    use crate::learn::model::Moving;
+    use crate::learn::peft::{Adapter, AdapterSpec, uniform};
+
+    #[test]
+    fn the_share_is_dropped_the_mean_kept_and_the_seed_decides() {
+        let x = Tensor::ones((100, 100), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let dropped = |seed: u8, place| {
+            let y = Dropout::new(0.25, [seed; 32]).drop(&x, place).unwrap();
+            y.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let y = dropped(1, "a");
+        let zeros = y.iter().filter(|y| y.abs() < f32::EPSILON).count();
+        assert!(
+            (2300..2700).contains(&zeros),
+            "{zeros} of 10000, expected 2500"
+        );
+        let mean = y.iter().sum::<f32>() / 10_000.0;
+        assert!((mean - 1.0).abs() < 0.04, "{mean}");
+        assert_eq!(y, dropped(1, "a"));
+        assert_ne!(y, dropped(1, "b"));
+        assert_ne!(y, dropped(2, "a"));
+    }
+
+    #[test]
+    fn with_nothing_dropped_loss_and_gradients_are_those_of_the_fused_operation() {
+        let model = tiny(true);
+        let spec = AdapterSpec {
+            r: 2,
+            alpha: 4,
+            targets: "all-linear".parse().unwrap(),
+            seed: 1,
+        };
+        let adapter = Adapter::new(spec, model.config()).unwrap();
+        let flat = adapter.flat();
+        let mut values = adapter.initial();
+        uniform([9; 32], 0.3, &mut values);
+        let batch = Batch::pack([&Example {
+            ids: vec![0, 5, 9, 2, 30, 1],
+            scored: vec![false, false, true, true, true, true],
+        }]);
+        let pass = |dropout: Option<Dropout>| {
+            let tensors = flat.tensors(&values, |_| true).unwrap();
+            let mut lora = adapter.bind(&tensors);
+            lora.dropout = dropout;
+            let (loss, score) = model.loss(&batch, &Moving::Lora(lora), 1.0).unwrap();
+            let mut sum = vec![0.0; flat.len()];
+            let missing = flat
+                .add_gradients(&tensors, &loss.backward().unwrap(), &mut sum)
+                .unwrap();
+            assert_eq!(missing, None);
+            (score.nats, sum)
+        };
+        let (fused, plain) = (pass(None), pass(Some(Dropout::new(0.0, [1; 32]))));
+        assert!(
+            (fused.0 - plain.0).abs() < 1e-5,
+            "{} and {}",
+            fused.0,
+            plain.0
+        );
+        for (fused, plain) in fused.1.iter().zip(&plain.1) {
+            assert!((fused - plain).abs() < 1e-5, "{fused} and {plain}");
+        }
+        let dropped = pass(Some(Dropout::new(0.5, [1; 32])));
+        assert!((dropped.0 - fused.0).abs() > 1e-4, "something is dropped");
+    }
+}

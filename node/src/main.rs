@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Training and simulating allocate all the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     conclave::cli::main()
 }

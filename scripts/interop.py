@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import (AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config,
-                          Qwen3Config)
+from transformers import (AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig, GPT2Config,
+                          LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config)
 
 TOLERANCE = 1e-4
 TOKENS = 24
@@ -37,14 +37,20 @@ FAMILIES = {
     "qwen3": Qwen3Config(**SMALL, head_dim=32),
     "gpt2": GPT2Config(n_embd=64, n_layer=3, n_head=4, n_positions=64, vocab_size=97, initializer_range=0.2,
                        bos_token_id=1, eos_token_id=2),
+    "bert": BertConfig(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=88, vocab_size=97,
+                       max_position_embeddings=64, initializer_range=0.2, num_labels=5),
 }
 # Stored in other ways: number format, shards.
 STORED = {"llama": (torch.float32, "60KB"), "qwen2": (torch.bfloat16, "1GB"), "mistral": (torch.float16, "40KB")}
 
 
+def kind_of(config):
+    return AutoModelForSequenceClassification if config.model_type == "bert" else AutoModelForCausalLM
+
+
 def random_model(config, folder, dtype, shard):
     """A model whose biases and norms are not what they start as."""
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    model = kind_of(config).from_config(config, attn_implementation="eager")
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:
@@ -53,13 +59,16 @@ def random_model(config, folder, dtype, shard):
 
 
 def load(folder):
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    config = AutoConfig.from_pretrained(folder)
+    torch.manual_seed(2)  # a head that the folder does not have
+    model = kind_of(config).from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     return model.eval()
 
 
 def theirs(model, ids):
     with torch.no_grad():
-        return model(input_ids=torch.tensor([ids])).logits[0]
+        logits = model(input_ids=torch.tensor([ids])).logits
+    return logits if logits.dim() == 2 else logits[0]
 
 
 class Run:
@@ -87,16 +96,19 @@ class Run:
         config = AutoConfig.from_pretrained(folder)
         torch.manual_seed(1)
         ids = torch.randint(3, config.vocab_size, (TOKENS,)).tolist()
-        base = self.ours(folder, ids)
-        self.compare(f"{name}: base", base, theirs(load(folder), ids))
+        labels = config.model_type == "bert"
+        base = None
+        if not labels or "BertForSequenceClassification" in config.architectures:
+            base = self.ours(folder, ids)
+            self.compare(f"{name}: base", base, theirs(load(folder), ids))
 
         for targets in ["all-linear", first_targets(folder)]:
             peft = scratch / f"{name}-peft-{'all' if targets == 'all-linear' else 'some'}"
             model = get_peft_model(load(folder), LoraConfig(r=4, lora_alpha=6, target_modules=targets,
-                                                            task_type="CAUSAL_LM"))
+                                                            task_type="SEQ_CLS" if labels else "CAUSAL_LM"))
             with torch.no_grad():
                 for key, parameter in model.named_parameters():
-                    if "lora_B" in key:
+                    if "lora_B" in key or "modules_to_save" in key:
                         parameter.copy_(torch.randn_like(parameter) * 0.1)
             model.eval().save_pretrained(peft)
             what = "all linear maps" if targets == "all-linear" else ",".join(targets)
@@ -104,8 +116,12 @@ class Run:
                          theirs(model, ids), base)
 
         adapter = scratch / f"{name}-ours"
-        self.conclave("train", "--model", folder, "--synthetic-tokens", "--steps", 4, "--learning-rate", 0.05,
-                      "--sequence-len", 32, "--micro-batch-size", 2, "--out", adapter)
+        if labels:
+            # Our copy of PEFT's adapter.
+            self.conclave("export", "--model", folder, "--adapter", peft, "--format", "peft", "--out", adapter)
+        else:
+            self.conclave("train", "--model", folder, "--synthetic-tokens", "--steps", 4, "--learning-rate",
+                          0.05, "--sequence-len", 32, "--micro-batch-size", 2, "--out", adapter)
         ours = self.ours(folder, ids, adapter)
         self.compare(f"{name}: our adapter, read by PEFT", ours,
                      theirs(PeftModel.from_pretrained(load(folder), adapter).eval(), ids), base)
@@ -117,7 +133,7 @@ class Run:
 
 def first_targets(folder):
     kind = json.loads((Path(folder) / "config.json").read_text())["model_type"]
-    return ["c_attn", "mlp.c_proj"] if kind == "gpt2" else ["q_proj", "down_proj"]
+    return {"gpt2": ["c_attn", "mlp.c_proj"], "bert": ["query", "output.dense"]}.get(kind, ["q_proj", "down_proj"])
 
 
 def main():

@@ -1,7 +1,7 @@
 //! Prints a model's logits for given tokens, for comparisons with other programs (`scripts/interop`).
 //!
 //! `logits MODEL IDS [ADAPTER]`: the folders of a model and of a PEFT adapter, and token ids as a JSON list. Prints
-//! one JSON list a token: the logits of what follows it.
+//! one JSON list a token: the logits of what follows it; of a classifier one list: those of the labels.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -16,12 +16,16 @@ fn main() -> anyhow::Result<()> {
     let [model, ids, rest @ ..] = &arguments[..] else {
         anyhow::bail!("usage: logits MODEL IDS [ADAPTER]");
     };
-    let model = Model::open(Path::new(model))?;
+    let mut model = Model::open(Path::new(model))?;
     let ids: Vec<u32> = serde_json::from_str(ids).context("IDS is a JSON list of token ids")?;
     let lora = match rest.first() {
         None => None,
         Some(adapter) => {
-            let (adapter, values) = folder::read(Path::new(adapter), model.config())?;
+            let adapter = Path::new(adapter);
+            if let Some(labels) = folder::labels(adapter)? {
+                model.set_labels(labels)?;
+            }
+            let (adapter, values) = folder::read(adapter, model.config())?;
             Some(adapter.bind(&adapter.flat().tensors(&values, |_| false)?))
         }
     };
@@ -35,8 +39,12 @@ fn main() -> anyhow::Result<()> {
         ids.iter().all(|id| (*id as usize) < vocabulary),
         "token ids lie below {vocabulary}"
     );
+    ensure!(
+        config.outputs() > 0,
+        "an encoder without a head needs an adapter"
+    );
     let logits = Decoding::new(&model, lora.as_ref()).extend_all(&ids);
-    let rows: Vec<&[f32]> = logits.chunks_exact(vocabulary).collect();
+    let rows: Vec<&[f32]> = logits.chunks_exact(config.outputs()).collect();
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&rows)?)?;
     Ok(())
 }

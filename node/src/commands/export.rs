@@ -45,7 +45,7 @@ pub enum Format {
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     Output::check(&args.out).map_err(|e| flag(format!("--out {e}")))?;
-    let loaded = Loaded::open(&args.model, None)?;
+    let loaded = Loaded::open(&args.model, Some(&args.adapter))?;
     let (adapter, values) = folder::read(&args.adapter, loaded.model.config())?;
     match args.format {
         Format::Peft => {

@@ -18,9 +18,12 @@ pub struct Loaded {
 impl Loaded {
     /// Opens both folders.
     pub fn open(model: &Path, adapter: Option<&Path>) -> anyhow::Result<Self> {
-        let model = Model::open(model)?;
+        let mut model = Model::open(model)?;
         let mut lora = None;
         if let Some(adapter) = adapter {
+            if let Some(labels) = folder::labels(adapter)? {
+                model.set_labels(labels)?;
+            }
             let (adapter, values) = folder::read(adapter, model.config())?;
             lora = Some(adapter.bind(&adapter.flat().tensors(&values, |_| false)?));
         }

@@ -60,6 +60,13 @@ impl Batch {
         fitting.collect()
     }
 
+    /// The first row of each example.
+    pub fn firsts(&self) -> candle_core::Result<candle_core::Tensor> {
+        let starts = self.spans.iter().map(|span| span.start as u64);
+        let starts: Vec<i64> = starts.map(u64::cast_signed).collect();
+        candle_core::Tensor::new(&starts[..], &candle_core::Device::Cpu)
+    }
+
     /// How many tokens are scored.
     pub fn scored(&self) -> usize {
         self.targets.rows.len()

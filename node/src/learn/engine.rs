@@ -163,7 +163,7 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
     let prepared = prepare(&setup.model, &wanted)?;
     let parameters = model.config().parameters();
     let architecture = model.config().model_type().to_owned();
-    let initial = Floats::from(adapter.initial());
+    let initial = Floats::from(adapter.initial(&model));
     let layout = adapter.flat().layout();
     let trainer = Trainer::new(
         model,

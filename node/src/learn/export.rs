@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::model::bert::{HEAD_BIAS, HEAD_WEIGHT};
 use super::model::{LoraTensors, Model};
 use super::peft::folder::{FolderError, serialize};
 use super::peft::{Adapter, folder};
@@ -122,6 +123,15 @@ pub fn merged(
         let merged = model.map(module).merged(&a, &b, lora.scale);
         tensors.insert(format!("{module}.weight"), merged);
     }
+    if let Some(head) = &lora.head {
+        let bias = head.bias.to_vec1();
+        let bias = bias.expect("a head is of f32 on the CPU");
+        let shapes = [head.weight.dims().to_vec(), vec![bias.len()]];
+        let parts = [(HEAD_WEIGHT, flattened(&head.weight)), (HEAD_BIAS, bias)];
+        for ((name, values), shape) in parts.into_iter().zip(shapes) {
+            tensors.insert(name.to_owned(), Weight::owned(values, shape));
+        }
+    }
     write_tensors(output.path(), model, &tensors)?;
     for name in [
         "tokenizer.json",
@@ -168,7 +178,7 @@ fn flattened(factor: &candle_core::Tensor) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::learn::fixture::{gpt2, tiny};
+    use crate::learn::fixture::{bert, gpt2, tiny};
     use crate::learn::model::decode::Decoding;
     use crate::learn::peft::{AdapterSpec, uniform};
 
@@ -257,6 +267,41 @@ mod tests {
         assert!(config.contains("\"fan_in_fan_out\": true"), "{config}");
         let (_, read) = folder::read(&place, model.config()).unwrap();
         assert_eq!(read, values);
+    }
+
+    #[test]
+    fn a_classifier_goes_out_with_its_head_and_its_labels() {
+        let (model, folder) = (bert(false), tempfile::tempdir().unwrap());
+        let spec = AdapterSpec {
+            r: 2,
+            alpha: 3,
+            targets: "all-linear".parse().unwrap(),
+            seed: 5,
+        };
+        let adapter = Adapter::new(spec, model.config()).unwrap();
+        let mut values = vec![0.0; adapter.flat().len()];
+        uniform([4; 32], 0.5, &mut values);
+        let lora = adapter.bind(&adapter.flat().tensors(&values, |_| false).unwrap());
+        let want = logits(&model, Some(&lora));
+        assert_eq!(want.len(), 3);
+        let place = folder.path().join("peft");
+        peft(&place, &adapter, &values, "base").unwrap();
+        let labels = folder::labels(&place).unwrap().unwrap();
+        assert_eq!(labels, ["a", "b", "c"]);
+        assert_eq!(folder::read(&place, model.config()).unwrap().1, values);
+        fs::remove_file(place.join("labels.json")).unwrap();
+        assert_eq!(folder::labels(&place).unwrap().unwrap()[2], "LABEL_2");
+        let place = folder.path().join("merged");
+        merged(&place, &model, &lora, folder.path()).unwrap();
+        let mut whole = Model::open(&place).unwrap();
+        assert_eq!(whole.config().labels, labels);
+        for (w, m) in want.iter().zip(logits(&whole, None)) {
+            assert!((w - m).abs() < 1e-4, "{w} with the adapter, {m} merged");
+        }
+        let error = whole.set_labels(vec!["other".into()]).unwrap_err();
+        assert!(error.to_string().contains("a, b, c"), "{error}");
+        let error = tiny(true).set_labels(vec!["a".into()]).unwrap_err();
+        assert!(error.to_string().contains("no encoder"), "{error}");
     }
 
     #[test]

@@ -31,6 +31,25 @@ pub(crate) fn gpt2(activation: &str) -> Model {
     ))
 }
 
+/// A random BERT for three labels, with a head or without.
+pub(crate) fn bert(headed: bool) -> Model {
+    let architecture = if headed {
+        "BertForSequenceClassification"
+    } else {
+        "BertModel"
+    };
+    let mut model = random(&format!(
+        r#"{{"model_type": "bert", "architectures": ["{architecture}"], "hidden_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "intermediate_size": 20, "max_position_embeddings": 128, "vocab_size": 32,
+        "id2label": {{"0": "a", "1": "b", "2": "c"}}}}"#
+    ));
+    if !headed {
+        let labels = ["a", "b", "c"].map(str::to_owned);
+        model.set_labels(labels.to_vec()).unwrap();
+    }
+    model
+}
+
 /// A model with this `config.json` and random weights.
 pub(crate) fn random(text: &str) -> Model {
     let config = Config::parse(text, Path::new("config.json")).unwrap();

@@ -75,17 +75,17 @@ impl Flat {
         Digest::of("conclave/v1/shape", &[&bytes])
     }
 
-    /// Where the factors A and B stand.
+    /// Where the factors A and B stand. What is no factor, a classifier's head, goes with B.
     pub fn layout(&self) -> Layout {
-        let factor = |end: &str| {
-            let of = self.slots.iter().filter(|slot| slot.name.ends_with(end));
+        let factor = |factor| {
+            let of = self.slots.iter().filter(|slot| slot.belongs_to(factor));
             of.map(|slot| slot.range.clone()).collect()
         };
         Layout {
             shape: self.shape_digest(),
             len: self.len,
-            a: factor(".lora_A.weight"),
-            b: factor(".lora_B.weight"),
+            a: factor(Factor::A),
+            b: factor(Factor::B),
         }
     }
 
@@ -146,7 +146,7 @@ impl Slot {
     pub fn belongs_to(&self, factor: Factor) -> bool {
         match factor {
             Factor::A => self.name.ends_with(".lora_A.weight"),
-            Factor::B => self.name.ends_with(".lora_B.weight"),
+            Factor::B => !self.name.ends_with(".lora_A.weight"),
             Factor::All => true,
         }
     }

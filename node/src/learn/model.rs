@@ -1,7 +1,7 @@
 //! Models: what is loaded from a folder, and the forward pass through it.
 //!
-//! Each family ([`llama`], [`gpt2`]) lists its tensors and says once how they are combined, in terms of a few
-//! operations; training, decoding and the tests' plain twin carry these out. The base is frozen and lies in
+//! Each family ([`llama`], [`gpt2`], [`bert`]) lists its tensors and says once how they are combined, in terms of a
+//! few operations; training, decoding and the tests' plain twin carry these out. The base is frozen and lies in
 //! [`Weight`]s outside candle's graph; what moves, an adapter's factors or (to make a new base) every weight, comes in
 //! with each forward pass as [`Moving`]. A batch is one packed row of tokens.
 
@@ -20,12 +20,15 @@ use super::kernel::rope::RopeTable;
 use super::weights::affine::Affine;
 use super::weights::{Weight, Weights, WeightsError};
 use config::{Config, ConfigError, Family};
+use labels::LabelHead;
 use parts::{Ops, Part};
 
+pub mod bert;
 pub mod config;
 pub mod decode;
 pub mod gpt2;
 mod graph;
+pub mod labels;
 pub mod llama;
 pub mod parts;
 #[cfg(test)]
@@ -61,6 +64,8 @@ pub struct LoraTensors {
     pub scale: f32,
     /// What this pass drops before the factors; nothing outside of training.
     pub dropout: Option<Dropout>,
+    /// The head of a classifier, which moves whole.
+    pub head: Option<LabelHead>,
     /// `(A, B)` of each linear map that has them, by module.
     pub factors: BTreeMap<String, (Tensor, Tensor)>,
 }
@@ -91,9 +96,7 @@ impl Model {
         let weights = Weights::open(folder)?;
         let prefix = config.prefix();
         let take = |name: &str, shape: &[usize]| {
-            // Checkpoints of a model without its head leave the prefix off.
-            let bare = name.strip_prefix(prefix).filter(|bare| weights.has(bare));
-            weights.take(folder, bare.unwrap_or(name), shape)
+            weights.take(folder, &stored_name(&weights, name, prefix), shape)
         };
         Self::build(config, take).map_err(Into::into)
     }
@@ -120,14 +123,17 @@ impl Model {
         }
         let rope = match &config.family {
             Family::Llama(llama) => Some(RopeTable::new(&llama.rope, config.context)),
-            Family::Gpt2(_) => None,
+            Family::Gpt2(_) | Family::Bert(_) => None,
         };
         let heads = Heads {
             heads: config.heads,
             kv_heads: config.kv_heads,
             dim: config.head_dim,
             rope: rope.map(Arc::new),
-            sight: Sight::Causal,
+            sight: match &config.family {
+                Family::Bert(_) => Sight::Both,
+                Family::Llama(_) | Family::Gpt2(_) => Sight::Causal,
+            },
         };
         Ok(Self {
             config,
@@ -174,6 +180,10 @@ impl Model {
         };
         let hidden = self.forward(&mut graph)?;
         let targets = batch.targets.clone();
+        if !self.config.labels.is_empty() {
+            // An example's label stands behind its tokens, as its one target.
+            return graph.label_head()?.loss(&hidden, &targets.tokens, factor);
+        }
         match moving {
             Moving::All(weights) => {
                 let head = &weights[self.config.head()];
@@ -185,11 +195,27 @@ impl Model {
         }
     }
 
-    /// The hidden states `(tokens, hidden)` before the head.
+    /// Gives a bare encoder the labels that it is to tell apart.
+    pub fn set_labels(&mut self, labels: Vec<String>) -> std::result::Result<(), ConfigError> {
+        self.config.set_labels(labels)
+    }
+
+    /// A tensor of the head where the checkpoint has one.
+    pub fn stored_head(&self, name: &str) -> Option<&Weight> {
+        let heads = [bert::HEAD_WEIGHT, bert::HEAD_BIAS];
+        self.weights.get(name).filter(|_| heads.contains(&name))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.weights.contains_key(name)
+    }
+
+    /// The hidden states `(tokens, hidden)` before the head; of a classifier one row for each example.
     fn forward<O: Ops>(&self, ops: &mut O) -> Result<O::Rows> {
         match &self.config.family {
             Family::Llama(llama) => llama.forward(&self.config, &self.heads, ops),
             Family::Gpt2(gpt2) => gpt2.forward(&self.config, &self.heads, ops),
+            Family::Bert(bert) => bert.forward(&self.config, &self.heads, ops),
         }
     }
 
@@ -213,6 +239,19 @@ impl Model {
     fn head(&self) -> &Weight {
         self.weight(self.config.head())
     }
+}
+
+/// The name under which a checkpoint has a tensor: without the prefix if it is one of the bare model; and old ones
+/// call the weight and the bias of a norm gamma and beta.
+fn stored_name(weights: &Weights, name: &str, prefix: &str) -> String {
+    let bare = name.strip_prefix(prefix).unwrap_or(name);
+    let old = |name: &str| {
+        let name = name.replace("LayerNorm.weight", "LayerNorm.gamma");
+        name.replace("LayerNorm.bias", "LayerNorm.beta")
+    };
+    let names = [name.to_owned(), bare.to_owned(), old(name), old(bare)];
+    let found = names.into_iter().find(|name| weights.has(name));
+    found.unwrap_or_else(|| name.to_owned())
 }
 
 /// SHA-256 over config.json, tokenizer.json (each by its own digest; an absent one as empty) and the sorted tensors.

@@ -6,13 +6,16 @@ use std::str::FromStr;
 
 use candle_core::Tensor;
 use conclave_crypto::digest::Digest;
+use conclave_protocol::names::Factor;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::flatten::Flat;
-use super::model::LoraTensors;
+use super::model::bert::{HEAD_BIAS, HEAD_WEIGHT};
 use super::model::config::Config;
+use super::model::labels::LabelHead;
 use super::model::parts::LinearMap;
+use super::model::{LoraTensors, Model};
 
 pub mod folder;
 
@@ -43,6 +46,7 @@ pub enum Targets {
 pub struct Adapter {
     spec: AdapterSpec,
     maps: Vec<LinearMap>,
+    labels: Vec<String>,
     flat: Flat,
 }
 
@@ -70,6 +74,12 @@ pub enum AdapterError {
         /// The smallest dimension of the model's hidden maps.
         most: usize,
     },
+    /// An encoder that does not know what it is to tell apart.
+    #[error(
+        "the model is an encoder without labels; give rows with a field label, or a model whose config.json has \
+         id2label and a classification head"
+    )]
+    NoLabels,
     /// A scale of zero moves nothing.
     #[error("lora_alpha must be at least 1")]
     Alpha,
@@ -137,8 +147,22 @@ impl Adapter {
             tensors.push((factor_name(&map.module, "A"), vec![rank, map.inside]));
             tensors.push((factor_name(&map.module, "B"), vec![map.out, rank]));
         }
+        if config.classifies() {
+            let labels = config.labels.len();
+            if labels == 0 {
+                return Err(AdapterError::NoLabels);
+            }
+            tensors.push((head_name(HEAD_WEIGHT), vec![labels, config.hidden]));
+            tensors.push((head_name(HEAD_BIAS), vec![labels]));
+        }
         let flat = Flat::new(tensors);
-        Ok(Self { spec, maps, flat })
+        let labels = config.labels.clone();
+        Ok(Self {
+            spec,
+            maps,
+            labels,
+            flat,
+        })
     }
 
     /// As described.
@@ -149,6 +173,11 @@ impl Adapter {
     /// The maps that carry factors.
     pub fn maps(&self) -> &[LinearMap] {
         &self.maps
+    }
+
+    /// What the head that it brings tells apart; empty for a language model.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
     }
 
     /// The names by which PEFT finds these maps and no others.
@@ -164,23 +193,34 @@ impl Adapter {
         &self.flat
     }
 
-    /// Where it starts: B = 0 and A uniform in ±1/sqrt(in) (Kaiming's bound with a = sqrt(5), as PEFT starts), from
-    /// ChaCha20 keyed by seed and name. Integers and correctly rounded operations only: the same bits everywhere.
-    pub fn initial(&self) -> Vec<f32> {
+    /// Where it starts: B = 0 and A uniform in ±1/sqrt(in) (Kaiming's bound with a = sqrt(5), as PEFT starts); a head
+    /// as the model has it, else its bias 0 and its matrix uniform with the standard deviation 0.02. From ChaCha20 keyed
+    /// by seed and name, integers and correctly rounded operations only: the same bits everywhere.
+    pub fn initial(&self, model: &Model) -> Vec<f32> {
         let mut values = vec![0.0; self.flat.len()];
-        for slot in self
-            .flat
-            .slots()
-            .iter()
-            .filter(|slot| slot.name.ends_with(".lora_A.weight"))
-        {
+        let head = head_name(HEAD_WEIGHT);
+        for slot in self.flat.slots() {
+            let of_head = slot.name == head;
+            if !of_head && !slot.belongs_to(Factor::A) {
+                continue;
+            }
             let key = Digest::of(
                 "conclave/v1/adapter-start",
                 &[&self.spec.seed.to_le_bytes(), slot.name.as_bytes()],
             );
             let inside = u16::try_from(slot.shape[1]).unwrap_or(u16::MAX);
-            let bound = 1.0 / f32::from(inside).sqrt();
+            let bound = if of_head {
+                HEAD_BOUND
+            } else {
+                1.0 / f32::from(inside).sqrt()
+            };
             uniform(*key.as_bytes(), bound, &mut values[slot.range.clone()]);
+        }
+        for slot in self.flat.slots() {
+            let name = slot.name.strip_prefix(PREFIX);
+            if let Some(stored) = name.and_then(|name| model.stored_head(name)) {
+                values[slot.range.clone()].copy_from_slice(stored.values());
+            }
         }
         values
     }
@@ -198,6 +238,12 @@ impl Adapter {
         LoraTensors {
             scale: self.spec.alpha as f32 / self.spec.r as f32,
             dropout: None,
+            head: tensors
+                .get(&head_name(HEAD_WEIGHT))
+                .map(|weight| LabelHead {
+                    weight: weight.clone(),
+                    bias: tensors[&head_name(HEAD_BIAS)].clone(),
+                }),
             factors: factors.collect(),
         }
     }
@@ -214,9 +260,20 @@ pub(crate) fn uniform(key: [u8; 32], bound: f32, values: &mut [f32]) {
     }
 }
 
+/// PEFT's name of a tensor of the head, one of its `modules_to_save`.
+pub(crate) fn head_name(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
+/// `0.02 · sqrt(3)`: uniform numbers inside have the standard deviation 0.02.
+const HEAD_BOUND: f32 = 0.034_641_016;
+
+/// What PEFT puts in front of every name.
+const PREFIX: &str = "base_model.model.";
+
 /// PEFT's name of a factor.
 fn factor_name(module: &str, factor: &str) -> String {
-    format!("base_model.model.{module}.lora_{factor}.weight")
+    format!("{PREFIX}{module}.lora_{factor}.weight")
 }
 
 /// The last components of the maps' names, each once, in their order.
@@ -235,11 +292,13 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::learn::fixture::{bert, random};
+
+    const TINY: &str = r#"{"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 16}"#;
 
     fn config() -> Config {
-        let text = r#"{"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 16}"#;
-        Config::parse(text, Path::new("config.json")).unwrap()
+        Config::parse(TINY, Path::new("config.json")).unwrap()
     }
 
     fn spec(targets: &str) -> AdapterSpec {
@@ -254,7 +313,7 @@ mod tests {
     #[test]
     fn the_start_is_fixed_to_the_bit() {
         let adapter = Adapter::new(spec("q_proj,v_proj"), &config()).unwrap();
-        let start = adapter.initial();
+        let start = adapter.initial(&random(TINY));
         assert_eq!(start.len(), 2 * (2 * 8 + 8 * 2 + 2 * 8 + 4 * 2));
         let layout = adapter.flat().layout();
         assert!(
@@ -274,6 +333,33 @@ mod tests {
             bits, PINNED,
             "every machine must start from the same adapter"
         );
+    }
+
+    #[test]
+    fn a_head_starts_as_the_model_has_it_or_small() {
+        for headed in [true, false] {
+            let model = bert(headed);
+            let adapter = Adapter::new(spec("query"), model.config()).unwrap();
+            let start = adapter.initial(&model);
+            let slots = adapter.flat().slots().iter();
+            let heads = slots.filter(|slot| slot.name.contains("classifier"));
+            for slot in heads {
+                let values = &start[slot.range.clone()];
+                match model.stored_head(slot.name.strip_prefix(PREFIX).unwrap()) {
+                    Some(stored) => assert_eq!(values, stored.values()),
+                    None if slot.name.ends_with("bias") => {
+                        assert!(values.iter().all(|x| *x == 0.0));
+                    }
+                    None => assert!(values.iter().all(|x| *x != 0.0 && x.abs() < 0.035)),
+                }
+            }
+            let layout = adapter.flat().layout();
+            assert!(layout.is_sound());
+            assert_eq!(
+                layout.count(Factor::A) + layout.count(Factor::B),
+                layout.len
+            );
+        }
     }
 
     #[test]

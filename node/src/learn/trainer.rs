@@ -160,7 +160,7 @@ impl Trainer {
     /// Where the coordinates start: the adapter's start, or the model's weights.
     pub fn initial(&self) -> Vec<f32> {
         match &self.subject {
-            Subject::Lora(adapter) => adapter.initial(),
+            Subject::Lora(adapter) => adapter.initial(&self.model),
             Subject::All(flat) => {
                 let tensors = self.model.tensors();
                 let values = flat

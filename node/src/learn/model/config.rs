@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::bert::Bert;
 use super::gpt2::Gpt2;
 use super::llama::Llama;
 use super::parts::{LinearMap, Part};
@@ -38,6 +39,8 @@ pub struct Config {
     pub bos: Option<u32>,
     /// Tokens that end a text, the first being the one that training appends.
     pub eos: Vec<u32>,
+    /// What a classifier tells apart, by its outputs; empty for a language model.
+    pub labels: Vec<String>,
     /// How it is built, with what only this family has.
     pub family: Family,
     /// The file's own keys.
@@ -51,6 +54,8 @@ pub enum Family {
     Llama(Llama),
     /// GPT-2.
     Gpt2(Gpt2),
+    /// BERT with a classification head.
+    Bert(Bert),
 }
 
 /// Why a `config.json` is refused.
@@ -79,6 +84,19 @@ pub enum ConfigError {
         path: PathBuf,
         /// What it says.
         found: String,
+    },
+    /// Labels for a model without a head for them.
+    #[error("the model is no encoder: it continues texts and tells no labels apart")]
+    NoClassifier,
+    /// The head is for other labels.
+    #[error(
+        "the model tells apart {ours}, not {given}; use a bare encoder, or rows with its labels"
+    )]
+    OtherLabels {
+        /// Those of the model.
+        ours: String,
+        /// Those that were asked for.
+        given: String,
     },
     /// A key asks for mathematics that is not built.
     #[error("{path}: {key} = {value} is not supported: this model would not be computed exactly")]
@@ -136,6 +154,10 @@ impl Config {
                 let (sizes, gpt2) = Gpt2::read(keys)?;
                 (sizes, Family::Gpt2(gpt2))
             }
+            "bert" => {
+                let (sizes, bert) = Bert::read(keys)?;
+                (sizes, Family::Bert(bert))
+            }
             other => {
                 return Err(ConfigError::Architecture {
                     path: path.to_owned(),
@@ -156,6 +178,10 @@ impl Config {
             tied: sizes.tied,
             bos: keys.tokens("bos_token_id").first().copied(),
             eos: keys.tokens("eos_token_id"),
+            labels: match &family {
+                Family::Bert(bert) if bert.headed => labels(keys)?,
+                _ => Vec::new(),
+            },
             family,
             source: json,
         })
@@ -170,7 +196,51 @@ impl Config {
             "torch_dtype"
         };
         json.insert(key.to_owned(), Value::from("float32"));
+        if !self.labels.is_empty() {
+            let names = self.labels.iter().enumerate();
+            let names: Map<String, Value> = names
+                .map(|(id, name)| (id.to_string(), Value::from(name.as_str())))
+                .collect();
+            let ids = self.labels.iter().enumerate();
+            let ids: Map<String, Value> = ids
+                .map(|(id, name)| (name.clone(), Value::from(id)))
+                .collect();
+            let head = Value::from(vec!["BertForSequenceClassification"]);
+            json.insert("architectures".to_owned(), head);
+            json.insert("id2label".to_owned(), Value::Object(names));
+            json.insert("label2id".to_owned(), Value::Object(ids));
+        }
         format!("{:#}\n", Value::Object(json))
+    }
+
+    /// Whether it tells labels apart instead of continuing texts.
+    pub fn classifies(&self) -> bool {
+        matches!(self.family, Family::Bert(_))
+    }
+
+    /// How many numbers it gives out: one for each label, or for each token.
+    pub fn outputs(&self) -> usize {
+        if self.classifies() {
+            self.labels.len()
+        } else {
+            self.vocabulary
+        }
+    }
+
+    /// Gives a bare encoder the labels that it is to tell apart.
+    pub fn set_labels(&mut self, labels: Vec<String>) -> Result<(), ConfigError> {
+        let headed = match &self.family {
+            Family::Bert(bert) => bert.headed,
+            _ => return Err(ConfigError::NoClassifier),
+        };
+        if headed && labels != self.labels {
+            return Err(ConfigError::OtherLabels {
+                ours: self.labels.join(", "),
+                given: labels.join(", "),
+            });
+        }
+        self.labels = labels;
+        Ok(())
     }
 
     /// The architecture as the file names it.
@@ -184,6 +254,7 @@ impl Config {
         match &self.family {
             Family::Llama(llama) => llama.parts(self),
             Family::Gpt2(_) => Gpt2::parts(self),
+            Family::Bert(bert) => bert.parts(self),
         }
     }
 
@@ -201,6 +272,7 @@ impl Config {
         match &self.family {
             Family::Llama(_) => Llama::head(self),
             Family::Gpt2(_) => Gpt2::head(self),
+            Family::Bert(_) => super::bert::HEAD_WEIGHT,
         }
     }
 
@@ -209,6 +281,7 @@ impl Config {
         match &self.family {
             Family::Llama(_) => Llama::PREFIX,
             Family::Gpt2(_) => Gpt2::PREFIX,
+            Family::Bert(_) => Bert::PREFIX,
         }
     }
 
@@ -218,8 +291,28 @@ impl Config {
     }
 }
 
+/// The labels of a classifier in the order of its outputs, from `id2label`.
+fn labels(keys: Keys<'_>) -> Result<Vec<String>, ConfigError> {
+    let wrong = || {
+        let reason = "id2label must name each of the labels 0, 1, … once";
+        keys.malformed(reason.into())
+    };
+    let Some(Value::Object(map)) = keys.value("id2label") else {
+        // transformers' default.
+        return Ok(vec!["LABEL_0".to_owned(), "LABEL_1".to_owned()]);
+    };
+    let name = |id: usize| map.get(&id.to_string()).and_then(Value::as_str);
+    let names = (0..map.len()).map(|id| name(id).map(str::to_owned));
+    let names: Vec<String> = names.collect::<Option<_>>().ok_or_else(wrong)?;
+    let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
+    if names.is_empty() || distinct.len() < names.len() {
+        return Err(wrong());
+    }
+    Ok(names)
+}
+
 /// The architectures, as `model_type` names them.
-const SUPPORTED: [&str; 5] = ["llama", "mistral", "qwen2", "qwen3", "gpt2"];
+const SUPPORTED: [&str; 6] = ["llama", "mistral", "qwen2", "qwen3", "gpt2", "bert"];
 
 /// Keys of other models' mathematics.
 const FOREIGN: [&str; 7] = [

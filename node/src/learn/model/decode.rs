@@ -1,13 +1,14 @@
 //! The forward pass for generation: a few new tokens at a time against the keys and values of all before.
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
+use super::bert::{HEAD_BIAS, HEAD_WEIGHT};
 use super::parts::{Index, Ops};
 use super::{LoraTensors, Model};
 use crate::learn::fused::Values;
 use crate::learn::kernel::attention::Heads;
-use crate::learn::kernel::elementwise::{dot, exp_row, rms_norm, swiglu, vectorised};
+use crate::learn::kernel::elementwise::{add_to_rows, dot, exp_row, rms_norm, swiglu, vectorised};
 use crate::learn::kernel::gelu::Gelu;
 use crate::learn::kernel::layer_norm::layer_norm;
 use crate::learn::kernel::product::{Old, View, ViewMut, product};
@@ -69,19 +70,40 @@ impl<'a> Decoding<'a> {
     /// If there is no room, no token, or one outside the vocabulary.
     pub fn extend(&mut self, ids: &[u32]) -> Vec<f32> {
         let rows = self.states(ids);
-        let width = rows.len() / ids.len();
-        let head = self.model.head();
-        linear(&rows[rows.len() - width..], head.values(), head.dims2())
+        let width = self.model.config.hidden;
+        self.logits(&rows[rows.len() - width..])
     }
 
-    /// Appends tokens and gives the logits `(tokens, vocabulary)` of what follows each of them.
+    /// Appends tokens and gives the logits `(tokens, vocabulary)` of what follows each of them; of a classifier those
+    /// `(1, labels)` of the whole text, which must come at once.
     ///
     /// # Panics
     /// As [`Self::extend`].
     pub fn extend_all(&mut self, ids: &[u32]) -> Vec<f32> {
         let rows = self.states(ids);
-        let head = self.model.head();
-        linear(&rows, head.values(), head.dims2())
+        self.logits(&rows)
+    }
+
+    fn logits(&self, rows: &[f32]) -> Vec<f32> {
+        let config = &self.model.config;
+        let matrix = |weight: &[f32]| linear(rows, weight, (config.outputs(), config.hidden));
+        if !config.classifies() {
+            return matrix(self.model.head().values());
+        }
+        let (mut logits, bias) = match self.lora.and_then(|lora| lora.head.as_ref()) {
+            Some(head) => {
+                let flat = |x: &Tensor| x.flatten_all().and_then(|x| x.to_vec1());
+                let floats = "a head is of f32 on the CPU";
+                let weight: Vec<f32> = flat(&head.weight).expect(floats);
+                (matrix(&weight), flat(&head.bias).expect(floats))
+            }
+            None => (
+                matrix(self.model.weight(HEAD_WEIGHT).values()),
+                self.model.weight(HEAD_BIAS).values().to_vec(),
+            ),
+        };
+        add_to_rows(&mut logits, &bias);
+        logits
     }
 
     fn states(&mut self, ids: &[u32]) -> Vec<f32> {
@@ -109,6 +131,7 @@ impl Ops for Step<'_, '_> {
                 let positions = (first..first + self.ids.len()).map(as_u32);
                 model.rows(table, &positions.collect::<Vec<u32>>())
             }
+            Index::First => model.rows(table, &vec![0; self.ids.len()]),
         })
     }
 
@@ -218,6 +241,14 @@ impl Ops for Step<'_, '_> {
         let mut y = vec![0.0; x.len()];
         form.forward(x, &mut y);
         Ok(y)
+    }
+
+    fn firsts(&mut self, x: &Vec<f32>) -> Result<Vec<f32>> {
+        Ok(x[..x.len() / self.ids.len()].to_vec())
+    }
+
+    fn tanh(&mut self, x: &Vec<f32>) -> Result<Vec<f32>> {
+        Ok(x.iter().map(|x| x.tanh()).collect())
     }
 
     fn add(&mut self, mut x: Vec<f32>, y: Vec<f32>) -> Result<Vec<f32>> {

@@ -2,8 +2,10 @@
 
 use candle_core::{Device, Result, Tensor};
 
+use super::bert::{HEAD_BIAS, HEAD_WEIGHT};
+use super::labels::LabelHead;
 use super::parts::{Index, Ops};
-use super::{Model, Moving};
+use super::{LoraTensors, Model, Moving};
 use crate::learn::batch::Batch;
 use crate::learn::fused::{attention, gelu, layer_norm, linear, norm, swiglu};
 use crate::learn::kernel::attention::Heads;
@@ -18,6 +20,25 @@ pub(super) struct Graph<'a> {
 }
 
 impl Graph<'_> {
+    /// The head of a classifier.
+    pub(super) fn label_head(&self) -> Result<LabelHead> {
+        if let Moving::Lora(LoraTensors {
+            head: Some(head), ..
+        }) = self.moving
+        {
+            return Ok(head.clone());
+        }
+        if !self.model.has(HEAD_WEIGHT) {
+            candle_core::bail!(
+                "the base is an encoder without a classification head; name an adapter that brings one"
+            );
+        }
+        Ok(LabelHead {
+            weight: self.tensor(HEAD_WEIGHT)?,
+            bias: self.tensor(HEAD_BIAS)?,
+        })
+    }
+
     /// A tensor of the model: the moving one, or the frozen one.
     fn tensor(&self, name: &str) -> Result<Tensor> {
         match self.moving {
@@ -34,18 +55,15 @@ impl Ops for Graph<'_> {
     type Rows = Tensor;
 
     fn embed(&mut self, table: &str, index: Index) -> Result<Tensor> {
-        let positions;
         let ids = match index {
-            Index::Token => &self.batch.ids,
-            Index::Position => {
-                positions = self.batch.positions();
-                &positions
-            }
+            Index::Token => self.batch.ids.clone(),
+            Index::Position => self.batch.positions(),
+            Index::First => vec![0; self.batch.ids.len()],
         };
         if let Moving::All(weights) = self.moving {
             return weights[table].index_select(&Tensor::new(&ids[..], &Device::Cpu)?, 0);
         }
-        let rows = self.model.rows(table, ids);
+        let rows = self.model.rows(table, &ids);
         let width = rows.len() / ids.len();
         Tensor::from_vec(rows, (ids.len(), width), &Device::Cpu)
     }
@@ -105,6 +123,14 @@ impl Ops for Graph<'_> {
 
     fn gelu(&mut self, x: &Tensor, form: Gelu) -> Result<Tensor> {
         gelu::gelu(x, form)
+    }
+
+    fn firsts(&mut self, x: &Tensor) -> Result<Tensor> {
+        x.index_select(&self.batch.firsts()?, 0)
+    }
+
+    fn tanh(&mut self, x: &Tensor) -> Result<Tensor> {
+        x.tanh()
     }
 
     fn add(&mut self, x: Tensor, y: Tensor) -> Result<Tensor> {

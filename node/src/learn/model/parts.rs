@@ -45,6 +45,8 @@ pub(super) enum Index {
     Token,
     /// Its position in its example.
     Position,
+    /// The first row, for all.
+    First,
 }
 
 /// The operations that families are made of. Rows are `(tokens, width)`.
@@ -75,6 +77,12 @@ pub(super) trait Ops {
 
     /// GELU, element by element.
     fn gelu(&mut self, x: &Self::Rows, form: Gelu) -> Result<Self::Rows>;
+
+    /// The first row of each example.
+    fn firsts(&mut self, x: &Self::Rows) -> Result<Self::Rows>;
+
+    /// The hyperbolic tangent, element by element.
+    fn tanh(&mut self, x: &Self::Rows) -> Result<Self::Rows>;
 
     /// The sum, element by element.
     fn add(&mut self, x: Self::Rows, y: Self::Rows) -> Result<Self::Rows>;

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use candle_core::{D, DType, Device, Result, Tensor};
 use conclave_protocol::names::Factor;
 
+use super::bert::HEAD_BIAS;
 use super::config::Family;
 use super::parts::{Index, Ops};
 use super::rope::Rope;
-use super::{Model, Moving};
+use super::{LoraTensors, Model, Moving};
 use crate::learn::batch::Batch;
 use crate::learn::data::Example;
-use crate::learn::fixture::{gpt2, llama, tiny};
+use crate::learn::fixture::{bert, gpt2, llama, tiny};
 use crate::learn::flatten::Flat;
 use crate::learn::kernel::attention::Heads;
 use crate::learn::kernel::gelu::Gelu;
@@ -67,6 +68,7 @@ impl Ops for Plain<'_> {
         let ids = match index {
             Index::Token => self.batch.ids.clone(),
             Index::Position => self.batch.positions(),
+            Index::First => vec![0; self.batch.ids.len()],
         };
         self.weights[table].index_select(&Tensor::new(&ids[..], &Device::Cpu)?, 0)
     }
@@ -112,7 +114,7 @@ impl Ops for Plain<'_> {
     fn attend(&mut self, _: usize, heads: &Heads, [q, k, v]: [Tensor; 3]) -> Result<Tensor> {
         let turned = |x: Tensor| match &self.model.config.family {
             Family::Llama(llama) => turn(&x, &llama.rope),
-            Family::Gpt2(_) => Ok(x),
+            Family::Gpt2(_) | Family::Bert(_) => Ok(x),
         };
         let group = heads.heads / heads.kv_heads;
         let repeat = |x: Tensor| {
@@ -156,6 +158,16 @@ impl Ops for Plain<'_> {
         }
     }
 
+    fn firsts(&mut self, x: &Tensor) -> Result<Tensor> {
+        let rows = self.batch.spans.iter();
+        let rows: Result<Vec<Tensor>> = rows.map(|span| x.narrow(0, span.start, 1)).collect();
+        Tensor::cat(&rows?, 0)
+    }
+
+    fn tanh(&mut self, x: &Tensor) -> Result<Tensor> {
+        x.tanh()
+    }
+
     fn add(&mut self, x: Tensor, y: Tensor) -> Result<Tensor> {
         x + y
     }
@@ -170,7 +182,16 @@ pub(crate) fn loss(model: &Model, batch: &Batch, moving: &Moving) -> Result<Tens
         let tensors = model.tensors().into_iter();
         tensors.map(|(name, w)| (name, tensor(&w))).collect()
     };
-    let head = weights[model.config().head()].clone();
+    let config = model.config();
+    let (head, bias) = match moving {
+        Moving::Lora(LoraTensors {
+            head: Some(head), ..
+        }) => (head.weight.clone(), Some(head.bias.clone())),
+        _ => (
+            weights[config.head()].clone(),
+            weights.get(HEAD_BIAS).cloned(),
+        ),
+    };
     let mut plain = Plain {
         model,
         batch,
@@ -178,9 +199,16 @@ pub(crate) fn loss(model: &Model, batch: &Batch, moving: &Moving) -> Result<Tens
         weights,
     };
     let states = model.forward(&mut plain)?;
-    let rows = Tensor::new(&batch.targets.rows[..], &Device::Cpu)?;
     let targets = Tensor::new(&batch.targets.tokens[..], &Device::Cpu)?;
-    let logits = states.index_select(&rows, 0)?.matmul(&head.t()?)?;
+    let mut logits = if config.labels.is_empty() {
+        let rows = Tensor::new(&batch.targets.rows[..], &Device::Cpu)?;
+        states.index_select(&rows, 0)?.matmul(&head.t()?)?
+    } else {
+        states.matmul(&head.t()?)?
+    };
+    if let Some(bias) = bias {
+        logits = logits.broadcast_add(&bias)?;
+    }
     candle_nn::loss::cross_entropy(&logits.to_dtype(DType::F32)?, &targets)
 }
 
@@ -192,7 +220,11 @@ fn both(
     factor: Factor,
     bind: impl Fn(BTreeMap<String, Tensor>) -> Moving,
 ) {
-    let batch = Batch::pack(&examples());
+    let batch = if model.config().labels.is_empty() {
+        Batch::pack(&examples())
+    } else {
+        Batch::pack(&labelled())
+    };
     let tensors = flat
         .tensors(values, |slot| slot.belongs_to(factor))
         .unwrap();
@@ -279,6 +311,34 @@ fn gpt2_has_the_plain_loss_and_gradients() {
         decodes_as_the_whole(&model);
     }
     all_weights(&gpt2("gelu_new"));
+}
+
+/// Two texts with a label behind each.
+fn labelled() -> Vec<Example> {
+    let mut examples = examples();
+    for (example, label) in examples.iter_mut().zip([2, 0]) {
+        example.ids.push(label);
+        example.scored.fill(false);
+        example.scored.push(true);
+    }
+    examples
+}
+
+#[test]
+fn bert_has_the_plain_loss_and_gradients() {
+    for headed in [true, false] {
+        let model = bert(headed);
+        let (adapter, values) = adapter(&model);
+        let slots = adapter.flat().slots().iter();
+        let head = slots.filter(|slot| slot.name.contains(".classifier."));
+        assert_eq!(head.count(), 2);
+        for factor in [Factor::A, Factor::B, Factor::All] {
+            both(&model, adapter.flat(), &values, factor, |t| {
+                Moving::Lora(adapter.bind(&t))
+            });
+        }
+    }
+    all_weights(&bert(true));
 }
 
 #[test]

@@ -7,7 +7,8 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
-use super::{Adapter, AdapterError, AdapterSpec, Targets};
+use super::{Adapter, AdapterError, AdapterSpec, Targets, head_name};
+use crate::learn::model::bert::HEAD_WEIGHT;
 use crate::learn::model::config::Config;
 use crate::learn::weights::affine::Layout;
 use crate::learn::weights::{Weights, WeightsError};
@@ -62,6 +63,11 @@ pub fn write(
     values: &[f32],
     base: &str,
 ) -> Result<(), FolderError> {
+    let (head, task) = if adapter.labels().is_empty() {
+        (Value::Null, "CAUSAL_LM")
+    } else {
+        (json!(["classifier"]), "SEQ_CLS")
+    };
     let config = json!({
         "base_model_name_or_path": base,
         "bias": "none",
@@ -70,15 +76,19 @@ pub fn write(
         "init_lora_weights": true,
         "lora_alpha": adapter.spec().alpha,
         "lora_dropout": 0.0,
-        "modules_to_save": null,
+        "modules_to_save": head,
         "peft_type": "LORA",
         "r": adapter.spec().r,
         "target_modules": adapter.targets(),
-        "task_type": "CAUSAL_LM",
+        "task_type": task,
         "use_dora": false,
         "use_rslora": false,
     });
     put(&folder.join(CONFIG), format!("{config:#}\n").as_bytes())?;
+    if !adapter.labels().is_empty() {
+        let labels = json!(adapter.labels());
+        put(&folder.join(LABELS), format!("{labels:#}\n").as_bytes())?;
+    }
     let slots = adapter.flat().slots();
     let tensors = slots.iter().map(|slot| {
         (
@@ -90,6 +100,27 @@ pub fn write(
     put(&folder.join(TENSORS), &serialize(tensors))
 }
 
+/// What the head of an adapter tells apart; `None` where it has none. PEFT keeps no names: then they are numbers.
+pub fn labels(folder: &Path) -> Result<Option<Vec<String>>, FolderError> {
+    let path = folder.join(LABELS);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let mut weights = Weights::default();
+            weights.add_file(&folder.join(TENSORS))?;
+            let head = weights.shape(&head_name(HEAD_WEIGHT));
+            let numbers = |head: &[usize]| (0..head[0]).map(|id| format!("LABEL_{id}")).collect();
+            return Ok(head.map(numbers));
+        }
+        Err(source) => return Err(FolderError::Io { path, source }),
+    };
+    let labels = serde_json::from_str(&text);
+    labels.map(Some).map_err(|e| FolderError::Config {
+        path,
+        reason: format!("it must be a list of labels ({e})"),
+    })
+}
+
 /// Reads an adapter for a model: `(adapter, flat vector)`. The seed of A is not recorded and reads as 0.
 pub fn read(folder: &Path, model: &Config) -> Result<(Adapter, Vec<f32>), FolderError> {
     let path = folder.join(CONFIG);
@@ -97,7 +128,8 @@ pub fn read(folder: &Path, model: &Config) -> Result<(Adapter, Vec<f32>), Folder
         path: path.clone(),
         source,
     })?;
-    let spec = parse(&text).map_err(|reason| FolderError::Config { path, reason })?;
+    let spec =
+        parse(&text, model.classifies()).map_err(|reason| FolderError::Config { path, reason })?;
     let adapter = Adapter::new(spec, model)?;
     let path = folder.join(TENSORS);
     let mut weights = Weights::default();
@@ -156,7 +188,7 @@ pub fn serialize<'a>(
     safetensors::serialize(views, metadata).expect("distinct names and whole tensors serialize")
 }
 
-fn parse(text: &str) -> Result<AdapterSpec, String> {
+fn parse(text: &str, classifies: bool) -> Result<AdapterSpec, String> {
     let json: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
     if json["peft_type"] != "LORA" {
         return Err(format!(
@@ -178,11 +210,18 @@ fn parse(text: &str) -> Result<AdapterSpec, String> {
         "alpha_pattern",
         "layers_to_transform",
         "exclude_modules",
+        "layer_replication",
+        "target_parameters",
+        "trainable_token_indices",
     ] {
         let empty = match &json[key] {
             Value::Null => true,
             Value::Object(map) => map.is_empty(),
-            Value::Array(list) => list.is_empty(),
+            Value::Array(list) => {
+                let head = |name: &Value| HEADS.iter().any(|head| name == head);
+                let heads = classifies && key == "modules_to_save";
+                heads && list.iter().all(head) || list.is_empty()
+            }
             Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
         };
         if !empty {
@@ -229,6 +268,10 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
     })
 }
 
+/// The modules that PEFT saves whole for a classifier.
+const HEADS: [&str; 2] = ["classifier", "score"];
+/// The labels of a classifier's head; PEFT has no place for them.
+const LABELS: &str = "labels.json";
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
 

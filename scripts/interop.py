@@ -6,12 +6,18 @@ import json
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig, GPT2Config,
                           LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config)
+from transformers.utils import logging
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+warnings.simplefilter("ignore")
 
 TOLERANCE = 1e-4
 TOKENS = 24

@@ -54,7 +54,7 @@ struct Speaker<'a> {
 }
 
 fn converse(args: &Args, input: &mut dyn std::io::BufRead) -> anyhow::Result<()> {
-    let (loaded, folder) = args.source.open()?;
+    let (loaded, folder) = args.source.open_to_write()?;
     let tokens = Tokens::open(&folder)?;
     if !tokens.converses() {
         return Err(flag(format!(

@@ -81,9 +81,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .into());
     }
     let length = training.length_for(loaded.model.config());
-    let tokens = Tokens::open(&folder)?;
+    let classes = &loaded.model.config().labels;
+    let tokens = Tokens::open(&folder)?.telling_apart(classes);
     let mut rows = read_rows(&args.data)?;
-    if args.labels {
+    let labels = args.labels || loaded.model.config().classifies();
+    if labels {
         rows = rows
             .into_iter()
             .map(Row::labelled)
@@ -101,7 +103,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let measured = pool
         .install(|| evaluate(&loaded.model, &loaded.moving(), &examples))?
         .context("no token counts")?;
-    let labels = if args.labels {
+    let labels = if labels {
         Some(pool.install(|| label(&loaded, &tokens, &rows, length))?)
     } else {
         None
@@ -120,6 +122,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// The likeliest label of each row, beside its own.
 fn label(loaded: &Loaded, tokens: &Tokens, rows: &[Row], length: usize) -> anyhow::Result<Labels> {
+    if loaded.model.config().classifies() {
+        return classify(loaded, tokens, rows, length);
+    }
     let mut names: Vec<String> = rows.iter().filter_map(|row| row.field("label")).collect();
     names.sort();
     names.dedup();
@@ -158,6 +163,38 @@ fn label(loaded: &Loaded, tokens: &Tokens, rows: &[Row], length: usize) -> anyho
     let mut labels = Labels::default();
     for (has, index) in &chosen {
         labels.add(has, &names[*index]);
+    }
+    Ok(labels)
+}
+
+/// The label that an encoder gives each row, beside its own.
+fn classify(
+    loaded: &Loaded,
+    tokens: &Tokens,
+    rows: &[Row],
+    length: usize,
+) -> anyhow::Result<Labels> {
+    let names = &loaded.model.config().labels;
+    let choose = |row: &Row| -> anyhow::Result<usize> {
+        let Form::Labelled { text, .. } = &row.form else {
+            anyhow::bail!("a row without a label");
+        };
+        let (ids, _) = tokens.text(text, length)?;
+        anyhow::ensure!(
+            !ids.is_empty(),
+            "{}: field text is empty; give some words",
+            row.at
+        );
+        let logits = Decoding::new(&loaded.model, loaded.lora.as_ref()).extend_all(&ids);
+        let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
+        best.context("the model tells no labels apart")
+    };
+    let chosen: Vec<usize> = rows.par_iter().map(choose).collect::<Result<_, _>>()?;
+    let mut labels = Labels::default();
+    for (row, index) in rows.iter().zip(chosen) {
+        if let Form::Labelled { label, .. } = &row.form {
+            labels.add(label, &names[index]);
+        }
     }
     Ok(labels)
 }

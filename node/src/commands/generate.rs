@@ -57,7 +57,7 @@ type Text = (String, usize);
 /// Writes what is asked for: of the model alone, where that is to be compared, and of the whole. Shows it as it grows,
 /// but for `--json`.
 fn texts(args: &Args) -> anyhow::Result<(Option<Text>, Text)> {
-    let (loaded, folder) = args.source.open()?;
+    let (loaded, folder) = args.source.open_to_write()?;
     let tokens = Tokens::open(&folder)?;
     let ids = prompt(&tokens, &args.prompt, loaded.model.config().context)?;
     let lora = loaded.lora.as_ref();

@@ -39,6 +39,16 @@ impl Source {
         Ok((model, self.adapter.clone()))
     }
 
+    /// Opens both, as [`Self::open`] does, and refuses a model that continues no texts.
+    pub fn open_to_write(&self) -> anyhow::Result<(Loaded, PathBuf)> {
+        let (loaded, model) = self.open()?;
+        if loaded.model.config().classifies() {
+            let model = model.display();
+            anyhow::bail!("{model}: the model is an encoder, which continues no text; use eval");
+        }
+        Ok((loaded, model))
+    }
+
     /// Opens both, and gives the model's folder.
     pub fn open(&self) -> anyhow::Result<(Loaded, PathBuf)> {
         let (model, adapter) = self.folders()?;

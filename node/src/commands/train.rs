@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::loading::{flag, peak_rss_bytes};
 use crate::cli::{note, print, print_json};
-use crate::learn::data::Example;
+use crate::learn::data::{Example, labels_of};
 use crate::learn::examples::Examples;
 use crate::learn::model::{self, Model};
 use crate::learn::peft::{Adapter, AdapterSpec, Targets};
@@ -144,7 +144,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let out = args.out.as_deref();
     let mut folder = out.map(|out| Folder::new(out, args.resume)).transpose()?;
-    let model = Model::open(&args.model)?;
+    let mut model = Model::open(&args.model)?;
+    if model.config().classifies() {
+        if args.synthetic_tokens {
+            return Err(flag(
+                "--synthetic-tokens: the model is an encoder; give --data with text and label",
+            ));
+        }
+        if model.config().labels.is_empty() {
+            let data = args.data.as_deref().context("--data is missing")?;
+            model.set_labels(labels_of(data)?)?;
+        }
+    }
+    let classes = model.config().labels.clone();
     let adapter = Adapter::new(spec(args), model.config()).map_err(flag)?;
     let length = training.length_for(model.config());
     let threads = super::loading::threads(args.threads)?;
@@ -163,6 +175,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             length,
             seed: args.seed,
             labels: args.labels,
+            classes: &classes,
         };
         let prepared = prepare(&args.model, &wanted)?;
         note(&prepared.about(length));

@@ -78,7 +78,7 @@ mod tests {
         };
         let adapter = Adapter::new(spec, model.config()).unwrap();
         let flat = adapter.flat();
-        let mut values = adapter.initial();
+        let mut values = adapter.initial(&model);
         uniform([9; 32], 0.3, &mut values);
         let batch = Batch::pack([&Example {
             ids: vec![0, 5, 9, 2, 30, 1],

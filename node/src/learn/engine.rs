@@ -159,6 +159,7 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
         length,
         seed: setup.training.seed,
         labels: false,
+        classes: &model.config().labels,
     };
     let prepared = prepare(&setup.model, &wanted)?;
     let parameters = model.config().parameters();

@@ -194,8 +194,8 @@ impl Adapter {
     }
 
     /// Where it starts: B = 0 and A uniform in ±1/sqrt(in) (Kaiming's bound with a = sqrt(5), as PEFT starts); a head
-    /// as the model has it, else its bias 0 and its matrix uniform with the standard deviation 0.02. From ChaCha20 keyed
-    /// by seed and name, integers and correctly rounded operations only: the same bits everywhere.
+    /// as the model has it, else its bias 0 and its matrix uniform with the standard deviation 0.02. From ChaCha20
+    /// keyed by seed and name, integers and correctly rounded operations only: the same bits everywhere.
     pub fn initial(&self, model: &Model) -> Vec<f32> {
         let mut values = vec![0.0; self.flat.len()];
         let head = head_name(HEAD_WEIGHT);

@@ -34,14 +34,16 @@ pub struct Wanted<'a> {
     pub seed: u64,
     /// Learn the field `label` behind the text.
     pub labels: bool,
+    /// The labels that an encoder tells apart; empty for a model that continues texts.
+    pub classes: &'a [String],
 }
 
 /// Reads and tokenises.
 pub fn prepare(model: &Path, wanted: &Wanted<'_>) -> Result<Prepared, DataError> {
-    let tokens = Tokens::open(model)?;
+    let tokens = Tokens::open(model)?.telling_apart(wanted.classes);
     let corpus = |path| {
         let change = |row: Row| {
-            if wanted.labels {
+            if wanted.labels || !wanted.classes.is_empty() {
                 row.labelled()
             } else {
                 Ok(row)

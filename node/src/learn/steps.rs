@@ -214,7 +214,7 @@ const ROWS_NAMED: usize = 8;
 mod tests {
     use super::*;
     use crate::learn::data::Example;
-    use crate::learn::fixture::tiny;
+    use crate::learn::fixture::{bert, tiny};
     use crate::learn::peft::{Adapter, AdapterSpec};
     use crate::learn::trainer::Subject;
     use crate::learn::training::Training;
@@ -319,5 +319,48 @@ mod tests {
         for words in ["step 4", "loss is not finite", &examples.place(first)] {
             assert!(said.contains(words), "{words}: {said}");
         }
+    }
+
+    #[test]
+    fn an_encoder_learns_to_tell_labels_apart() {
+        let make = |i: u32| {
+            let label = i % 3;
+            let mut ids: Vec<u32> = (0..5 + i % 4).map(|j| 3 + (i * 5 + j * 7) % 20).collect();
+            ids[1 + i as usize % 3] = 24 + label;
+            let mut scored = vec![false; ids.len()];
+            ids.push(label);
+            scored.push(true);
+            Example { ids, scored }
+        };
+        let examples: Vec<Example> = (0..60).map(make).collect();
+        let model = bert(false);
+        let spec = AdapterSpec {
+            r: 4,
+            alpha: 8,
+            targets: "all-linear".parse().unwrap(),
+            seed: 1,
+        };
+        let adapter = Adapter::new(spec, model.config()).unwrap();
+        let training = Training::default();
+        let trainer = Trainer::new(model, Subject::Lora(adapter), training, 1).unwrap();
+        let mut values = trainer.initial();
+        let before = trainer.evaluate(&values, &examples).unwrap().unwrap();
+        assert!((before.loss - 3.0f64.ln()).abs() < 0.1, "{}", before.loss);
+        let run = Run {
+            examples: &examples,
+            factor: Factor::All,
+            steps: 0..150,
+            total: 150,
+            seed: [7; 32],
+        };
+        let mut steps = Steps::new(&trainer, &run).unwrap();
+        while steps.step(&mut values).unwrap().is_some() {}
+        let after = trainer.evaluate(&values, &examples).unwrap().unwrap();
+        assert!(
+            after.loss < 0.8 && after.accuracy > 0.6,
+            "{} and {}",
+            after.loss,
+            after.accuracy
+        );
     }
 }

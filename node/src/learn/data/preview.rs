@@ -16,9 +16,11 @@ pub fn preview(tokens: &Tokens, example: &Example) -> String {
         if end < example.ids.len() && example.scored[end] == example.scored[start] {
             continue;
         }
-        let part = tokens
-            .decode(&example.ids[start..end])
-            .unwrap_or_else(|_| "?".into());
+        let ids = &example.ids[start..end];
+        let part = match tokens.class(ids[0]).filter(|_| example.scored[start]) {
+            Some(class) => class.to_owned(),
+            None => tokens.decode(ids).unwrap_or_else(|_| "?".into()),
+        };
         let part = part.escape_debug();
         let _ = if example.scored[start] {
             write!(text, "[{part}]")

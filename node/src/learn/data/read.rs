@@ -52,6 +52,16 @@ pub fn visit_rows(path: &Path, each: &mut Each<'_>) -> Result<(), DataError> {
     }
 }
 
+/// The labels of all rows, sorted, each once: their numbers are the same wherever the rows are read.
+pub fn labels_of(path: &Path) -> Result<Vec<String>, DataError> {
+    let mut labels = std::collections::BTreeSet::new();
+    visit_rows(path, &mut |row| {
+        labels.extend(row.labelled()?.field("label"));
+        Ok(())
+    })?;
+    Ok(labels.into_iter().collect())
+}
+
 fn data_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     let unreadable = |source| DataError::Unreadable {
         path: path.to_owned(),

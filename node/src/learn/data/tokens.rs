@@ -58,6 +58,7 @@ pub struct Tokens {
     ends: Vec<u32>,
     chat: Option<Chat>,
     vocab_size: usize,
+    classes: Vec<String>,
 }
 
 impl Tokens {
@@ -103,7 +104,20 @@ impl Tokens {
             eos,
             chat: Chat::open(model)?,
             vocab_size,
+            classes: Vec::new(),
         })
+    }
+
+    /// For an encoder that tells these labels apart: rows become their text, with the number of the label behind it.
+    #[must_use]
+    pub fn telling_apart(self, classes: &[String]) -> Self {
+        let classes = classes.to_vec();
+        Self { classes, ..self }
+    }
+
+    /// A label by its number, for an encoder.
+    pub fn class(&self, number: u32) -> Option<&str> {
+        self.classes.get(number as usize).map(String::as_str)
     }
 
     /// The number of ids that the model knows.
@@ -166,6 +180,9 @@ impl Tokens {
     /// `text` is scored whole, `prompt` and `completion` on the completion, `messages` on the
     /// assistant's turns; the first two are followed by EOS where the model has one.
     pub fn tokenise(&self, row: &Row, sequence_len: usize) -> Result<(Example, bool), DataError> {
+        if !self.classes.is_empty() {
+            return self.classified(row, sequence_len);
+        }
         let mut shortened = false;
         let (mut ids, mut scored) = match &row.form {
             Form::Text(text) => {
@@ -203,6 +220,40 @@ impl Tokens {
         if let Some(first) = scored.first_mut() {
             *first = false;
         }
+        Ok((Example { ids, scored }, cut))
+    }
+
+    /// The text that an encoder reads, cut to `sequence_len` in front of its last special token.
+    pub fn text(&self, text: &str, sequence_len: usize) -> Result<(Vec<u32>, bool), DataError> {
+        let mut ids = self.encode(text, true)?;
+        let cut = ids.len() > sequence_len;
+        if let (true, Some(&end)) = (cut, ids.last()) {
+            ids.truncate(sequence_len.saturating_sub(1));
+            ids.push(end);
+        }
+        Ok((ids, cut))
+    }
+
+    /// A text with the number of its label behind it, which alone is scored.
+    fn classified(&self, row: &Row, sequence_len: usize) -> Result<(Example, bool), DataError> {
+        let wrong = |what: String| DataError::Malformed {
+            at: row.at.clone(),
+            what,
+        };
+        let Form::Labelled { text, label } = &row.form else {
+            return Err(wrong("the model is an encoder; give text and label".into()));
+        };
+        let class = self.classes.iter().position(|class| class == label);
+        let class = class.and_then(|class| u32::try_from(class).ok());
+        let class = class.ok_or_else(|| {
+            let known = self.classes.len();
+            let what = format!("label {label:?} is none of the {known} that the model tells apart");
+            wrong(format!("{what}; mend or remove the row"))
+        })?;
+        let (mut ids, cut) = self.text(text, sequence_len)?;
+        let mut scored = vec![false; ids.len()];
+        ids.push(class);
+        scored.push(true);
         Ok((Example { ids, scored }, cut))
     }
 
@@ -461,5 +512,27 @@ mod tests {
             Tokens::open(dir.path()),
             Err(DataError::Unreadable { .. })
         ));
+    }
+
+    #[test]
+    fn an_encoder_reads_a_text_and_the_number_of_its_label() {
+        let dir = model(
+            r#"{"vocab_size": 8, "bos_token_id": 0, "eos_token_id": 1}"#,
+            None,
+        );
+        let classes = ["no", "yes"].map(str::to_owned);
+        let tokens = Tokens::open(dir.path())
+            .expect("opens")
+            .telling_apart(&classes);
+        let labelled = |line: &str| row(line).labelled().expect("a label");
+        let whole = labelled(r#"{"text": "abc", "label": "yes"}"#);
+        let (example, cut) = tokens.tokenise(&whole, 8).expect("tokens");
+        assert_eq!((example.ids.len(), example.targets(), cut), (5, 1, false));
+        assert_eq!(tokens.class(example.ids[4]), Some("yes"));
+        let (shorter, cut) = tokens.tokenise(&whole, 3).expect("tokens");
+        assert!(cut && shorter.ids.len() == 4 && shorter.ids[2..] == example.ids[3..]);
+        let error = tokens.tokenise(&labelled(r#"{"text": "a", "label": "?"}"#), 8);
+        let error = error.expect_err("refused").to_string();
+        assert!(error.contains("none of the 2"), "{error}");
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::learn::schedule::Scheduler;
+use crate::learn::weights::quantised::Precision;
 
 /// Where the configuration stands in a data folder.
 pub const FILE: &str = "node.toml";
@@ -84,6 +85,9 @@ pub struct TrainingConfig {
     /// The share of the inputs of LoRA's factors that is zeroed at each step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora_dropout: Option<f64>,
+    /// How the frozen linear maps are held in memory: `f32`, `q8_0` or `q4_k`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
     /// Of batches and splits; never of keys or masks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -172,7 +176,7 @@ enum Kind {
     Switch,
 }
 
-const KEYS: [(&str, Kind); 21] = [
+const KEYS: [(&str, Kind); 22] = [
     ("name", Kind::Text),
     ("model", Kind::Text),
     ("data", Kind::Text),
@@ -193,6 +197,7 @@ const KEYS: [(&str, Kind); 21] = [
     ("weight_decay", Kind::Real),
     ("max_grad_norm", Kind::Real),
     ("lora_dropout", Kind::Real),
+    ("precision", Kind::Text),
     ("seed", Kind::Whole),
 ];
 

@@ -18,6 +18,7 @@ use crate::learn::schedule::Scheduler;
 use crate::learn::steps::{Run, Step};
 use crate::learn::trainer::{Subject, Trainer};
 use crate::learn::training::Training;
+use crate::learn::weights::quantised::Precision;
 use course::{Course, Ended};
 use folder::Folder;
 use show::Show;
@@ -98,6 +99,9 @@ pub struct Args {
     /// The share of the inputs of LoRA's factors that is zeroed at each step.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     lora_dropout: f64,
+    /// How the frozen linear maps are held in memory (QLoRA): the adapter stays in 32 bits.
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Precision,
     /// Optimiser steps.
     #[arg(long, default_value_t = 120)]
     steps: u32,
@@ -144,7 +148,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let out = args.out.as_deref();
     let mut folder = out.map(|out| Folder::new(out, args.resume)).transpose()?;
-    let mut model = Model::open(&args.model)?;
+    let mut model = Model::open_at(&args.model, training.precision)?;
     if model.config().classifies() {
         if args.synthetic_tokens {
             return Err(flag(
@@ -246,6 +250,7 @@ fn training(args: &Args) -> Training {
         weight_decay: args.weight_decay,
         max_grad_norm: args.max_grad_norm,
         lora_dropout: args.lora_dropout,
+        precision: args.precision,
         seed: args.seed,
     }
 }

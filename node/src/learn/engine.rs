@@ -149,7 +149,7 @@ pub enum EngineError {
 /// Loads model and data, starts the thread, and orders the evaluation of round 0.
 pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
     setup.training.check()?;
-    let model = Model::open(&setup.model)?;
+    let model = Model::open_at(&setup.model, setup.training.precision)?;
     let model_digest = model::digest(&setup.model)?;
     let length = setup.training.length_for(model.config());
     let adapter = Adapter::new(setup.adapter.clone(), model.config())?;

@@ -18,6 +18,7 @@ use super::fused::head::{self, Score};
 use super::kernel::attention::{Heads, Sight};
 use super::kernel::rope::RopeTable;
 use super::weights::affine::Affine;
+use super::weights::quantised::Precision;
 use super::weights::{Weight, Weights, WeightsError};
 use config::{Config, ConfigError, Family};
 use labels::LabelHead;
@@ -92,18 +93,31 @@ pub enum ModelError {
 impl Model {
     /// Loads a Hugging Face folder: `config.json` and the safetensors beside it.
     pub fn open(folder: &Path) -> std::result::Result<Self, ModelError> {
+        Self::open_at(folder, Precision::F32)
+    }
+
+    /// The same with the matrices of its linear maps held at a precision; embeddings, norms and head stay whole.
+    pub fn open_at(folder: &Path, precision: Precision) -> std::result::Result<Self, ModelError> {
         let config = Config::read(folder)?;
         let weights = Weights::open(folder)?;
         let prefix = config.prefix();
         let take = |name: &str, shape: &[usize]| {
             weights.take(folder, &stored_name(&weights, name, prefix), shape)
         };
-        Self::build(config, take).map_err(Into::into)
+        Self::build_at(config, precision, take).map_err(Into::into)
     }
 
     /// Assembles a model from whatever gives its tensors by name and shape.
     pub fn build<E>(
         config: Config,
+        take: impl FnMut(&str, &[usize]) -> std::result::Result<Weight, E>,
+    ) -> std::result::Result<Self, E> {
+        Self::build_at(config, Precision::F32, take)
+    }
+
+    fn build_at<E>(
+        config: Config,
+        precision: Precision,
         mut take: impl FnMut(&str, &[usize]) -> std::result::Result<Weight, E>,
     ) -> std::result::Result<Self, E> {
         let (mut maps, mut weights) = (BTreeMap::new(), BTreeMap::new());
@@ -117,7 +131,8 @@ impl Model {
                     let weight = take(&format!("{}.weight", map.module), &map.shape())?;
                     let bias = map.bias.then(|| format!("{}.bias", map.module));
                     let bias = bias.map(|name| take(&name, &[map.out])).transpose()?;
-                    maps.insert(map.module, Affine::new(weight, bias, map.layout));
+                    let affine = Affine::new(weight, bias, map.layout).rounded(precision);
+                    maps.insert(map.module, affine);
                 }
             }
         }
@@ -160,7 +175,7 @@ impl Model {
     pub fn tensors(&self) -> BTreeMap<String, Weight> {
         let mut all = self.weights.clone();
         for (module, map) in &self.maps {
-            all.insert(format!("{module}.weight"), map.weight().clone());
+            all.insert(format!("{module}.weight"), map.weight());
             if let Some(bias) = map.bias() {
                 all.insert(format!("{module}.bias"), bias.clone());
             }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::model::config::Config;
 use super::schedule::Scheduler;
+use super::weights::quantised::Precision;
 use crate::config::TrainingConfig;
 
 /// How this node trains. Nothing here changes what its peers must do.
@@ -32,6 +33,8 @@ pub struct Training {
     pub max_grad_norm: f64,
     /// The share of the inputs of LoRA's factors that is zeroed at each step.
     pub lora_dropout: f64,
+    /// How the frozen linear maps are held in memory.
+    pub precision: Precision,
     /// Draws batches in solo training, and held-out rows; in a federation batches are bound to the session.
     pub seed: u64,
 }
@@ -61,6 +64,7 @@ impl Default for Training {
             weight_decay: 0.0,
             max_grad_norm: 1.0,
             lora_dropout: 0.0,
+            precision: Precision::default(),
             seed: 0,
         }
     }
@@ -86,6 +90,7 @@ impl From<&TrainingConfig> for Training {
             weight_decay: keys.weight_decay.unwrap_or(otherwise.weight_decay),
             max_grad_norm: keys.max_grad_norm.unwrap_or(otherwise.max_grad_norm),
             lora_dropout: keys.lora_dropout.unwrap_or(otherwise.lora_dropout),
+            precision: keys.precision.unwrap_or(otherwise.precision),
             seed: keys.seed.unwrap_or(otherwise.seed),
         }
     }

@@ -4,7 +4,6 @@
 //! changed while it is open: the operator owns the folder, as every program that maps weights assumes.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +12,11 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest as _, Sha256};
 
+use mapped::{floats, map, release};
+
 pub mod affine;
+mod mapped;
+pub mod quantised;
 
 /// A frozen tensor of f32: mapped from a file or owned.
 #[derive(Clone)]
@@ -148,6 +151,13 @@ impl Weight {
     /// The shape.
     pub fn shape(&self) -> &[usize] {
         &self.shape
+    }
+
+    /// Its pages may leave memory: they are read again from the file if they are looked at.
+    pub(super) fn release(&self) {
+        if let Source::Mapped(map, range) = &self.source {
+            release(map, range);
+        }
     }
 
     /// Rows and columns of a matrix.
@@ -334,6 +344,7 @@ impl Stored {
                 });
             }
         };
+        release(&self.map, &self.range);
         Ok(Weight::owned(values, self.shape.clone()))
     }
 }
@@ -360,28 +371,4 @@ fn shards(index: &Path) -> Result<Vec<String>, WeightsError> {
     files.sort_unstable();
     files.dedup();
     Ok(files)
-}
-
-fn map(path: &Path) -> Result<Mmap, WeightsError> {
-    let io = |source| WeightsError::Io {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::open(path).map_err(io)?;
-    #[expect(unsafe_code, reason = "memory-mapped weights")]
-    // SAFETY: the map is read-only and private to this process; that nobody truncates the file meanwhile is the
-    // operator's part, as the module says.
-    let map = unsafe { Mmap::map(&file) };
-    map.map_err(io)
-}
-
-/// The bytes as f32, where they lie aligned on a little-endian machine.
-fn floats(bytes: &[u8]) -> Option<&[f32]> {
-    if cfg!(target_endian = "big") {
-        return None;
-    }
-    #[expect(unsafe_code, reason = "memory-mapped weights")]
-    // SAFETY: every bit pattern is an f32; `align_to` splits off what is not aligned.
-    let (before, values, after) = unsafe { bytes.align_to::<f32>() };
-    (before.is_empty() && after.is_empty()).then_some(values)
 }

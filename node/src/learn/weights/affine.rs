@@ -1,15 +1,24 @@
 //! A frozen linear map with its bias, in either of the layouts that Hugging Face stores.
 
+use std::borrow::Cow;
+
 use super::Weight;
+use super::quantised::{Precision, Quantised};
 use crate::learn::kernel::elementwise::add_to_rows;
 use crate::learn::kernel::product::{Old, View, ViewMut, product};
 
 /// `y = x · Wᵀ + b` for `W` `(out, in)`.
 #[derive(Debug, Clone)]
 pub struct Affine {
-    weight: Weight,
+    matrix: Matrix,
     bias: Option<Weight>,
     layout: Layout,
+}
+
+#[derive(Debug, Clone)]
+enum Matrix {
+    Whole(Weight),
+    Rounded(Quantised),
 }
 
 /// How the matrix of a linear map is stored.
@@ -25,15 +34,46 @@ impl Affine {
     /// From a matrix in the given layout, and a bias of `out` elements.
     pub fn new(weight: Weight, bias: Option<Weight>, layout: Layout) -> Self {
         Self {
-            weight,
+            matrix: Matrix::Whole(weight),
             bias,
             layout,
         }
     }
 
-    /// The matrix as stored.
-    pub fn weight(&self) -> &Weight {
-        &self.weight
+    /// The same with its matrix held in fewer bits, as far as its shape allows.
+    #[must_use]
+    pub fn rounded(mut self, precision: Precision) -> Self {
+        if let Matrix::Whole(weight) = &self.matrix {
+            let (rows, cols) = weight.dims2();
+            if let Some(rounded) = Quantised::new(weight.values(), [rows, cols], precision) {
+                weight.release();
+                self.matrix = Matrix::Rounded(rounded);
+            }
+        }
+        self
+    }
+
+    /// The matrix as stored, widened.
+    pub fn weight(&self) -> Weight {
+        match &self.matrix {
+            Matrix::Whole(weight) => weight.clone(),
+            Matrix::Rounded(rounded) => Weight::owned(rounded.widened(), rounded.shape().to_vec()),
+        }
+    }
+
+    fn values(&self) -> Cow<'_, [f32]> {
+        match &self.matrix {
+            Matrix::Whole(weight) => weight.values().into(),
+            Matrix::Rounded(rounded) => rounded.widened().into(),
+        }
+    }
+
+    /// Rows and columns as stored.
+    fn stored(&self) -> (usize, usize) {
+        match &self.matrix {
+            Matrix::Whole(weight) => weight.dims2(),
+            Matrix::Rounded(rounded) => rounded.shape().into(),
+        }
     }
 
     /// The bias.
@@ -48,7 +88,7 @@ impl Affine {
 
     /// `(out, in)`.
     pub fn dims(&self) -> (usize, usize) {
-        let (rows, cols) = self.weight.dims2();
+        let (rows, cols) = self.stored();
         match self.layout {
             Layout::OutIn => (rows, cols),
             Layout::InOut => (cols, rows),
@@ -65,7 +105,7 @@ impl Affine {
             Old::Replace,
             1.0,
             View::new(x, tokens, inside),
-            self.view().t(),
+            self.view(&self.values()).t(),
         );
         if let Some(bias) = &self.bias {
             add_to_rows(&mut y, bias.values());
@@ -83,7 +123,7 @@ impl Affine {
             Old::Replace,
             1.0,
             View::new(dy, tokens, out),
-            self.view(),
+            self.view(&self.values()),
         );
         dx
     }
@@ -93,7 +133,7 @@ impl Affine {
         let (out, inside) = self.dims();
         let rank = a.len() / inside;
         let (a, b) = (View::new(a, rank, inside), View::new(b, out, rank));
-        let mut sum = self.weight.values().to_vec();
+        let mut sum = self.values().into_owned();
         match self.layout {
             Layout::OutIn => {
                 let whole = ViewMut::new(&mut sum, out, inside);
@@ -104,13 +144,14 @@ impl Affine {
                 product(whole, Old::Keep, scale, a.t(), b.t());
             }
         }
-        Weight::owned(sum, self.weight.shape().to_vec())
+        let (rows, cols) = self.stored();
+        Weight::owned(sum, vec![rows, cols])
     }
 
-    /// The matrix as `(out, in)`, without a copy.
-    fn view(&self) -> View<'_> {
-        let (rows, cols) = self.weight.dims2();
-        let stored = View::new(self.weight.values(), rows, cols);
+    /// The matrix as `(out, in)`, of its values as stored.
+    fn view<'a>(&self, values: &'a [f32]) -> View<'a> {
+        let (rows, cols) = self.stored();
+        let stored = View::new(values, rows, cols);
         match self.layout {
             Layout::OutIn => stored,
             Layout::InOut => stored.t(),
@@ -154,5 +195,28 @@ mod tests {
                 assert!((across.values()[i * out + o] - want).abs() < 1e-6);
             }
         }
+    }
+
+    #[test]
+    fn a_rounded_map_computes_with_the_values_that_it_stands_for() {
+        let values: Vec<f32> = (0..3 * 64)
+            .map(|i| (i * 29 % 53) as f32 / 50.0 - 0.5)
+            .collect();
+        let exact = Affine::new(Weight::owned(values, vec![3, 64]), None, Layout::OutIn);
+        let rounded = exact.clone().rounded(Precision::Q8);
+        assert_eq!(rounded.dims(), exact.dims());
+        assert_ne!(rounded.weight().values(), exact.weight().values());
+        let meant = Affine::new(rounded.weight(), None, Layout::OutIn);
+        let x: Vec<f32> = (0..128).map(|i| (i % 7) as f32 - 3.0).collect();
+        assert_eq!(rounded.apply(&x), meant.apply(&x));
+        let dy = [1.0, -2.0, 0.5, 0.25, 3.0, -1.0];
+        assert_eq!(rounded.apply_back(&dy), meant.apply_back(&dy));
+        let (a, b) = ([0.5; 64], [1.0, 0.0, -1.0]);
+        let merged = |map: &Affine| map.merged(&a, &b, 2.0).values().to_vec();
+        assert_eq!(merged(&rounded), merged(&meant));
+        assert_eq!(
+            exact.clone().rounded(Precision::F32).apply(&x),
+            exact.apply(&x)
+        );
     }
 }

@@ -1,11 +1,13 @@
 //! Rounds that can be won are not lost where vectors go in shards, whoever is slow, reboots or is cut off.
 
+use conclave_protocol::names::{Height, MemberId};
+use conclave_protocol::record::Record;
 use conclave_protocol::sim::faults::percent;
 use conclave_protocol::sim::timeline::{self, Outcome as Ending};
-use conclave_protocol::sim::{Climate, Latency, World};
+use conclave_protocol::sim::{Chance, Climate, Faults, Latency, World};
 
 use super::terms;
-use super::worlds::{Outcome, ended, over};
+use super::worlds::{Outcome, ended, over, sound};
 
 /// Federations of the simulator's kind: churn, loss and cuts, of a hundred, over wide distances.
 fn lived(seed: u64, founders: usize, rounds: u32, [churn, loss, cuts]: [u64; 3]) -> Outcome<World> {
@@ -49,4 +51,41 @@ fn slow_members_and_reboots_lose_no_round() -> Outcome {
             Err(format!("seed {seed}, {climate:?}: {lost:?}"))
         }
     })
+}
+
+#[test]
+fn who_cannot_reach_those_that_made_a_sum_shares_in_the_next_round() -> Outcome {
+    // R77: such a member is out of the sum, for the same holders could not have its vector. Of a hundred pairs three
+    // cannot reach each other.
+    let (members, seed) = (40, 67);
+    let mut chance = Chance::new(seed, "pairs");
+    let pairs = (0..members).flat_map(|one| (0..one).map(move |other| (other, one)));
+    let faults = Faults {
+        apart: pairs.filter(|_| chance.percent(3)).collect(),
+        latency: Latency::Wan,
+        ..Faults::default()
+    };
+    let mut terms = terms(seed, members);
+    terms.rounds = 4;
+    let world = sound(terms, faults)?;
+    let diary = &world.watch().diary;
+    let ids = |height: u64, of: fn(&Record) -> Vec<MemberId>| {
+        let record = diary.records.get(&Height(height));
+        record.map(of).unwrap_or_default()
+    };
+    let mut left_out = 0;
+    for height in 2..6 {
+        let sharers = ids(height - 1, Record::sharer_ids);
+        left_out += sharers.len() - ids(height, Record::survivor_ids).len();
+        for id in sharers {
+            let submitted = (Height(height), usize::try_from(id.0).expect("small"));
+            assert!(
+                diary.submitted.contains_key(&submitted),
+                "member {} had nothing to train from at height {height}",
+                id.0
+            );
+        }
+    }
+    assert!(left_out > 0, "every pair could do without the other");
+    Ok(())
 }

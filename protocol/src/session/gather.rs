@@ -8,8 +8,10 @@ use conclave_crypto::digest::Digest;
 
 use crate::desk::Desk;
 use crate::envelope::Kind;
+use crate::letter::Bytes;
 use crate::message::Tags;
 use crate::names::MemberId;
+use crate::output::Table;
 use crate::params;
 use crate::session::Session;
 use crate::session::pieces::Seeds;
@@ -233,12 +235,9 @@ impl Session {
             if let Some(name) = self.sharding.made.get(&m).copied() {
                 let from = Source::Here;
                 wanted.push(Wanted { name, length, from });
-            } else if let Some((name, from)) = fixed.get(&m).and_then(BTreeMap::first_key_value) {
-                let (name, mut from) = (*name, from.clone());
-                // The members ask the holders in turn, so that each serves its part.
-                let rank = self.rank(desk, m).checked_rem(from.len()).unwrap_or(0);
-                from.rotate_left(rank);
-                let from = Source::Makers(from);
+            } else if let Some((name, made_by)) = fixed.get(&m).and_then(BTreeMap::first_key_value)
+            {
+                let (name, from) = (*name, Source::Makers(self.makers(desk, m, made_by)));
                 wanted.push(Wanted { name, length, from });
             }
         }
@@ -274,15 +273,6 @@ impl Session {
         missing
     }
 
-    /// Our place in the order in which a shard calls the sharers; 0 if we are none.
-    fn rank(&self, desk: &Desk, m: usize) -> usize {
-        let plan = self.sharding.plan.as_ref();
-        let rank = plan
-            .zip(desk.me)
-            .and_then(|(plan, me)| plan.seats.rank(m, me));
-        rank.unwrap_or(0)
-    }
-
     /// R76, R79. Computes the tag of a shard that is here; who published another one lied.
     pub(super) fn tag_shard(
         &mut self,
@@ -309,7 +299,7 @@ impl Session {
     }
 
     /// Takes a pulled sum: the own one is right, another's waits for the tags. Whether it was wanted.
-    pub(super) fn take_sum(&mut self, name: &Digest, bytes: &[u8]) -> bool {
+    pub(super) fn take_sum(&mut self, desk: &mut Desk, name: &Digest, bytes: &Bytes) -> bool {
         let (Some(cut), Some(gathering)) = (self.cut(), &self.opening.gathering) else {
             return false;
         };
@@ -330,6 +320,10 @@ impl Session {
             .collect::<Vec<_>>();
         for m in &wanted {
             let (m, made) = (*m, self.sharding.made.contains_key(m));
+            let made_by = fixed.get(&m).and_then(|sums| sums.get(name));
+            let keepers = made_by.map(|made_by| self.keepers(m, made_by));
+            let keeps = desk.me.zip(keepers);
+            let keeps = keeps.is_some_and(|(me, keepers)| keepers.contains(&me));
             let Some(gathering) = &mut self.opening.gathering else {
                 return false;
             };
@@ -339,6 +333,9 @@ impl Session {
             } else if let Some(place) = gathering.total.get_mut(cut.range(m)) {
                 let product = gathering.challenge.of_sum(m, bytes, place);
                 gathering.claims.insert(m, product);
+            }
+            if keeps && self.sharding.held.insert(*name) {
+                desk.store(Table::Shards, name.as_bytes().to_vec(), bytes.clone());
             }
         }
         !wanted.is_empty()

@@ -56,7 +56,7 @@ pub(super) enum Source {
     Here,
     /// From the author of a vector, and from those that say they hold this shard of it.
     Holders(MemberId, usize),
-    /// From the members that made it.
+    /// From the members that made it, and from its keepers.
     Makers(Vec<MemberId>),
 }
 
@@ -231,6 +231,28 @@ impl Session {
         from
     }
 
+    /// R77. Those that made the sum of a shard, then its keepers. The members ask the makers in turn, so that each
+    /// serves its part.
+    pub(super) fn makers(&self, desk: &Desk, m: usize, made_by: &[MemberId]) -> Vec<MemberId> {
+        let plan = self.sharding.plan.as_ref().zip(desk.me);
+        let rank = plan.and_then(|(plan, me)| plan.seats.rank(m, me));
+        let first = rank.unwrap_or(0).checked_rem(made_by.len()).unwrap_or(0);
+        let mut from = made_by.to_vec();
+        from.rotate_left(first);
+        from.extend(self.keepers(m, made_by));
+        from
+    }
+
+    /// R77. The sharers that a shard calls first besides those that made its sum: they keep and serve it too, for those
+    /// that can reach none of its makers.
+    pub(super) fn keepers(&self, m: usize, made_by: &[MemberId]) -> Vec<MemberId> {
+        let Some(plan) = &self.sharding.plan else {
+            return Vec::new();
+        };
+        let others = plan.seats.order(m).filter(|id| !made_by.contains(id));
+        others.take(plan.replicas).collect()
+    }
+
     /// Takes a blob that was pulled, if it is a shard of a vector or of a sum; its bytes must give its name.
     /// `None`: nobody asks for it here.
     pub(crate) fn shard_pulled(
@@ -258,7 +280,7 @@ impl Session {
     /// that their Commits list. False if it is wanted for nothing of its length.
     fn take_blob(&mut self, desk: &mut Desk, name: Digest, bytes: &Bytes) -> bool {
         self.sharding.stir();
-        let mut taken = self.take_sum(&name, bytes);
+        let mut taken = self.take_sum(desk, &name, bytes);
         let (cut, length) = (self.cut(), u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         for (member, m) in self.sharding.places(&name) {
             if cut.is_none_or(|cut| cut.bytes(m) != length) {

@@ -1,6 +1,7 @@
 //! `conclave eval`: what a model, with or without an adapter, scores on rows.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use rayon::prelude::*;
@@ -11,7 +12,7 @@ use super::source::Source;
 use super::writing::{Script, Writing};
 use crate::cli::{note, print, print_json};
 use crate::learn::choose::choose;
-use crate::learn::data::{Form, Row, Tokens, read_rows};
+use crate::learn::data::{Corpus, Form, Row, Tokens};
 use crate::learn::evaluate::{Measured, evaluate};
 use crate::learn::model::decode::Decoding;
 use crate::learn::score::bleu::Bleu;
@@ -83,22 +84,24 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let length = training.length_for(loaded.model.config());
     let classes = &loaded.model.config().labels;
     let tokens = Tokens::open(&folder)?.telling_apart(classes);
-    let mut rows = read_rows(&args.data)?;
     let labels = args.labels || loaded.model.config().classifies();
-    if labels {
-        rows = rows
-            .into_iter()
-            .map(Row::labelled)
-            .collect::<Result<_, _>>()?;
-    }
-    let tokenised = tokens.tokenise_all(&rows, length)?;
-    if tokenised.cut > 0 {
+    // Rows are only held where more than their tokens is asked for.
+    let mut rows = Vec::new();
+    let corpus = Corpus::read(&tokens, &args.data, length, |row| {
+        let row = if labels { row.labelled()? } else { row };
+        if labels || args.generate.is_some() {
+            rows.push(row.clone());
+        }
+        Ok(row)
+    })?;
+    if corpus.cut > 0 {
         note(&format!(
             "{} rows were longer than {length} tokens and were cut",
-            tokenised.cut
+            corpus.cut
         ));
     }
-    let examples = tokenised.placed();
+    let all = corpus.rows();
+    let examples = Arc::new(corpus).part(0..all);
     admit(loaded.model.config(), &examples)?;
     let measured = pool
         .install(|| evaluate(&loaded.model, &loaded.moving(), &examples))?

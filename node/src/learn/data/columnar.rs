@@ -90,9 +90,13 @@ fn unknown(codec: Compression) -> Option<String> {
         | Compression::SNAPPY
         | Compression::GZIP(_)
         | Compression::ZSTD(_) => None,
-        other => Some(format!(
-            "compressed with {other}, which is not read here; write it with snappy, gzip or zstd"
-        )),
+        other => {
+            let name = other.to_string();
+            let name = name.split('(').next().unwrap_or_default();
+            Some(format!(
+                "compressed with {name}, which is not read here; write it with snappy, gzip or zstd"
+            ))
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Rows tokenised once, in memory while they are few and in a temporary file beyond: what stays in memory then is
-//! twelve bytes a row.
+//! Rows tokenised once, in memory while they are few and in a temporary file beyond: what stays in memory then is eight
+//! bytes a row, and four for each part that has it.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -55,7 +55,7 @@ impl Corpus {
         tokens: &Tokens,
         path: &Path,
         sequence_len: usize,
-        change: impl Fn(Row) -> Result<Row, DataError>,
+        change: impl FnMut(Row) -> Result<Row, DataError>,
     ) -> Result<Self, DataError> {
         Self::read_beyond(MEMORY, tokens, path, sequence_len, change)
     }
@@ -65,7 +65,7 @@ impl Corpus {
         tokens: &Tokens,
         path: &Path,
         sequence_len: usize,
-        change: impl Fn(Row) -> Result<Row, DataError>,
+        mut change: impl FnMut(Row) -> Result<Row, DataError>,
     ) -> Result<Self, DataError> {
         let mut corpus = Self {
             store: Store::Memory(Vec::new()),

@@ -8,6 +8,7 @@ use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::learn::data::Excess;
 use crate::learn::schedule::Scheduler;
 use crate::learn::weights::quantised::Precision;
 
@@ -67,6 +68,9 @@ pub struct TrainingConfig {
     /// Tokens of a sequence; longer rows are cut and counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence_len: Option<usize>,
+    /// What becomes of longer rows: `truncate` or `drop`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub excess_length_strategy: Option<Excess>,
     /// Whether short rows share a sequence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample_packing: Option<bool>,
@@ -176,7 +180,7 @@ enum Kind {
     Switch,
 }
 
-const KEYS: [(&str, Kind); 22] = [
+const KEYS: [(&str, Kind); 23] = [
     ("name", Kind::Text),
     ("model", Kind::Text),
     ("data", Kind::Text),
@@ -191,6 +195,7 @@ const KEYS: [(&str, Kind); 22] = [
     ("micro_batch_size", Kind::Whole),
     ("gradient_accumulation_steps", Kind::Whole),
     ("sequence_len", Kind::Whole),
+    ("excess_length_strategy", Kind::Text),
     ("sample_packing", Kind::Switch),
     ("lr_scheduler", Kind::Text),
     ("warmup_ratio", Kind::Real),

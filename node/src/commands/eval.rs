@@ -15,6 +15,7 @@ use crate::learn::choose::choose;
 use crate::learn::data::{Corpus, Form, Row, Tokens};
 use crate::learn::evaluate::{Measured, evaluate};
 use crate::learn::model::decode::Decoding;
+use crate::learn::prepare::excess;
 use crate::learn::score::bleu::Bleu;
 use crate::learn::score::labels::Labels;
 use crate::learn::score::{answer, rouge};
@@ -81,24 +82,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         .into());
     }
-    let length = training.length_for(loaded.model.config());
+    let bounds = training.bounds_for(loaded.model.config());
+    let length = bounds.most;
     let classes = &loaded.model.config().labels;
     let tokens = Tokens::open(&folder)?.telling_apart(classes);
     let labels = args.labels || loaded.model.config().classifies();
     // Rows are only held where more than their tokens is asked for.
     let mut rows = Vec::new();
-    let corpus = Corpus::read(&tokens, &args.data, length, |row| {
+    let corpus = Corpus::read(&tokens, &args.data, bounds, |row| {
         let row = if labels { row.labelled()? } else { row };
         if labels || args.generate.is_some() {
             rows.push(row.clone());
         }
         Ok(row)
     })?;
-    if corpus.cut > 0 {
-        note(&format!(
-            "{} rows were longer than {length} tokens and were cut",
-            corpus.cut
-        ));
+    if let Some(excess) = excess(corpus.cut, bounds) {
+        note(&excess);
     }
     let all = corpus.rows();
     let examples = Arc::new(corpus).part(0..all);

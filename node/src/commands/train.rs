@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::loading::{flag, peak_rss_bytes};
 use crate::cli::{note, print, print_json};
-use crate::learn::data::{Example, labels_of};
+use crate::learn::data::{Example, Excess, labels_of};
 use crate::learn::examples::Examples;
 use crate::learn::model::{self, Model};
 use crate::learn::peft::{Adapter, AdapterSpec, Targets};
@@ -78,9 +78,12 @@ pub struct Args {
     /// Micro-batches of a step.
     #[arg(long, default_value_t = 1)]
     gradient_accumulation_steps: u32,
-    /// Rows are cut to this many tokens; by default the smaller of 512 and the model's context.
+    /// Most tokens of a row; by default the smaller of 512 and the model's context.
     #[arg(long)]
     sequence_len: Option<u32>,
+    /// What becomes of longer rows.
+    #[arg(long, value_enum, default_value = "truncate")]
+    excess_length_strategy: Excess,
     /// Fill each row with several examples up to the sequence length.
     #[arg(long)]
     sample_packing: bool,
@@ -162,17 +165,18 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let classes = model.config().labels.clone();
     let adapter = Adapter::new(spec(args), model.config()).map_err(flag)?;
-    let length = training.length_for(model.config());
+    let bounds = training.bounds_for(model.config());
     let threads = super::loading::threads(args.threads)?;
     let vocabulary = model.config().vocabulary;
     let trainer = Trainer::new(model, Subject::Lora(adapter), training, threads)?;
     let (examples, held_out): (Box<dyn Examples>, Box<dyn Examples>) = if args.synthetic_tokens {
         (
-            Box::new(synthetic(vocabulary, length, args.seed)),
+            Box::new(synthetic(vocabulary, bounds.most, args.seed)),
             Box::new(Vec::new()),
         )
     } else {
         let data = args.data.as_deref().context("--data is missing")?;
+        let length = bounds;
         let wanted = Wanted {
             data,
             eval: args.eval_data.as_deref(),
@@ -244,6 +248,7 @@ fn training(args: &Args) -> Training {
         micro_batch_size: args.micro_batch_size,
         gradient_accumulation_steps: args.gradient_accumulation_steps,
         sequence_len: args.sequence_len,
+        excess_length_strategy: args.excess_length_strategy,
         sample_packing: args.sample_packing,
         lr_scheduler: args.lr_scheduler,
         warmup_ratio: args.warmup_ratio,

@@ -19,7 +19,7 @@ mod table;
 mod tokens;
 
 pub use chance::Chance;
-pub use corpus::{Corpus, Part};
+pub use corpus::{Corpus, Excess, Length, Part};
 pub use preview::{histogram, preview};
 pub use read::{Each, labels_of, read_rows, visit_rows};
 pub use row::{Form, Place, Row, Turn};

@@ -151,7 +151,7 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
     setup.training.check()?;
     let model = Model::open_at(&setup.model, setup.training.precision)?;
     let model_digest = model::digest(&setup.model)?;
-    let length = setup.training.length_for(model.config());
+    let length = setup.training.bounds_for(model.config());
     let adapter = Adapter::new(setup.adapter.clone(), model.config())?;
     let wanted = Wanted {
         data: &setup.data,

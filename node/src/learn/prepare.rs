@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::data::{Corpus, DataError, Part, Row, Tokens, histogram, preview, set_aside};
+use super::data::{
+    Corpus, DataError, Excess, Length, Part, Row, Tokens, histogram, preview, set_aside,
+};
 use super::examples::Examples as _;
 
 /// Examples to learn from and examples that only measure.
@@ -13,7 +15,7 @@ pub struct Prepared {
     pub examples: Part,
     /// To score on; may be empty.
     pub held_out: Part,
-    /// How many rows were cut to the sequence length.
+    /// How many rows were longer than the sequence length.
     pub cut: usize,
     /// How many rows were left out because no token of theirs counts.
     pub unscored: usize,
@@ -28,8 +30,8 @@ pub struct Wanted<'a> {
     pub data: &'a Path,
     /// Rows that score; without them 5 % of the data is held out by the seed, from 40 rows on.
     pub eval: Option<&'a Path>,
-    /// Where rows are cut, in tokens.
-    pub length: usize,
+    /// How long rows may be.
+    pub length: Length,
     /// Draws what is held out.
     pub seed: u64,
     /// Learn the field `label` behind the text.
@@ -79,7 +81,7 @@ pub fn prepare(model: &Path, wanted: &Wanted<'_>) -> Result<Prepared, DataError>
         None => (learn.part(0..rows), learn.part(0..0), None),
     };
     if examples.count() == 0 {
-        let sequence_len = wanted.length;
+        let sequence_len = wanted.length.most;
         return Err(DataError::NothingScored { rows, sequence_len });
     }
     let both = || [Some(&learn), measured.as_ref()].into_iter().flatten();
@@ -94,17 +96,12 @@ pub fn prepare(model: &Path, wanted: &Wanted<'_>) -> Result<Prepared, DataError>
 
 impl Prepared {
     /// What a reader should see before training: the first example, the lengths, what was cut or left out.
-    pub fn about(&self, length: usize) -> String {
+    pub fn about(&self, length: Length) -> String {
         let mut lines = vec![
             format!("the first example: {}", self.preview.trim_end()),
             histogram(&self.examples).trim_end().to_owned(),
         ];
-        if self.cut > 0 {
-            lines.push(format!(
-                "{} rows were longer than {length} tokens and were cut",
-                self.cut
-            ));
-        }
+        lines.extend(excess(self.cut, length));
         if self.unscored > 0 {
             lines.push(format!(
                 "{} rows have no token to score and were left out",
@@ -113,6 +110,16 @@ impl Prepared {
         }
         lines.join("\n")
     }
+}
+
+/// What happened to rows that were too long, if there were any.
+pub fn excess(count: usize, length: Length) -> Option<String> {
+    let happened = match length.excess {
+        Excess::Truncate => "cut",
+        Excess::Drop => "left out",
+    };
+    let most = length.most;
+    (count > 0).then(|| format!("{count} rows were longer than {most} tokens and were {happened}"))
 }
 
 /// Fewer rows than this all train.

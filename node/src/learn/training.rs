@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::data::{Excess, Length};
 use super::model::config::Config;
 use super::schedule::Scheduler;
 use super::weights::quantised::Precision;
@@ -21,6 +22,8 @@ pub struct Training {
     /// Rows are cut to this many tokens; by default the smaller of 512 and the model's context.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence_len: Option<u32>,
+    /// What becomes of a row that is longer.
+    pub excess_length_strategy: Excess,
     /// Whether a row is filled with several examples up to `sequence_len`. (Rows are never padded, with or without.)
     pub sample_packing: bool,
     /// How the learning rate falls.
@@ -58,6 +61,7 @@ impl Default for Training {
             micro_batch_size: 8,
             gradient_accumulation_steps: 1,
             sequence_len: None,
+            excess_length_strategy: Excess::default(),
             sample_packing: false,
             lr_scheduler: Scheduler::default(),
             warmup_ratio: 0.03,
@@ -84,6 +88,9 @@ impl From<&TrainingConfig> for Training {
                 .gradient_accumulation_steps
                 .map_or(otherwise.gradient_accumulation_steps, whole),
             sequence_len: keys.sequence_len.map(whole),
+            excess_length_strategy: keys
+                .excess_length_strategy
+                .unwrap_or(otherwise.excess_length_strategy),
             sample_packing: keys.sample_packing.unwrap_or(otherwise.sample_packing),
             lr_scheduler: keys.lr_scheduler.unwrap_or(otherwise.lr_scheduler),
             warmup_ratio: keys.warmup_ratio.unwrap_or(otherwise.warmup_ratio),
@@ -158,10 +165,18 @@ impl Training {
             .unwrap_or(if small { 5e-3 } else { 2e-4 })
     }
 
-    /// Where rows are cut for a model.
+    /// The most tokens of an example for a model.
     pub fn length_for(&self, config: &Config) -> usize {
         let most = config.context;
         self.sequence_len.map_or(512, |len| len as usize).min(most)
+    }
+
+    /// The same, with what becomes of longer ones.
+    pub fn bounds_for(&self, config: &Config) -> Length {
+        Length {
+            most: self.length_for(config),
+            excess: self.excess_length_strategy,
+        }
     }
 }
 

@@ -20,9 +20,9 @@ pub struct Corpus {
     /// Where each row's record begins, and where the last one ends.
     offsets: Vec<u64>,
     files: Vec<Arc<Path>>,
-    /// How many rows were cut to the sequence length.
+    /// How many rows were longer than the sequence length.
     pub cut: usize,
-    /// How many rows have no token to score; no part has them.
+    /// How many rows have no token to score; no part has them, nor those that are dropped for their length.
     pub unscored: usize,
 }
 
@@ -31,6 +31,36 @@ pub struct Corpus {
 pub struct Part {
     corpus: Arc<Corpus>,
     rows: Vec<u32>,
+}
+
+/// What becomes of a row that is longer than the sequence length.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Excess {
+    /// It is cut.
+    #[default]
+    Truncate,
+    /// It is left out.
+    Drop,
+}
+
+/// How rows become examples.
+#[derive(Debug, Clone, Copy)]
+pub struct Length {
+    /// The most tokens of an example.
+    pub most: usize,
+    /// What becomes of a longer one.
+    pub excess: Excess,
 }
 
 /// Records one behind the other: line (8 bytes), file (4), then 4 bytes a token with the highest bit for those that are
@@ -54,17 +84,17 @@ impl Corpus {
     pub fn read(
         tokens: &Tokens,
         path: &Path,
-        sequence_len: usize,
+        length: Length,
         change: impl FnMut(Row) -> Result<Row, DataError>,
     ) -> Result<Self, DataError> {
-        Self::read_beyond(MEMORY, tokens, path, sequence_len, change)
+        Self::read_beyond(MEMORY, tokens, path, length, change)
     }
 
     fn read_beyond(
         memory: usize,
         tokens: &Tokens,
         path: &Path,
-        sequence_len: usize,
+        length: Length,
         mut change: impl FnMut(Row) -> Result<Row, DataError>,
     ) -> Result<Self, DataError> {
         let mut corpus = Self {
@@ -80,17 +110,18 @@ impl Corpus {
             text += row.form.bytes();
             waiting.push(row);
             if text >= TEXT_AT_ONCE || waiting.len() >= ROWS_AT_ONCE {
-                corpus.take(&std::mem::take(&mut waiting), tokens, sequence_len, memory)?;
+                corpus.take(&std::mem::take(&mut waiting), tokens, length, memory)?;
                 text = 0;
             }
             Ok(())
         })?;
-        corpus.take(&waiting, tokens, sequence_len, memory)?;
+        corpus.take(&waiting, tokens, length, memory)?;
         corpus.flush()?;
-        if corpus.unscored == corpus.rows() {
+        let rows = corpus.rows();
+        if (0..rows).all(|row| corpus.length(row) == 0) {
             return Err(DataError::NothingScored {
-                rows: corpus.rows(),
-                sequence_len,
+                rows,
+                sequence_len: length.most,
             });
         }
         Ok(corpus)
@@ -116,18 +147,19 @@ impl Corpus {
         &mut self,
         rows: &[Row],
         tokens: &Tokens,
-        sequence_len: usize,
+        length: Length,
         memory: usize,
     ) -> Result<(), DataError> {
         let examples: Vec<(Example, bool)> = rows
             .par_iter()
-            .map(|row| tokens.tokenise(row, sequence_len))
+            .map(|row| tokens.tokenise(row, length.most))
             .collect::<Result<_, _>>()?;
         for (row, (example, cut)) in rows.iter().zip(examples) {
             self.cut += usize::from(cut);
+            let dropped = cut && length.excess == Excess::Drop;
             let scored = example.targets() > 0;
-            self.unscored += usize::from(!scored);
-            self.add(&row.at, scored.then_some(&example))?;
+            self.unscored += usize::from(!scored && !dropped);
+            self.add(&row.at, (scored && !dropped).then_some(&example))?;
         }
         if let Store::Memory(bytes) = &mut self.store
             && bytes.len() > memory
@@ -259,9 +291,11 @@ mod tests {
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.insert_str(0, UNSCORED);
         std::fs::write(&path, text).unwrap();
-        let all = tokens.tokenise_all(&read_rows(&path).unwrap(), 9).unwrap();
+        let all = tokens.tokenise_all(&read_rows(&path).unwrap(), 11).unwrap();
+        let length = |excess| Length { most: 11, excess };
         for memory in [0, 1 << 20] {
-            let corpus = Corpus::read_beyond(memory, &tokens, &path, 9, Ok).unwrap();
+            let corpus =
+                Corpus::read_beyond(memory, &tokens, &path, length(Excess::Truncate), Ok).unwrap();
             assert_eq!(matches!(corpus.store, Store::File { .. }), memory == 0);
             assert_eq!(
                 (corpus.rows(), corpus.cut, corpus.unscored),
@@ -275,8 +309,12 @@ mod tests {
                 assert_eq!(part.place(index), all.places[index].to_string());
             }
         }
+        let kept = Corpus::read(&tokens, &path, length(Excess::Drop), Ok).unwrap();
+        assert_eq!((kept.rows(), kept.cut, kept.unscored), (61, all.cut, 0));
+        assert_eq!(Arc::new(kept).part(0..61).count(), 61 - all.cut);
         std::fs::write(&path, UNSCORED).unwrap();
-        let said = Corpus::read(&tokens, &path, 9, Ok).unwrap_err().to_string();
+        let read = Corpus::read(&tokens, &path, length(Excess::Truncate), Ok);
+        let said = read.unwrap_err().to_string();
         assert!(said.contains("none of the 1 rows"), "{said}");
     }
 }

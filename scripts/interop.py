@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import gguf
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig, GPT2Config,
@@ -132,9 +133,70 @@ class Run:
         self.compare(f"{name}: our adapter, read by PEFT", ours,
                      theirs(PeftModel.from_pretrained(load(folder), adapter).eval(), ids), base)
 
+        if config.model_type in GGUF_NAMES:
+            self.gguf(name, config, folder, scratch, ids)
+
         merged = scratch / f"{name}-merged"
         self.conclave("export", "--model", folder, "--adapter", adapter, "--format", "merged", "--out", merged)
         self.compare(f"{name}: merged, read by transformers", ours, theirs(load(merged), ids), base)
+
+
+    def gguf(self, name, config, folder, scratch, ids):
+        """GGUF files: in f32 against the model itself, quantised against transformers' reading of the same file."""
+        if config.rope_parameters["rope_type"] != "default" or getattr(config, "use_sliding_window", False):
+            return  # the format has no place for them
+        model, place = load(folder), scratch / f"{name}-gguf"
+        place.mkdir()
+        write_gguf(model, place / "model.gguf", quantised=False)
+        self.compare(f"{name}: GGUF, read here", self.ours(place, ids), theirs(model, ids))
+        if config.model_type == "qwen3" or getattr(config, "attention_bias", False):
+            return  # transformers misses the width of the heads, or the biases
+        write_gguf(model, place / "model.gguf", quantised=True)
+        model = AutoModelForCausalLM.from_pretrained(place, gguf_file="model.gguf", dtype=torch.float32,
+                                                     attn_implementation="eager").eval()
+        self.compare(f"{name}: GGUF in Q8_0, read here and by transformers", self.ours(place, ids), theirs(model, ids))
+
+
+GGUF_NAMES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
+
+
+def write_gguf(model, path, quantised):
+    """As llama.cpp converts a model; quantised: matrices in Q8_0 where 32 divides the rows, else in f16."""
+    config, kind = model.config, model.config.model_type
+    writer = gguf.GGUFWriter(path, kind)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_vocab_size(config.vocab_size)
+    if getattr(config, "head_dim", None):
+        writer.add_key_length(config.head_dim)
+        writer.add_value_length(config.head_dim)
+    names = gguf.get_tensor_name_map(GGUF_NAMES[kind], config.num_hidden_layers)
+    for key, tensor in model.state_dict().items():
+        if key == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        values = tensor.float().numpy()
+        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(key.split(".")[-2])
+        if kind == "llama" and heads:
+            values = (values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:]).swapaxes(1, 2)
+                      .reshape(values.shape))
+        stored = names.get_name(key, try_suffixes=(".weight", ".bias"))
+        if values.ndim == 1 or not quantised:
+            writer.add_tensor(stored, values)
+        elif values.shape[-1] % 32 == 0:
+            packed = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0)
+            writer.add_tensor(stored, packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+        else:
+            writer.add_tensor(stored, values.astype("float16"))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def first_targets(folder):

@@ -28,6 +28,8 @@ pub use tokens::{Example, Tokenised, Tokens};
 
 use std::path::{Path, PathBuf};
 
+use crate::learn::model::gguf::GgufError;
+
 /// Why text could not be used: each one sentence of what, where and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -70,6 +72,9 @@ pub enum DataError {
         /// What is wrong and the way out, naming the field.
         what: String,
     },
+    /// The model's GGUF file.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// A tokenizer, its configuration or the model's that cannot be used.
     #[error("{}: {what}", path.display())]
     Tokenizer {

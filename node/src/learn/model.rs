@@ -6,11 +6,13 @@
 //! with each forward pass as [`Moving`]. A batch is one packed row of tokens.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 use conclave_crypto::digest::Digest;
+use sha2::{Digest as _, Sha256};
 
 use super::batch::Batch;
 use super::dropout::Dropout;
@@ -21,12 +23,14 @@ use super::weights::affine::Affine;
 use super::weights::quantised::Precision;
 use super::weights::{Weight, Weights, WeightsError};
 use config::{Config, ConfigError, Family};
+use gguf::{Gguf, GgufError};
 use labels::LabelHead;
 use parts::{Ops, Part};
 
 pub mod bert;
 pub mod config;
 pub mod decode;
+pub mod gguf;
 pub mod gpt2;
 mod graph;
 pub mod labels;
@@ -80,6 +84,9 @@ pub enum ModelError {
     /// Its weights.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// Its GGUF file.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// A file of it cannot be read.
     #[error("{path}: {source}")]
     Io {
@@ -91,7 +98,7 @@ pub enum ModelError {
 }
 
 impl Model {
-    /// Loads a Hugging Face folder: `config.json` and the safetensors beside it.
+    /// Loads a folder: `config.json` and the safetensors beside it, or a GGUF file.
     pub fn open(folder: &Path) -> std::result::Result<Self, ModelError> {
         Self::open_at(folder, Precision::F32)
     }
@@ -99,6 +106,11 @@ impl Model {
     /// The same with the matrices of its linear maps held at a precision; embeddings, norms and head stay whole.
     pub fn open_at(folder: &Path, precision: Precision) -> std::result::Result<Self, ModelError> {
         let config = Config::read(folder)?;
+        if let Some(path) = Gguf::find(folder) {
+            let gguf = Gguf::open(&path)?;
+            let take = |name: &str, shape: &[usize]| gguf.take(name, shape);
+            return Self::build_at(config, precision, take).map_err(Into::into);
+        }
         let weights = Weights::open(folder)?;
         let prefix = config.prefix();
         let take = |name: &str, shape: &[usize]| {
@@ -269,6 +281,26 @@ fn stored_name(weights: &Weights, name: &str, prefix: &str) -> String {
     found.unwrap_or_else(|| name.to_owned())
 }
 
+/// That a folder's weights are whole and numbers.
+pub fn check(folder: &Path) -> std::result::Result<(), ModelError> {
+    match Gguf::find(folder) {
+        Some(_) => Model::open(folder).map(drop),
+        None => Ok(Weights::open(folder)?.check()?),
+    }
+}
+
+/// SHA-256 of a file's bytes.
+fn file_digest(path: &Path) -> std::io::Result<[u8; 32]> {
+    let mut file = std::fs::File::open(path)?;
+    let (mut all, mut part) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut part)? {
+            0 => return Ok(all.finalize().into()),
+            n => all.update(&part[..n]),
+        }
+    }
+}
+
 /// SHA-256 over config.json, tokenizer.json (each by its own digest; an absent one as empty) and the sorted tensors.
 pub fn digest(folder: &Path) -> std::result::Result<Digest, ModelError> {
     let read = |name: &str| {
@@ -280,7 +312,10 @@ pub fn digest(folder: &Path) -> std::result::Result<Digest, ModelError> {
     };
     let config = Digest::of("conclave/v1/model-file", &[&read("config.json")?]);
     let tokenizer = Digest::of("conclave/v1/model-file", &[&read("tokenizer.json")?]);
-    let tensors = Weights::open(folder)?.digest();
+    let tensors = match Gguf::find(folder) {
+        Some(path) => file_digest(&path).map_err(|source| ModelError::Io { path, source })?,
+        None => Weights::open(folder)?.digest(),
+    };
     let parts: [&[u8]; 3] = [config.as_bytes(), tokenizer.as_bytes(), &tensors];
     Ok(Digest::of("conclave/v1/model", &parts))
 }

@@ -13,8 +13,7 @@ use conclave_protocol::charter::{
 use rand::RngExt as _;
 
 use crate::learn::model::config::Config;
-use crate::learn::model::digest;
-use crate::learn::weights::Weights;
+use crate::learn::model::{check, digest};
 
 const EXAMPLE: &str = "Example:
   conclave init --dir berlin     # prints a public key; likewise paris, rome
@@ -128,7 +127,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// What a charter says of a model folder.
 pub fn model(folder: &Path) -> anyhow::Result<Model> {
     let config = Config::read(folder)?;
-    Weights::open(folder)?.check()?;
+    check(folder)?;
     Ok(Model {
         digest: digest(folder)?,
         architecture: config.model_type().to_owned(),

@@ -9,6 +9,7 @@ use tokenizers::Tokenizer;
 use super::chat::{Chat, json, special};
 use super::{DataError, Form, Place, Row, Turn};
 use crate::learn::examples::Placed;
+use crate::learn::model::gguf::Gguf;
 
 /// One row as the trainer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +66,7 @@ impl Tokens {
     /// Opens `tokenizer.json`, `config.json` and, if present, the chat template of a model's folder.
     pub fn open(model: &Path) -> Result<Self, DataError> {
         let path = model.join("config.json");
-        let config = json(&path)?;
+        let config = keys(model, &path)?;
         let vocab_size = config
             .get("vocab_size")
             .and_then(Value::as_u64)
@@ -315,6 +316,17 @@ impl Tokens {
     fn fault(&self, error: &str) -> DataError {
         let what = format!("the tokenizer failed on a text: {error}; fetch the model again");
         DataError::tokenizer(Path::new("tokenizer.json"), what)
+    }
+}
+
+/// The keys of a `config.json`, or what a GGUF file says in their place.
+fn keys(model: &Path, path: &Path) -> Result<Value, DataError> {
+    match Gguf::find(model) {
+        Some(path) => {
+            let keys = Gguf::open(&path).and_then(|gguf| gguf.config());
+            Ok(keys.map(Value::Object)?)
+        }
+        None => json(path),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::bert::Bert;
+use super::gguf::{Gguf, GgufError};
 use super::gpt2::Gpt2;
 use super::llama::Llama;
 use super::parts::{LinearMap, Part};
@@ -85,6 +86,9 @@ pub enum ConfigError {
         /// What it says.
         found: String,
     },
+    /// Its GGUF file.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// Labels for a model without a head for them.
     #[error("the model is no encoder: it continues texts and tells no labels apart")]
     NoClassifier,
@@ -125,8 +129,11 @@ pub(super) struct Sizes {
 }
 
 impl Config {
-    /// Reads `config.json` of a model folder.
+    /// Reads `config.json` of a model folder, or the keys of its GGUF file.
     pub fn read(folder: &Path) -> Result<Self, ConfigError> {
+        if let Some(path) = Gguf::find(folder) {
+            return Self::of(Gguf::open(&path)?.config()?, &path);
+        }
         let path = folder.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Io {
             path: path.clone(),
@@ -141,6 +148,10 @@ impl Config {
             path: path.to_owned(),
             reason: e.to_string(),
         })?;
+        Self::of(json, path)
+    }
+
+    fn of(json: Map<String, Value>, path: &Path) -> Result<Self, ConfigError> {
         let keys = Keys { json: &json, path };
         for key in FOREIGN {
             keys.only(key, &[])?;

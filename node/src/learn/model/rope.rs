@@ -68,6 +68,7 @@ impl Rope {
                 let factor = stretch.factor()?;
                 Ok(stretch.each(|_, frequency| frequency / factor, 1.0))
             }
+            Some("factors") => stretch.factors(),
             Some("llama3") => stretch.llama3(),
             Some("yarn") => stretch.yarn(),
             Some(_) => Err(refuse()),
@@ -114,6 +115,32 @@ impl Stretch<'_> {
             self.keys.malformed(reason)
         };
         self.keys.real(key)?.ok_or_else(missing)
+    }
+
+    /// A divisor for each frequency, as GGUF keeps Llama 3's stretching.
+    fn factors(&self) -> Result<Rope, ConfigError> {
+        let wrong = || {
+            let reason = format!("factors must list {} positive numbers", self.dim / 2);
+            self.keys.malformed(reason)
+        };
+        let list = self.keys.value("factors").and_then(Value::as_array);
+        let list = list.filter(|list| list.len() == self.dim / 2);
+        let factors = list.ok_or_else(wrong)?.iter().map(Value::as_f64);
+        let factors: Vec<f64> = factors
+            .map(|factor| factor.filter(|factor| *factor > 0.0))
+            .collect::<Option<_>>()
+            .ok_or_else(wrong)?;
+        let mut rope = self.plain();
+        for (frequency, factor) in rope.frequencies.iter_mut().zip(factors) {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "frequencies are kept in f32"
+            )]
+            {
+                *frequency = (f64::from(*frequency) / factor) as f32;
+            }
+        }
+        Ok(rope)
     }
 
     /// Llama 3.1: slow frequencies are divided, fast ones kept, those between blended.
@@ -187,7 +214,8 @@ impl Stretch<'_> {
     }
 }
 
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
+    "factors",
     "rope_theta",
     "rope_type",
     "type",

@@ -246,8 +246,9 @@ fn a_disk_that_fills_in_a_round_stops_one_node_in_order_and_no_other() {
                 .filter(|status| number(status, "rounds_opened") >= least)
         })
     };
-    opened(&mut nodes[2], 2);
-    nodes[2].limit(16_384);
+    let contributed = |status: &Value| number(status, "rounds_contributed");
+    let before = opened(&mut nodes[2], 2);
+    nodes[2].limit(65_536);
     let status = until("the disk to be full", PATIENCE, || nodes[2].ended());
     let said = nodes[2].log();
     eprintln!("node 3: {}", said.lines().last().unwrap_or_default());
@@ -256,7 +257,14 @@ fn a_disk_that_fills_in_a_round_stops_one_node_in_order_and_no_other() {
     assert!(!said.contains("panicked"), "{said}");
     // With room it goes on where it was, and all end alike.
     nodes[2].start(&[]);
-    for report in &end_alike(&mut nodes, PATIENCE) {
+    let reports = end_alike(&mut nodes, PATIENCE);
+    for report in &reports {
         assert!(number(report, "rounds_opened") >= rounds - 2, "{report}");
     }
+    // One more round may have counted before the disk was full.
+    assert!(
+        contributed(&reports[2]) > contributed(&before) + 1,
+        "it shares no more: {before} {}",
+        reports[2]
+    );
 }

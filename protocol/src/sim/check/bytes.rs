@@ -117,6 +117,8 @@ fn is_calm(world: &World, height: Height) -> bool {
         .all(|place| !diary.was_away(place, from, to) && !diary.was_cut_off(place, from, to));
     // These last as long as the run does.
     let honest = faults.hostile.is_empty() && faults.controls.is_empty() && faults.apart.is_empty();
+    // Whoever is slow still serves a height when it works at the next.
+    let prompt = faults.slow.is_empty();
     // Whoever comes or goes is told much that the others know.
     let all = (0..world.len()).collect();
     let stays = |(_, at): &(usize, Time)| *at < from || *at > to;
@@ -124,7 +126,7 @@ fn is_calm(world: &World, height: Height) -> bool {
     let settled = settled == [true; 2] && faults.leaves.iter().all(stays);
     // Nobody is so slow that a sum goes without it.
     let present = [earlier(height, 1), height, later(height, 1)].map(|at| is_whole(world, at));
-    sound && well && honest && settled && present == [true; 3] && height.0 > 2
+    sound && well && honest && prompt && settled && present == [true; 3] && height.0 > 2
 }
 
 /// Whether all members share in a height's round, and none is left out of its sum; so too where it is none.

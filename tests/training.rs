@@ -236,58 +236,25 @@ fn the_best_adapter_is_kept_and_a_run_that_gets_no_better_ends() {
 fn what_cannot_be_is_refused_before_any_work() {
     let folder = folder();
     let at = folder.path();
-    refused(
-        at,
-        &[
-            "train",
-            "--model",
-            "base",
-            "--data",
-            "rows.csv",
-            "--early-stop",
-            "2",
-        ],
-        &["--eval-every"],
-    );
-    refused(
-        at,
-        &[
-            "train",
-            "--model",
-            "base",
-            "--data",
-            "rows.csv",
-            "--checkpoint-every",
-            "2",
-        ],
-        &["--out"],
-    );
-    refused(
-        at,
-        &run(&["--out", "x", "--eval-every", "0"]),
-        &["--eval-every"],
-    );
-    refused(
-        at,
-        &run(&["--out", "x", "--warmup-ratio", "2"]),
-        &["warmup_ratio = 2 is out of range"],
-    );
-    refused(
-        at,
-        &run(&["--out", "x", "--lr-scheduler", "cosin"]),
-        &["cosine"],
-    );
     std::fs::write(at.join("few.csv"), "text\none\ntwo\n").expect("written");
-    let few = [
-        "train",
-        "--model",
-        "base",
-        "--data",
-        "few.csv",
-        "--eval-every",
-        "1",
-    ];
-    refused(at, &few, &["no rows are held out to score"]);
+    for (flags, word) in [
+        ("--data rows.csv --early-stop 2", "--eval-every"),
+        ("--data rows.csv --checkpoint-every 2", "--out"),
+        ("--data rows.csv --out x --eval-every 0", "--eval-every"),
+        (
+            "--data rows.csv --out x --warmup-ratio 2",
+            "warmup_ratio = 2 is out of range",
+        ),
+        ("--data rows.csv --out x --lr-scheduler cosin", "cosine"),
+        (
+            "--data few.csv --eval-every 1",
+            "no rows are held out to score",
+        ),
+    ] {
+        let words = ["train", "--model", "base"].into_iter();
+        let arguments: Vec<&str> = words.chain(flags.split(' ')).collect();
+        refused(at, &arguments, &[word]);
+    }
     assert!(!at.join(".x.training").exists());
 }
 

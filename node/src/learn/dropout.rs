@@ -43,9 +43,9 @@ mod tests {
     use super::*;
     use crate::learn::batch::Batch;
     use crate::learn::data::Example;
-    use crate::learn::fixture::tiny;
+    use crate::learn::fixture::{adapter, tiny};
     use crate::learn::model::Moving;
-    use crate::learn::peft::{Adapter, AdapterSpec, uniform};
+    use crate::learn::peft::uniform;
 
     #[test]
     fn the_share_is_dropped_the_mean_kept_and_the_seed_decides() {
@@ -70,13 +70,7 @@ mod tests {
     #[test]
     fn with_nothing_dropped_loss_and_gradients_are_those_of_the_fused_operation() {
         let model = tiny(true);
-        let spec = AdapterSpec {
-            r: 2,
-            alpha: 4,
-            targets: "all-linear".parse().unwrap(),
-            seed: 1,
-        };
-        let adapter = Adapter::new(spec, model.config()).unwrap();
+        let adapter = adapter(2, &model);
         let flat = adapter.flat();
         let mut values = adapter.initial(&model);
         uniform([9; 32], 0.3, &mut values);

@@ -186,21 +186,28 @@ mod tests {
         Decoding::new(model, lora).extend(&[1, 5, 9, 2])
     }
 
-    #[test]
-    fn exports_are_read_back_with_the_same_logits() {
-        let model = tiny(false);
+    /// An adapter on these maps, with random factors.
+    fn random_adapter(model: &Model, targets: &str) -> (Adapter, Vec<f32>) {
         let spec = AdapterSpec {
             r: 2,
             alpha: 3,
-            targets: "q_proj,v_proj,down_proj".parse().unwrap(),
+            targets: targets.parse().unwrap(),
             seed: 5,
         };
         let adapter = Adapter::new(spec, model.config()).unwrap();
         let mut values = vec![0.0; adapter.flat().len()];
         uniform([4; 32], 0.5, &mut values);
-        let bind = |adapter: &Adapter, values: &[f32]| {
-            adapter.bind(&adapter.flat().tensors(values, |_| false).unwrap())
-        };
+        (adapter, values)
+    }
+
+    fn bind(adapter: &Adapter, values: &[f32]) -> LoraTensors {
+        adapter.bind(&adapter.flat().tensors(values, |_| false).unwrap())
+    }
+
+    #[test]
+    fn exports_are_read_back_with_the_same_logits() {
+        let model = tiny(false);
+        let (adapter, values) = random_adapter(&model, "q_proj,v_proj,down_proj");
         let lora = bind(&adapter, &values);
         let want = logits(&model, Some(&lora));
         assert_ne!(want, logits(&model, None));
@@ -233,16 +240,8 @@ mod tests {
     #[test]
     fn gpt2_is_merged_read_back_and_understood_without_its_prefix() {
         let (model, folder) = (gpt2("gelu_new"), tempfile::tempdir().unwrap());
-        let spec = AdapterSpec {
-            r: 2,
-            alpha: 3,
-            targets: "all-linear".parse().unwrap(),
-            seed: 5,
-        };
-        let adapter = Adapter::new(spec, model.config()).unwrap();
-        let mut values = vec![0.0; adapter.flat().len()];
-        uniform([4; 32], 0.5, &mut values);
-        let lora = adapter.bind(&adapter.flat().tensors(&values, |_| false).unwrap());
+        let (adapter, values) = random_adapter(&model, "all-linear");
+        let lora = bind(&adapter, &values);
         let want = logits(&model, Some(&lora));
         let place = folder.path().join("merged");
         merged(&place, &model, &lora, folder.path()).unwrap();
@@ -272,16 +271,8 @@ mod tests {
     #[test]
     fn a_classifier_goes_out_with_its_head_and_its_labels() {
         let (model, folder) = (bert(false), tempfile::tempdir().unwrap());
-        let spec = AdapterSpec {
-            r: 2,
-            alpha: 3,
-            targets: "all-linear".parse().unwrap(),
-            seed: 5,
-        };
-        let adapter = Adapter::new(spec, model.config()).unwrap();
-        let mut values = vec![0.0; adapter.flat().len()];
-        uniform([4; 32], 0.5, &mut values);
-        let lora = adapter.bind(&adapter.flat().tensors(&values, |_| false).unwrap());
+        let (adapter, values) = random_adapter(&model, "all-linear");
+        let lora = bind(&adapter, &values);
         let want = logits(&model, Some(&lora));
         assert_eq!(want.len(), 3);
         let place = folder.path().join("peft");

@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use super::data::Example;
 use super::export::write_model;
 use super::model::Model;
 use super::model::config::Config;
-use super::peft::uniform;
+use super::peft::{Adapter, AdapterSpec, uniform};
 use super::weights::Weight;
 
 /// A random model: grouped queries, a feed-forward width that is no power of two.
@@ -66,6 +67,26 @@ pub(crate) fn random(text: &str) -> Model {
         Ok(Weight::owned(values, shape.to_vec()))
     };
     Model::build(config, take).unwrap()
+}
+
+/// An adapter of this rank on every linear map of a model, with an alpha of twice the rank.
+pub(crate) fn adapter(r: u32, model: &Model) -> Adapter {
+    let spec = AdapterSpec {
+        r,
+        alpha: 2 * r,
+        targets: "all-linear".parse().unwrap(),
+        seed: 1,
+    };
+    Adapter::new(spec, model.config()).unwrap()
+}
+
+/// Thirty examples of three letters in turn, scored from different places on.
+pub(crate) fn examples() -> Vec<Example> {
+    let make = |i: u32| Example {
+        ids: (0..8 + i % 5).map(|j| (2 + (i + j) % 3) % 32).collect(),
+        scored: (0..8 + i % 5).map(|j| j > i % 3).collect(),
+    };
+    (0..30).map(make).collect()
 }
 
 /// A folder with [`tiny`], the tokenizer of letters, and 60 rows of `abcabc…` in `rows.jsonl`.

@@ -214,28 +214,13 @@ const ROWS_NAMED: usize = 8;
 mod tests {
     use super::*;
     use crate::learn::data::Example;
-    use crate::learn::fixture::{bert, tiny};
-    use crate::learn::peft::{Adapter, AdapterSpec};
+    use crate::learn::fixture::{adapter, bert, examples, tiny};
     use crate::learn::trainer::Subject;
     use crate::learn::training::Training;
 
-    fn examples() -> Vec<Example> {
-        let make = |i: u32| Example {
-            ids: (0..8 + i % 5).map(|j| (2 + (i + j) % 3) % 32).collect(),
-            scored: (0..8 + i % 5).map(|j| j > i % 3).collect(),
-        };
-        (0..30).map(make).collect()
-    }
-
     fn trainer(training: Training) -> Trainer {
         let model = tiny(true);
-        let spec = AdapterSpec {
-            r: 2,
-            alpha: 4,
-            targets: "all-linear".parse().unwrap(),
-            seed: 1,
-        };
-        let adapter = Adapter::new(spec, model.config()).unwrap();
+        let adapter = adapter(2, &model);
         Trainer::new(model, Subject::Lora(adapter), training, 1).unwrap()
     }
 
@@ -334,13 +319,7 @@ mod tests {
         };
         let examples: Vec<Example> = (0..60).map(make).collect();
         let model = bert(false);
-        let spec = AdapterSpec {
-            r: 4,
-            alpha: 8,
-            targets: "all-linear".parse().unwrap(),
-            seed: 1,
-        };
-        let adapter = Adapter::new(spec, model.config()).unwrap();
+        let adapter = adapter(4, &model);
         let training = Training::default();
         let trainer = Trainer::new(model, Subject::Lora(adapter), training, 1).unwrap();
         let mut values = trainer.initial();

@@ -258,26 +258,11 @@ mod tests {
 
     use super::*;
     use crate::learn::data::Example;
-    use crate::learn::fixture::tiny;
-    use crate::learn::peft::AdapterSpec;
-
-    fn examples() -> Vec<Example> {
-        let make = |i: u32| Example {
-            ids: (0..8 + i % 5).map(|j| (2 + (i + j) % 3) % 32).collect(),
-            scored: (0..8 + i % 5).map(|j| j > i % 3).collect(),
-        };
-        (0..30).map(make).collect()
-    }
+    use crate::learn::fixture::{adapter, examples, tiny};
 
     fn trainer(training: Training, threads: usize) -> Trainer {
         let model = tiny(true);
-        let spec = AdapterSpec {
-            r: 2,
-            alpha: 4,
-            targets: "all-linear".parse().unwrap(),
-            seed: 1,
-        };
-        let adapter = Adapter::new(spec, model.config()).unwrap();
+        let adapter = adapter(2, &model);
         Trainer::new(model, Subject::Lora(adapter), training, threads).unwrap()
     }
 

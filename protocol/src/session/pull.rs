@@ -66,7 +66,7 @@ impl Pulls {
         self.0.get(name).map_or(0, |pull| pull.failures)
     }
 
-    /// Whether a blob may be asked for now.
+    /// Whether it is time to ask for a blob, for the first time or again.
     pub(super) fn may_ask(&self, desk: &mut Desk, name: &Digest) -> bool {
         self.0.get(name).is_none_or(|pull| desk.due(pull.again))
     }

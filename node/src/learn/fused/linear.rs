@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::{Values, argument, kept, shaped_as};
-use crate::learn::kernel::product::{Old, View, ViewMut, product};
+use crate::learn::kernel::product::{Old, View, ViewMut, multiplied, product};
 use crate::learn::weights::affine::Affine;
 
 struct Frozen {
@@ -48,44 +48,17 @@ pub fn free(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     x.apply_op2(weight, Free)
 }
 
+/// `x · Wᵀ` for `W` `(out, in)`.
 fn apply(x: &[f32], weight: &[f32], out: usize, inside: usize) -> Vec<f32> {
-    let tokens = x.len() / inside;
-    let mut y = vec![0.0; tokens * out];
-    product(
-        ViewMut::new(&mut y, tokens, out),
-        Old::Replace,
-        1.0,
-        View::new(x, tokens, inside),
-        View::new(weight, out, inside).t(),
-    );
-    y
-}
-
-fn apply_back(dy: &[f32], weight: &[f32], out: usize, inside: usize) -> Vec<f32> {
-    let tokens = dy.len() / out;
-    let mut dx = vec![0.0; tokens * inside];
-    product(
-        ViewMut::new(&mut dx, tokens, inside),
-        Old::Replace,
-        1.0,
-        View::new(dy, tokens, out),
-        View::new(weight, out, inside),
-    );
-    dx
+    let x = View::new(x, x.len() / inside, inside);
+    multiplied(1.0, x, View::new(weight, out, inside).t())
 }
 
 /// `sum over tokens of scale · left[t] ⊗ right[t]`, `(left_cols, right_cols)`.
 fn outer(left: &[f32], left_cols: usize, right: &[f32], right_cols: usize, scale: f32) -> Vec<f32> {
     let tokens = left.len() / left_cols;
-    let mut sum = vec![0.0; left_cols * right_cols];
-    product(
-        ViewMut::new(&mut sum, left_cols, right_cols),
-        Old::Replace,
-        scale,
-        View::new(left, tokens, left_cols).t(),
-        View::new(right, tokens, right_cols),
-    );
-    sum
+    let left = View::new(left, tokens, left_cols).t();
+    multiplied(scale, left, View::new(right, tokens, right_cols))
 }
 
 impl CustomOp1 for Frozen {
@@ -135,7 +108,8 @@ impl CustomOp2 for Free {
         let dy = dy.contiguous()?;
         let (out, inside) = w.dims2()?;
         let (xs, ws, dys) = (Values::of(x)?, Values::of(w)?, Values::of(&dy)?);
-        let dx = shaped_as(apply_back(&dys, &ws, out, inside), x)?;
+        let back = View::new(&dys, dys.len() / out, out);
+        let dx = shaped_as(multiplied(1.0, back, View::new(&ws, out, inside)), x)?;
         let dw = shaped_as(outer(&dys, out, &xs, inside, 1.0), w)?;
         Ok((Some(dx), Some(dw)))
     }
@@ -189,16 +163,10 @@ impl CustomOp3 for Lora {
         let tokens = dys.len() / out;
         let [x_wanted, a_wanted, b_wanted] = self.wanted;
         // dh = scale · dy · B
-        let mut d_hidden = vec![0.0; tokens * rank];
+        let mut d_hidden = Vec::new();
         if x_wanted || a_wanted {
-            let b = Values::of(b)?;
-            product(
-                ViewMut::new(&mut d_hidden, tokens, rank),
-                Old::Replace,
-                self.scale,
-                View::new(&dys, tokens, out),
-                View::new(&b, out, rank),
-            );
+            let (dy, b) = (View::new(&dys, tokens, out), Values::of(b)?);
+            d_hidden = multiplied(self.scale, dy, View::new(&b, out, rank));
         }
         let mut dx = None;
         if x_wanted {

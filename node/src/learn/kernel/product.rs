@@ -150,6 +150,17 @@ pub fn product(out: ViewMut<'_>, old: Old, scale: f32, a: View<'_>, b: View<'_>)
     }
 }
 
+/// `scale · a · b`, dense and row-major.
+///
+/// # Panics
+/// If the inner dimensions differ.
+pub fn multiplied(scale: f32, a: View<'_>, b: View<'_>) -> Vec<f32> {
+    let mut out = vec![0.0; a.rows * b.cols];
+    let whole = ViewMut::new(&mut out, a.rows, b.cols);
+    product(whole, Old::Replace, scale, a, b);
+    out
+}
+
 /// Multiplications below which threads cost more than they bring.
 const PARALLEL_FROM: usize = 1 << 16;
 

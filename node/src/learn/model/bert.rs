@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::config::keys::Keys;
 use super::config::{Config, ConfigError, Sizes};
-use super::parts::{Index, LinearMap, Ops, Part};
+use super::parts::{Index, Ops, Part};
 use crate::learn::kernel::attention::Heads;
 use crate::learn::kernel::gelu::Gelu;
 use crate::learn::weights::affine::Layout;
@@ -68,15 +68,7 @@ impl Bert {
     /// Its tensors, in the order of their use.
     pub(super) fn parts(&self, config: &Config) -> Vec<Part> {
         let hidden = config.hidden;
-        let map = |module: String, out, inside| {
-            Part::Map(LinearMap {
-                module,
-                out,
-                inside,
-                bias: true,
-                layout: Layout::OutIn,
-            })
-        };
+        let map = |module, out, inside| Part::map(module, [out, inside], true, Layout::OutIn);
         let mut parts = vec![
             Part::tensor(TOKENS, [config.vocabulary, hidden]),
             Part::tensor(POSITIONS, [config.context, hidden]),

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::config::keys::Keys;
 use super::config::{Config, ConfigError, Sizes};
-use super::parts::{Index, LinearMap, Ops, Part};
+use super::parts::{Index, Ops, Part};
 use crate::learn::kernel::attention::Heads;
 use crate::learn::kernel::gelu::Gelu;
 use crate::learn::weights::affine::Layout;
@@ -48,15 +48,7 @@ impl Gpt2 {
     /// Its tensors, in the order of their use.
     pub(super) fn parts(config: &Config) -> Vec<Part> {
         let hidden = config.hidden;
-        let map = |module: String, out, inside| {
-            Part::Map(LinearMap {
-                module,
-                out,
-                inside,
-                bias: true,
-                layout: Layout::InOut,
-            })
-        };
+        let map = |module, out, inside| Part::map(module, [out, inside], true, Layout::InOut);
         let mut parts = vec![
             Part::tensor(EMBEDDING, [config.vocabulary, hidden]),
             Part::tensor(POSITIONS, [config.context, hidden]),

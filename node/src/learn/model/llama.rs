@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::config::keys::Keys;
 use super::config::{Config, ConfigError, Sizes};
-use super::parts::{Index, LinearMap, Ops, Part};
+use super::parts::{Index, Ops, Part};
 use super::rope::Rope;
 use crate::learn::kernel::attention::{Heads, Sight};
 use crate::learn::weights::affine::Layout;
@@ -106,16 +106,7 @@ impl Llama {
             config.kv_heads * config.head_dim,
         );
         let (inputs, output) = (self.biases != Biases::None, self.biases == Biases::All);
-        let map = |module: String, out, inside, bias| {
-            let layout = Layout::OutIn;
-            Part::Map(LinearMap {
-                module,
-                out,
-                inside,
-                bias,
-                layout,
-            })
-        };
+        let map = |module, out, inside, bias| Part::map(module, [out, inside], bias, Layout::OutIn);
         let table = [config.vocabulary, hidden];
         let mut parts = vec![Part::tensor(EMBEDDING, table)];
         for layer in 0..config.layers {

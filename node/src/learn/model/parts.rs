@@ -116,6 +116,17 @@ impl LinearMap {
 }
 
 impl Part {
+    /// A linear map.
+    pub fn map(module: String, [out, inside]: [usize; 2], bias: bool, layout: Layout) -> Self {
+        Self::Map(LinearMap {
+            module,
+            out,
+            inside,
+            bias,
+            layout,
+        })
+    }
+
     /// A tensor that is no map's.
     pub fn tensor(name: impl Into<String>, shape: impl Into<Vec<usize>>) -> Self {
         let (name, shape) = (name.into(), shape.into());

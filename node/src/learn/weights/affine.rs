@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::Weight;
 use super::quantised::{Precision, Quantised};
 use crate::learn::kernel::elementwise::add_to_rows;
-use crate::learn::kernel::product::{Old, View, ViewMut, product};
+use crate::learn::kernel::product::{Old, View, ViewMut, multiplied, product};
 
 /// `y = x · Wᵀ + b` for `W` `(out, in)`.
 #[derive(Debug, Clone)]
@@ -97,16 +97,9 @@ impl Affine {
 
     /// The rows `(tokens, out)` of `x` `(tokens, in)`.
     pub fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let (out, inside) = self.dims();
-        let tokens = x.len() / inside;
-        let mut y = vec![0.0; tokens * out];
-        product(
-            ViewMut::new(&mut y, tokens, out),
-            Old::Replace,
-            1.0,
-            View::new(x, tokens, inside),
-            self.view(&self.values()).t(),
-        );
+        let inside = self.dims().1;
+        let x = View::new(x, x.len() / inside, inside);
+        let mut y = multiplied(1.0, x, self.view(&self.values()).t());
         if let Some(bias) = &self.bias {
             add_to_rows(&mut y, bias.values());
         }
@@ -115,17 +108,9 @@ impl Affine {
 
     /// The gradient `(tokens, in)` by the input, of a gradient `dy` `(tokens, out)` by the output.
     pub fn apply_back(&self, dy: &[f32]) -> Vec<f32> {
-        let (out, inside) = self.dims();
-        let tokens = dy.len() / out;
-        let mut dx = vec![0.0; tokens * inside];
-        product(
-            ViewMut::new(&mut dx, tokens, inside),
-            Old::Replace,
-            1.0,
-            View::new(dy, tokens, out),
-            self.view(&self.values()),
-        );
-        dx
+        let out = self.dims().0;
+        let dy = View::new(dy, dy.len() / out, out);
+        multiplied(1.0, dy, self.view(&self.values()))
     }
 
     /// The matrix with `scale · B · A` added, in the same layout; for `A` `(r, in)` and `B` `(out, r)`.

@@ -113,9 +113,8 @@ mod tests {
     use super::*;
     use crate::learn::data::Example;
     use crate::learn::export::write_model;
-    use crate::learn::fixture::random;
+    use crate::learn::fixture::{adapter, random};
     use crate::learn::model::Model;
-    use crate::learn::peft::{Adapter, AdapterSpec};
     use crate::learn::steps::Run;
     use crate::learn::trainer::{Subject, Trainer};
     use crate::learn::training::Training;
@@ -183,13 +182,7 @@ mod tests {
         let mut first = Vec::new();
         for precision in [Precision::F32, Precision::Q8, Precision::Q4] {
             let model = Model::open_at(folder.path(), precision).unwrap();
-            let spec = AdapterSpec {
-                r: 4,
-                alpha: 8,
-                targets: "all-linear".parse().unwrap(),
-                seed: 1,
-            };
-            let adapter = Adapter::new(spec, model.config()).unwrap();
+            let adapter = adapter(4, &model);
             let trainer = Trainer::new(model, Subject::Lora(adapter), Training::default(), 2);
             let trainer = trainer.unwrap();
             let mut values = trainer.initial();

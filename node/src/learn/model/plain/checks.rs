@@ -8,11 +8,11 @@ use conclave_protocol::names::Factor;
 use super::loss;
 use crate::learn::batch::Batch;
 use crate::learn::data::Example;
-use crate::learn::fixture::{bert, gpt2, llama, tiny};
+use crate::learn::fixture::{adapter, bert, gpt2, llama, tiny};
 use crate::learn::flatten::Flat;
 use crate::learn::model::decode::Decoding;
 use crate::learn::model::{Model, Moving};
-use crate::learn::peft::{Adapter, AdapterSpec, uniform};
+use crate::learn::peft::{Adapter, uniform};
 
 /// Two examples, one scored in part, one longer than a block of attention's rows.
 fn examples() -> Vec<Example> {
@@ -74,14 +74,8 @@ fn both(
     }
 }
 
-fn adapter(model: &Model) -> (Adapter, Vec<f32>) {
-    let spec = AdapterSpec {
-        r: 3,
-        alpha: 6,
-        targets: "all-linear".parse().unwrap(),
-        seed: 1,
-    };
-    let adapter = Adapter::new(spec, model.config()).unwrap();
+fn random_adapter(model: &Model) -> (Adapter, Vec<f32>) {
+    let adapter = adapter(3, model);
     let mut values = vec![0.0; adapter.flat().len()];
     uniform([9; 32], 0.3, &mut values);
     (adapter, values)
@@ -91,7 +85,7 @@ fn adapter(model: &Model) -> (Adapter, Vec<f32>) {
 fn fused_lora_has_the_plain_loss_and_gradients() {
     for tied in [true, false] {
         let model = tiny(tied);
-        let (adapter, values) = adapter(&model);
+        let (adapter, values) = random_adapter(&model);
         for factor in [Factor::A, Factor::B, Factor::All] {
             both(&model, adapter.flat(), &values, factor, |t| {
                 Moving::Lora(adapter.bind(&t))
@@ -104,7 +98,7 @@ fn fused_lora_has_the_plain_loss_and_gradients() {
 fn every_relative_of_llama_has_the_plain_loss_and_gradients() {
     for more in RELATIVES {
         let model = llama(false, more);
-        let (adapter, values) = adapter(&model);
+        let (adapter, values) = random_adapter(&model);
         both(&model, adapter.flat(), &values, Factor::All, |t| {
             Moving::Lora(adapter.bind(&t))
         });
@@ -115,7 +109,7 @@ fn every_relative_of_llama_has_the_plain_loss_and_gradients() {
 fn gpt2_has_the_plain_loss_and_gradients() {
     for activation in ["gelu_new", "gelu"] {
         let model = gpt2(activation);
-        let (adapter, values) = adapter(&model);
+        let (adapter, values) = random_adapter(&model);
         both(&model, adapter.flat(), &values, Factor::All, |t| {
             Moving::Lora(adapter.bind(&t))
         });
@@ -139,7 +133,7 @@ fn labelled() -> Vec<Example> {
 fn bert_has_the_plain_loss_and_gradients() {
     for headed in [true, false] {
         let model = bert(headed);
-        let (adapter, values) = adapter(&model);
+        let (adapter, values) = random_adapter(&model);
         let slots = adapter.flat().slots().iter();
         let head = slots.filter(|slot| slot.name.contains(".classifier."));
         assert_eq!(head.count(), 2);
@@ -173,7 +167,7 @@ fn all_weights(model: &Model) {
 #[test]
 fn every_gradient_equals_finite_differences() {
     let model = tiny(true);
-    let (adapter, values) = adapter(&model);
+    let (adapter, values) = random_adapter(&model);
     let batch = Batch::pack(&examples());
     let score = |values: &[f32]| {
         let tensors = adapter.flat().tensors(values, |_| false).unwrap();
@@ -222,7 +216,7 @@ fn decoding_step_by_step_gives_the_logits_of_the_whole() {
 }
 
 fn decodes_as_the_whole(model: &Model) {
-    let (adapter, values) = adapter(model);
+    let (adapter, values) = random_adapter(model);
     let tensors = adapter.flat().tensors(&values, |_| false).unwrap();
     let lora = adapter.bind(&tensors);
     let ids: Vec<u32> = (0..40).map(|i| (i * 7 + 3) % 32).collect();

@@ -21,6 +21,7 @@ mod swarm;
 mod transfer;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use conclave_crypto::digest::Digest;
@@ -160,7 +161,15 @@ pub enum NetworkError {
 #[derive(Debug, Clone)]
 pub struct Network {
     commands: mpsc::Sender<Command>,
+    overflow: Overflow,
     counters: Arc<Counters>,
+}
+
+/// Orders for which the queue had no room, and how many of them wait: those that follow wait behind them.
+#[derive(Debug, Clone)]
+struct Overflow {
+    orders: mpsc::UnboundedSender<Command>,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// What the driver tells the swarm.
@@ -222,7 +231,13 @@ pub fn start(
     };
     let swarm = swarm::Loop::new(setup, &counters, tell)?;
     tokio::spawn(swarm.run(orders));
-    Ok((Network { commands, counters }, heard))
+    let overflow = Overflow::behind(&commands);
+    let network = Network {
+        commands,
+        overflow,
+        counters,
+    };
+    Ok((network, heard))
 }
 
 impl Network {
@@ -282,20 +297,43 @@ impl Network {
     /// Hands a command over. The swarm always takes them; should it be so far behind that the queue is full, messages
     /// are lost as on any network, but an order that is answered waits.
     fn tell(&self, command: Command) {
-        let Err(error) = self.commands.try_send(command) else {
-            return;
-        };
-        let command = error.into_inner();
         let order = matches!(
             command,
             Command::Pull { .. } | Command::Admit { .. } | Command::Dismiss { .. }
         );
-        if order {
-            let commands = self.commands.clone();
-            tokio::spawn(async move { commands.send(command).await.ok() });
-        } else {
-            tracing::warn!("the network is too far behind: a message is lost");
+        if order && self.overflow.waiting.load(Ordering::SeqCst) > 0 {
+            return self.overflow.push(command);
         }
+        match self.commands.try_send(command) {
+            Ok(()) => {}
+            Err(error) if order => self.overflow.push(error.into_inner()),
+            Err(_) => tracing::warn!("the network is too far behind: a message is lost"),
+        }
+    }
+}
+
+impl Overflow {
+    /// Hands what comes over in its order, as soon as the queue has room, until the network ends.
+    fn behind(commands: &mpsc::Sender<Command>) -> Self {
+        let (orders, mut late) = mpsc::unbounded_channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let (commands, left) = (commands.downgrade(), waiting.clone());
+        tokio::spawn(async move {
+            while let Some(order) = late.recv().await {
+                let Some(commands) = commands.upgrade() else {
+                    break;
+                };
+                commands.send(order).await.ok();
+                left.fetch_sub(1, Ordering::SeqCst);
+            }
+        });
+        Self { orders, waiting }
+    }
+
+    fn push(&self, order: Command) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        // The other end is gone with the network.
+        self.orders.send(order).ok();
     }
 }
 

@@ -214,7 +214,7 @@ impl Member {
             }
             Input::PullFailed { name } => {
                 for session in self.sessions.values_mut() {
-                    session.shard_missed(&self.desk, name);
+                    session.shard_missed(&mut self.desk, name);
                     session.pull_failed(&self.desk, name);
                 }
                 Verdict::Accepted

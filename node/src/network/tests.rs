@@ -373,3 +373,28 @@ async fn a_port_in_use_is_named() {
     let error = started.expect_err("the port is taken");
     assert!(matches!(error, NetworkError::InUse { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn orders_that_find_no_room_keep_their_order() {
+    let (commands, mut taken) = mpsc::channel(1);
+    let network = Network {
+        overflow: Overflow::behind(&commands),
+        commands,
+        counters: Arc::default(),
+    };
+    for round in 0..50 {
+        network.admit(members([round]));
+        network.dismiss(members([round]));
+    }
+    for round in 0..50 {
+        let first = taken.recv().await.unwrap();
+        assert!(matches!(first, Command::Admit { members: who } if who == members([round])));
+        let then = taken.recv().await.unwrap();
+        assert!(matches!(then, Command::Dismiss { guests } if guests == members([round])));
+    }
+    drop(network);
+    assert!(
+        taken.recv().await.is_none(),
+        "the network ends with its last handle"
+    );
+}

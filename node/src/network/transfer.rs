@@ -147,7 +147,8 @@ async fn fill(stream: &mut Stream, room: &mut [u8]) -> (usize, Result<(), Broken
             }
             Ok(Ok(read)) => filled += read,
             Ok(Err(error)) => return (filled, Err(error.into())),
-            Err(silent) => return (filled, Err(silent.into())),
+            // It has the blob, and may go on where it stopped.
+            Err(silent) => return (filled, Err(Broken::Holder(silent.into()))),
         }
     }
     (filled, Ok(()))

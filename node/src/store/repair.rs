@@ -13,7 +13,7 @@ use redb::{ConcurrencyMode, Database};
 use super::files::remove;
 use super::find::{Found, find};
 use super::lock::FolderLock;
-use super::{Blobs, Kind, StoreError, open_database, secrets, tables, upgrade};
+use super::{Blobs, Kind, StoreError, open_database, secrets, tables};
 
 /// What a repair has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +77,6 @@ pub fn repair(dir: &Path, charter: &Charter) -> Result<Option<Repaired>, StoreEr
     if !found.sealed {
         secrets::seal(&path)?;
     }
-    // Of a file without its mark it is not known whether the blobs beside it had checksums.
-    upgrade::cut_sums(&path)?;
     let aside = free_name(dir);
     // A second name first: at no moment is there no database, which would pass for a node that never said anything.
     fs::hard_link(&path, &aside)

@@ -77,6 +77,8 @@ pub(super) fn settle(
     charter: &Digest,
 ) -> Result<(), StoreError> {
     let Some((schema, found)) = read_file_row(database, path)? else {
+        // Nothing tells of which schema the blobs beside it are, if there are any.
+        upgrade::cut_sums(path)?;
         let transaction = begin(database, path)?;
         insert(&transaction, path, FILE, b"schema", &SCHEMA.to_le_bytes())?;
         insert(&transaction, path, FILE, b"charter", charter.as_bytes())?;

@@ -82,13 +82,14 @@ pub(super) fn cut_sums(path: &Path) -> Result<(), StoreError> {
     for table in [Table::Vectors, Table::Shards] {
         for (name, path) in files.files(table)? {
             let fault = |error| StoreError::io(&path, &error);
-            let opened = File::options().read(true).write(true).open(&path);
-            let file = opened.map_err(fault)?;
-            let length = file.metadata().map_err(fault)?.len();
+            // What the disk cannot read is told, and removed, when it is first asked for.
+            let Ok(file) = File::options().read(true).write(true).open(&path) else {
+                continue;
+            };
+            let length = file.metadata().map_or(0, |known| known.len());
             let Some(length) = length.checked_sub(row::SUM as u64) else {
                 continue;
             };
-            // What the disk cannot read is told, and removed, when it is first asked for.
             if matches!(ends_in_sum(table, &name, &file, length), Ok(true)) {
                 file.set_len(length).map_err(fault)?;
                 file.sync_all().map_err(fault)?;
@@ -189,15 +190,34 @@ mod tests {
     }
 
     #[test]
-    fn they_are_cut_off_beside_a_database_that_says_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let charter = charter(1);
-        let paths = of_schema_three(dir.path(), &charter.digest());
-        fs::write(dir.path().join("db"), b"noise").unwrap();
-        repair(dir.path(), &charter).unwrap().expect("a repair");
-        let store = Store::open(dir.path(), &charter.digest()).unwrap();
-        for (name, _) in paths {
-            assert!(store.blobs().read(&name).is_some());
+    fn they_are_cut_off_beside_a_database_that_says_nothing_or_is_gone() {
+        for gone in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let charter = charter(1);
+            let paths = of_schema_three(dir.path(), &charter.digest());
+            let database = dir.path().join("db");
+            if gone {
+                fs::remove_file(database).unwrap();
+            } else {
+                fs::write(database, b"noise").unwrap();
+                repair(dir.path(), &charter).unwrap().expect("a repair");
+            }
+            let store = Store::open(dir.path(), &charter.digest()).unwrap();
+            for (name, _) in paths {
+                assert!(store.blobs().read(&name).is_some(), "gone: {gone}");
+            }
         }
+    }
+
+    #[test]
+    fn a_blob_that_cannot_be_opened_does_not_stop_an_upgrade() {
+        let dir = tempfile::tempdir().unwrap();
+        let charter = Digest([7; 32]);
+        let paths = of_schema_three(dir.path(), &charter);
+        fs::remove_file(&paths[0].1).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("nowhere"), &paths[0].1).unwrap();
+        let store = Store::open(dir.path(), &charter).unwrap();
+        assert!(store.blobs().read(&paths[0].0).is_none());
+        assert_eq!(store.blobs().read(&paths[1].0).unwrap(), vec![6; 80]);
     }
 }

@@ -271,7 +271,7 @@ impl Session {
         if self.take_blob(desk, name, bytes) {
             self.sharding.pulls.0.remove(&name);
         } else {
-            self.shard_missed(desk, name);
+            self.sharding.pulls.fail(desk, &name);
         }
         Some(true)
     }
@@ -298,10 +298,14 @@ impl Session {
     }
 
     /// A pull of ours failed: ask again soon, and others too if it was to stand at home and was damaged there.
-    pub(crate) fn shard_missed(&mut self, desk: &Desk, name: Digest) {
-        if self.sharding.pulls.fail(desk, &name) {
-            self.sharding.lose(&name);
-            self.sharding.stir();
+    pub(crate) fn shard_missed(&mut self, desk: &mut Desk, name: Digest) {
+        if !self.sharding.pulls.fail(desk, &name) {
+            return;
         }
+        if self.sharding.lose(&name) {
+            // What is not known any more is not left behind.
+            desk.erase(Table::Shards, name.as_bytes().to_vec());
+        }
+        self.sharding.stir();
     }
 }

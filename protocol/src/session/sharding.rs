@@ -147,10 +147,10 @@ impl Sharding {
             .map(|name| (Table::Shards, name.as_bytes().to_vec()))
     }
 
-    /// A blob that was to stand at home does not stand there any more.
-    pub(super) fn lose(&mut self, name: &Digest) {
-        self.held.remove(name);
+    /// A blob does not stand at home any more; whether it was to.
+    pub(super) fn lose(&mut self, name: &Digest) -> bool {
         self.made.retain(|_, made| made != name);
+        self.held.remove(name)
     }
 
     /// Something came in, or was found.

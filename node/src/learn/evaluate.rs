@@ -74,3 +74,20 @@ pub fn evaluate(
 }
 
 const TOKENS: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::fixture::{encoder, examples};
+
+    #[test]
+    fn a_bare_encoder_scores_nothing_and_says_what_it_lacks() {
+        let bare = encoder("BertModel");
+        let said = evaluate(&bare, &Moving::Nothing, &examples()).unwrap_err();
+        let said = said.to_string();
+        assert!(
+            said.starts_with("the base is an encoder without a classification head"),
+            "{said}"
+        );
+    }
+}

@@ -39,16 +39,21 @@ pub(crate) fn bert(headed: bool) -> Model {
     } else {
         "BertModel"
     };
-    let mut model = random(&format!(
-        r#"{{"model_type": "bert", "architectures": ["{architecture}"], "hidden_size": 16, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "intermediate_size": 20, "max_position_embeddings": 128, "vocab_size": 32,
-        "id2label": {{"0": "a", "1": "b", "2": "c"}}}}"#
-    ));
+    let mut model = encoder(architecture);
     if !headed {
         let labels = ["a", "b", "c"].map(str::to_owned);
         model.set_labels(labels.to_vec()).unwrap();
     }
     model
+}
+
+/// A random BERT of this architecture, as its folder says it.
+pub(crate) fn encoder(architecture: &str) -> Model {
+    random(&format!(
+        r#"{{"model_type": "bert", "architectures": ["{architecture}"], "hidden_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "intermediate_size": 20, "max_position_embeddings": 128, "vocab_size": 32,
+        "id2label": {{"0": "a", "1": "b", "2": "c"}}}}"#
+    ))
 }
 
 /// A model with this `config.json` and random weights.

@@ -205,12 +205,14 @@ impl Model {
             batch,
             moving,
         };
-        let hidden = self.forward(&mut graph)?;
         let targets = batch.targets.clone();
-        if !self.config.labels.is_empty() {
+        if self.config.classifies() {
             // An example's label stands behind its tokens, as its one target.
-            return graph.label_head()?.loss(&hidden, &targets.tokens, factor);
+            let head = graph.label_head()?;
+            let hidden = self.forward(&mut graph)?;
+            return head.loss(&hidden, &targets.tokens, factor);
         }
+        let hidden = self.forward(&mut graph)?;
         match moving {
             Moving::All(weights) => {
                 let head = &weights[self.config.head()];

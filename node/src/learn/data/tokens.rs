@@ -163,10 +163,16 @@ impl Tokens {
         self.chat.is_some()
     }
 
-    /// The ids of a conversation up to where the assistant begins to speak.
+    /// The ids of a conversation up to where the assistant begins to speak; at least one.
     pub fn conversation_so_far(&self, turns: &[Turn], at: &Place) -> Result<Vec<u32>, DataError> {
         let chat = self.chat.as_ref().ok_or_else(|| no_template(at))?;
-        self.encode(&chat.text(turns, true, at)?, false)
+        let ids = self.encode(&chat.text(turns, true, at)?, false)?;
+        if ids.is_empty() {
+            let what = "the model's chat template makes nothing of it; fetch the model again";
+            let (at, what) = (at.clone(), what.into());
+            return Err(DataError::Malformed { at, what });
+        }
+        Ok(ids)
     }
 
     /// The text of `ids`, without special tokens.
@@ -252,6 +258,9 @@ impl Tokens {
             wrong(format!("{what}; mend or remove the row"))
         })?;
         let (mut ids, cut) = self.text(text, sequence_len)?;
+        if ids.is_empty() {
+            return Err(wrong("field text is empty; give some words".into()));
+        }
         let mut scored = vec![false; ids.len()];
         ids.push(class);
         scored.push(true);
@@ -490,6 +499,11 @@ mod tests {
         let (ids, marks, _) = marked(&tokens, line, 64);
         assert_eq!(ids, [0, 5, 2, 3, 7, 6, 4, 7, 5, 2, 7, 6, 3, 3, 7]);
         assert_eq!(marks, "......xx....xxx");
+        let mute = Some(r#"{"chat_template": "{% if messages %}{% endif %}"}"#);
+        let mute = Tokens::open(model(r#"{"vocab_size": 8}"#, mute).path()).expect("opened");
+        let at = row(line).at;
+        let said = mute.conversation_so_far(&[], &at).expect_err("refused");
+        assert!(said.to_string().contains("makes nothing of it"), "{said}");
         let bare = Tokens::open(model(r#"{"vocab_size": 8}"#, None).path()).expect("opened");
         let said = bare
             .tokenise(&row(line), 64)
@@ -546,5 +560,18 @@ mod tests {
         let error = tokens.tokenise(&labelled(r#"{"text": "a", "label": "?"}"#), 8);
         let error = error.expect_err("refused").to_string();
         assert!(error.contains("none of the 2"), "{error}");
+        let mut bare: Value = serde_json::from_str(BYTES).expect("JSON");
+        bare["post_processor"] = Value::Null;
+        let bare = bare.to_string();
+        std::fs::write(dir.path().join("tokenizer.json"), bare).expect("written");
+        let tokens = Tokens::open(dir.path())
+            .expect("opens")
+            .telling_apart(&classes);
+        let error = tokens.tokenise(&labelled(r#"{"text": "", "label": "yes"}"#), 8);
+        let error = error.expect_err("refused").to_string();
+        assert!(
+            error.contains("rows.jsonl:1: field text is empty"),
+            "{error}"
+        );
     }
 }

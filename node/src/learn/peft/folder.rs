@@ -108,9 +108,18 @@ pub fn labels(folder: &Path) -> Result<Option<Vec<String>>, FolderError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let mut weights = Weights::default();
             weights.add_file(&folder.join(TENSORS))?;
-            let head = weights.shape(&head_name(HEAD_WEIGHT));
-            let numbers = |head: &[usize]| (0..head[0]).map(|id| format!("LABEL_{id}")).collect();
-            return Ok(head.map(numbers));
+            return match weights.shape(&head_name(HEAD_WEIGHT)) {
+                None => Ok(None),
+                Some(&[labels, width]) if width > 0 => {
+                    Ok(Some((0..labels).map(|id| format!("LABEL_{id}")).collect()))
+                }
+                Some(shape) => Err(FolderError::Config {
+                    path: folder.join(TENSORS),
+                    reason: format!(
+                        "the head has shape {shape:?}; it must have a row for each label"
+                    ),
+                }),
+            };
         }
         Err(source) => return Err(FolderError::Io { path, source }),
     };
@@ -331,5 +340,21 @@ mod tests {
         assert!(error.contains("use_dora"), "{error}");
         std::fs::remove_file(&path).unwrap();
         assert!(read(folder.path(), &model()).is_err());
+    }
+
+    #[test]
+    fn the_rows_of_a_head_are_its_labels() {
+        let folder = tempfile::tempdir().unwrap();
+        let head = |shape: &[usize], values: &[f32]| {
+            let tensor = (head_name(HEAD_WEIGHT), shape.to_vec(), values);
+            std::fs::write(folder.path().join(TENSORS), serialize([tensor])).unwrap();
+            labels(folder.path())
+        };
+        let found = head(&[2, 1], &[0.5; 2]).unwrap().unwrap();
+        assert_eq!(found, ["LABEL_0", "LABEL_1"]);
+        for (shape, values) in [(&[][..], &[1.0][..]), (&[2], &[1.0; 2]), (&[9, 0], &[])] {
+            let said = head(shape, values).unwrap_err().to_string();
+            assert!(said.contains("it must have a row for each label"), "{said}");
+        }
     }
 }

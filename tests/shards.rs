@@ -13,9 +13,11 @@ mod worlds;
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crypto::digest::Digest;
+use conclave_crypto::merkle;
 use conclave_protocol::envelope::Kind;
 use conclave_protocol::message::{self, SumCommit};
 use conclave_protocol::names::{Height, MemberId};
+use conclave_protocol::output::Table;
 use conclave_protocol::record::Previous;
 use conclave_protocol::sim::{Faults, Point, Script, Strike, Terms, World};
 
@@ -165,6 +167,38 @@ fn two_liars_that_agree_are_not_believed() -> Outcome {
         }
         Ok(())
     })
+}
+
+#[test]
+fn a_sum_that_was_made_again_is_kept() -> Outcome {
+    // R77: where one of two replicas lies everybody adds the vectors, and the keepers of the true sum store it as well.
+    let faults = Faults {
+        hostile: vec![(4, Script::FalseSums)],
+        ..Faults::default()
+    };
+    let world = logged(terms(6, 9), faults)?;
+    let mut disputed = 0;
+    for shard in 0..9 {
+        let sums = sums(&world, shard);
+        let Some(truth) = sums.iter().find(|(place, _)| **place != 4) else {
+            continue;
+        };
+        if !sums.contains_key(&4) {
+            continue;
+        }
+        disputed += 1;
+        let stored = world.watch().stored.iter().flatten();
+        let stored = stored
+            .filter(|(_, table, bytes)| *table == Table::Shards && merkle::root(bytes) == *truth.1);
+        // The liar is one of the two that the shard calls first besides who made this sum.
+        let keepers: BTreeSet<_> = stored
+            .map(|(place, ..)| place)
+            .filter(|place| *place != truth.0 && **place != 4)
+            .collect();
+        assert_eq!(keepers.len(), 1, "shard {shard}: {sums:?}");
+    }
+    assert!(disputed > 0, "no shard has a liar and an honest member");
+    Ok(())
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Members in a small world of their own, up to equal heads and the plain sum.
 
+mod kept;
 mod net;
 
 use self::net::{Net, charter, identity};

@@ -11,7 +11,6 @@ use crate::envelope::Kind;
 use crate::letter::Bytes;
 use crate::message::Tags;
 use crate::names::MemberId;
-use crate::output::Table;
 use crate::params;
 use crate::session::Session;
 use crate::session::pieces::Seeds;
@@ -320,10 +319,6 @@ impl Session {
             .collect::<Vec<_>>();
         for m in &wanted {
             let (m, made) = (*m, self.sharding.made.contains_key(m));
-            let made_by = fixed.get(&m).and_then(|sums| sums.get(name));
-            let keepers = made_by.map(|made_by| self.keepers(m, made_by));
-            let keeps = desk.me.zip(keepers);
-            let keeps = keeps.is_some_and(|(me, keepers)| keepers.contains(&me));
             let Some(gathering) = &mut self.opening.gathering else {
                 return false;
             };
@@ -334,21 +329,20 @@ impl Session {
                 let product = gathering.challenge.of_sum(m, bytes, place);
                 gathering.claims.insert(m, product);
             }
-            if keeps && self.sharding.held.insert(*name) {
-                desk.store(Table::Shards, name.as_bytes().to_vec(), bytes.clone());
-            }
+            self.keep_sum(desk, m, *name, bytes);
         }
         !wanted.is_empty()
     }
 
     /// R77. Takes a sum that we made from the vectors, because no other could be relied on.
-    pub(super) fn take_own_sum(&mut self, m: usize, name: Digest, bytes: &[u8]) {
+    pub(super) fn take_own_sum(&mut self, desk: &mut Desk, m: usize, name: Digest, bytes: &Bytes) {
         let (Some(cut), Some(gathering)) = (self.cut(), &mut self.opening.gathering) else {
             return;
         };
         gathering.write(&cut, m, bytes);
         gathering.done.insert(m);
         self.sharding.remade.insert(m, name);
+        self.keep_sum(desk, m, name, bytes);
     }
 
     /// R79. Who committed to another sum of a shard than the vectors give here lied.

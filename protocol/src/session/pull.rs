@@ -243,16 +243,6 @@ impl Session {
         from
     }
 
-    /// R77. The sharers that a shard calls first besides those that made its sum: they keep and serve it too, for those
-    /// that can reach none of its makers.
-    pub(super) fn keepers(&self, m: usize, made_by: &[MemberId]) -> Vec<MemberId> {
-        let Some(plan) = &self.sharding.plan else {
-            return Vec::new();
-        };
-        let others = plan.seats.order(m).filter(|id| !made_by.contains(id));
-        others.take(plan.replicas).collect()
-    }
-
     /// Takes a blob that was pulled, if it is a shard of a vector or of a sum; its bytes must give its name.
     /// `None`: nobody asks for it here.
     pub(crate) fn shard_pulled(

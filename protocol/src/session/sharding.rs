@@ -128,16 +128,14 @@ impl Sharding {
         }
     }
 
-    /// Takes up the names that an earlier run stored the bytes of.
+    /// Takes up the names that an earlier run stored the bytes of: of shards, of own sums, and of sums that we keep.
     pub(crate) fn restore(&mut self, me: Option<MemberId>, stored: &Stored) {
         let made = me.map(|me| self.book.sums_of(me)).unwrap_or_default();
         let here = |name: &Digest| stored.contains_key(&(Table::Shards, name.as_bytes().to_vec()));
-        let listed = self.index.keys().filter(|name| here(name));
-        self.held.extend(listed);
-        for (m, name) in made.into_iter().filter(|(_, name)| here(name)) {
-            self.held.insert(name);
-            self.made.insert(m, name);
-        }
+        let listed = self.index.keys().chain(self.book.listed());
+        self.held.extend(listed.filter(|name| here(name)));
+        self.made
+            .extend(made.into_iter().filter(|(_, name)| here(name)));
     }
 
     /// The durable rows.

@@ -151,13 +151,12 @@ impl Session {
         if !summing.missing.is_empty() {
             return true;
         }
-        let sum = summing.tally.to_bytes();
+        let sum = Bytes::from(summing.tally.to_bytes());
         self.sharding.summing.remove(&m);
         let name = merkle::root(&sum);
         if self.opening.gathering.is_some() {
-            self.take_own_sum(m, name, &sum);
+            self.take_own_sum(desk, m, name, &sum);
         } else {
-            let sum = Bytes::from(sum);
             desk.store(Table::Shards, name.as_bytes().to_vec(), sum.clone());
             self.sharding.recent.keep(name, &sum);
             self.sharding.held.insert(name);
@@ -278,6 +277,12 @@ impl SumBook {
     /// Something was said, or other seats were drawn: what counts is worked out again.
     pub(super) fn stir(&mut self) {
         self.fixed.take();
+    }
+
+    /// The names of all sums that anybody committed to.
+    pub(super) fn listed(&self) -> impl Iterator<Item = &Digest> {
+        let commits = self.commits.values();
+        commits.flat_map(|announced| announced.sums.values())
     }
 
     /// The sums that a member committed to.

@@ -2,7 +2,7 @@
 //! field. Which form a file has is seen from its first bytes; its name decides only what these leave open.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek as _};
+use std::io::{BufRead, BufReader, Cursor, Read, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -100,38 +100,51 @@ fn visit_file(path: &Path, each: &mut Each<'_>) -> Result<(), DataError> {
         source,
     };
     let mut file = File::open(path).map_err(unreadable)?;
-    let mut begin = [0; 4];
-    let taken = fill(&mut file, &mut begin).map_err(unreadable)?;
-    file.rewind().map_err(unreadable)?;
+    let begin = beginning(&mut file, columnar::MAGIC.len()).map_err(unreadable)?;
     let at = |line| Place {
         file: Arc::from(path),
         line,
     };
-    if begin[..taken] == *columnar::MAGIC {
+    let wrong = |what: &str| DataError::Malformed {
+        at: at(1),
+        what: what.to_owned(),
+    };
+    if begin == columnar::MAGIC {
+        let fixed = file.rewind();
+        fixed.map_err(|_| wrong("Parquet cannot be read from a pipe; save it as a file"))?;
         return columnar::visit(file, &at(0), each);
     }
     let name = path.to_string_lossy().to_lowercase();
     if name.ends_with(".parquet") {
-        let what = "no Parquet file: it does not begin with PAR1; fetch it again, or name it after what it holds";
-        let (at, what) = (at(1), what.to_owned());
-        return Err(DataError::Malformed { at, what });
+        return Err(wrong(
+            "no Parquet file: it does not begin with PAR1; fetch it again, or name it after what it holds",
+        ));
     }
-    let zipped = begin[..taken].starts_with(&[0x1f, 0x8b]);
-    let text: Box<dyn Read> = if zipped {
+    let zipped = begin.starts_with(&[0x1f, 0x8b]);
+    // Never wound back: a pipe gives its bytes once.
+    let file = Cursor::new(begin).chain(file);
+    let mut text: Box<dyn Read> = if zipped {
         Box::new(MultiGzDecoder::new(file))
     } else {
         Box::new(file)
     };
-    let mut text = BufReader::with_capacity(BUFFER, text);
-    let first = text.fill_buf().map_err(|error| broken(at(1), &error))?;
-    match kind(first, name.strip_suffix(".gz").unwrap_or(&name)) {
+    let first = beginning(&mut text, BUFFER).map_err(|error| broken(at(1), &error))?;
+    let kind = kind(&first, name.strip_suffix(".gz").unwrap_or(&name));
+    let text = Cursor::new(first).chain(BufReader::with_capacity(BUFFER, text));
+    match kind {
         Kind::Lines => visit_lines(text, &at(0), each),
         Kind::Table => table::visit(text, &at(0), each),
-        Kind::Columnar => Err(DataError::Malformed {
-            at: at(1),
-            what: "a gzipped Parquet file; unzip it, Parquet compresses by itself".into(),
-        }),
+        Kind::Columnar => Err(wrong(
+            "a gzipped Parquet file; unzip it, Parquet compresses by itself",
+        )),
     }
+}
+
+/// The first bytes, as many as there are up to `most`.
+fn beginning(text: &mut impl Read, most: usize) -> std::io::Result<Vec<u8>> {
+    let mut first = Vec::with_capacity(most);
+    text.take(most as u64).read_to_end(&mut first)?;
+    Ok(first)
 }
 
 /// What a text is, from its beginning and the lower-case name of the file without `.gz`.
@@ -186,18 +199,6 @@ fn visit_lines(mut text: impl BufRead, file: &Place, each: &mut Each<'_>) -> Res
 pub(super) fn broken(at: Place, error: &std::io::Error) -> DataError {
     let what = format!("the file cannot be read on: {error}; it may be truncated, fetch it again");
     DataError::Malformed { at, what }
-}
-
-/// Reads until the buffer is full or the file ends; gives how much was read.
-fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut taken = 0;
-    while taken < buffer.len() {
-        match file.read(&mut buffer[taken..])? {
-            0 => break,
-            more => taken += more,
-        }
-    }
-    Ok(taken)
 }
 
 const BUFFER: usize = 64 << 10;
@@ -371,5 +372,30 @@ mod tests {
             said.contains("truncated") && said.contains("cut.csv.gz:"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn a_pipe_is_read_once_from_its_beginning() {
+        let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        zip.write_all(b"text\nzipped\n").expect("zipped");
+        let parquet = "Parquet cannot be read from a pipe";
+        for (bytes, expected) in [
+            (&b"{\"text\": \"piped\"}\n"[..], Ok("piped")),
+            (&zip.finish().expect("zipped"), Ok("zipped")),
+            (b"PAR1 and so on", Err(parquet)),
+        ] {
+            let (reader, mut writer) = std::io::pipe().expect("a pipe");
+            writer.write_all(bytes).expect("written");
+            drop(writer);
+            let number = std::os::fd::AsRawFd::as_raw_fd(&reader);
+            let rows = read_rows(Path::new(&format!("/dev/fd/{number}")));
+            match expected {
+                Ok(text) => assert_eq!(rows.expect("read")[0].form, Form::Text(text.into())),
+                Err(words) => {
+                    let said = rows.expect_err("refused").to_string();
+                    assert!(said.contains(words), "{said}");
+                }
+            }
+        }
     }
 }

@@ -29,7 +29,10 @@ pub(super) fn visit(
         ..file.clone()
     };
     let first = text.fill_buf().map_err(|error| broken(at(1), &error))?;
-    let first = first.strip_prefix(MARK).unwrap_or(first);
+    if first.starts_with(MARK) {
+        text.consume(MARK.len());
+    }
+    let first = text.fill_buf().map_err(|error| broken(at(1), &error))?;
     let delimiter = delimiter(first).unwrap_or(b',');
     let crlf = first
         .split(|byte| *byte == b'\n')
@@ -41,7 +44,8 @@ pub(super) fn visit(
         .has_headers(false)
         .from_reader(Watched {
             text,
-            quotes: 0,
+            delimiter,
+            within: Within::Beginning,
             ended: false,
         });
     let mut record = ByteRecord::new();
@@ -76,8 +80,7 @@ pub(super) fn visit(
             Ok(Some(fields)) => each(Row::new(fields, at(line))?)?,
         }
     }
-    let end = reader.position().line();
-    if reader.get_ref().quotes % 2 == 1 && end > last + 1 {
+    if reader.get_ref().within == Within::Quotes {
         let what = "a quoted field is never closed, so that all the rest of the file fell into it; close the quote";
         let (at, what) = (at(last), what.to_owned());
         return Err(DataError::Malformed { at, what });
@@ -104,7 +107,7 @@ fn header(record: &ByteRecord) -> Result<Vec<String>, String> {
     for name in record {
         let name = std::str::from_utf8(name)
             .map_err(|_| "the header is no valid UTF-8; save the file as UTF-8")?;
-        let name = name.trim_start_matches('\u{feff}').trim();
+        let name = name.trim();
         if columns.iter().any(|column| column == name) {
             return Err(format!(
                 "column {name} stands in the header twice; rename one"
@@ -137,18 +140,44 @@ fn fields(columns: &[String], record: &ByteRecord) -> Result<Map<String, Value>,
     Ok(fields)
 }
 
-/// A text that counts the quotes that pass, an odd number in all means that one was never closed, and knows its end.
+/// A text that knows, as the reader of CSV does, whether a quoted field is open, and whether all of it was read.
 struct Watched<R> {
     text: R,
-    quotes: u64,
+    delimiter: u8,
+    within: Within,
     ended: bool,
+}
+
+/// Where in a field a text stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Within {
+    /// Before its first byte.
+    Beginning,
+    /// A field without quotes around it: a quote in it is a letter.
+    Letters,
+    /// Between quotes.
+    Quotes,
+    /// Behind a quote that closes the field, unless another one follows.
+    Closing,
+}
+
+impl Within {
+    fn after(self, byte: u8, delimiter: u8) -> Self {
+        match (self, byte) {
+            (Self::Quotes, b'"') => Self::Closing,
+            (Self::Quotes, _) | (Self::Beginning | Self::Closing, b'"') => Self::Quotes,
+            _ if byte == delimiter || matches!(byte, b'\n' | b'\r') => Self::Beginning,
+            _ => Self::Letters,
+        }
+    }
 }
 
 impl<R: Read> Read for Watched<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let taken = self.text.read(buffer)?;
-        let quotes = buffer[..taken].iter().filter(|byte| **byte == b'"');
-        self.quotes += quotes.count() as u64;
+        for byte in &buffer[..taken] {
+            self.within = self.within.after(*byte, self.delimiter);
+        }
         self.ended |= taken == 0;
         Ok(taken)
     }
@@ -240,6 +269,14 @@ mod tests {
                 "rows.csv:3: a quoted field is never closed",
             ),
             (
+                b"text\na 5\" pipe\n\"open",
+                "rows.csv:3: a quoted field is never closed",
+            ),
+            (
+                b"\xef\xbb\xbf\"text\"\nx\n\"say \"\"no\"\",\nmore\n",
+                "rows.csv:3: a quoted field is never closed",
+            ),
+            (
                 b"messages\nhello",
                 "rows.csv:2: field messages holds no JSON",
             ),
@@ -250,10 +287,25 @@ mod tests {
         }
         assert_eq!(read("").unwrap(), []);
         assert_eq!(read("text\n").unwrap(), []);
-        assert_eq!(
-            read("text\na 5\" pipe\n").unwrap().len(),
-            1,
-            "a bare quote is a letter"
-        );
+    }
+
+    #[test]
+    fn a_quote_within_a_field_is_a_letter() {
+        for (text, expected) in [
+            ("text\na 5\" pipe\n", &["a 5\" pipe"][..]),
+            ("text\na 5\" pipe\n\"x\ny\"\n", &["a 5\" pipe", "x\ny"]),
+            ("text\na 5\" pipe\n\"x\"", &["a 5\" pipe", "x"]),
+            ("text;id\n\"x\"y\"\nz;1", &[]),
+            ("text\n\"x \"\"y\"\"\"\n", &["x \"y\""]),
+        ] {
+            let rows = read(text);
+            if expected.is_empty() {
+                assert!(rows.unwrap_err().contains("1 fields, but"), "{text}");
+                continue;
+            }
+            let rows = rows.unwrap();
+            let texts: Vec<String> = rows.iter().filter_map(|row| row.field("text")).collect();
+            assert_eq!(texts, expected, "{text}");
+        }
     }
 }

@@ -15,7 +15,7 @@ mod files;
 mod find;
 mod lock;
 mod repair;
-mod row;
+pub(crate) mod row;
 mod secrets;
 mod tables;
 mod upgrade;
@@ -31,6 +31,7 @@ use redb::{ConcurrencyMode, Database, ReadableDatabase};
 
 pub use blobs::{Blobs, Landing};
 pub use error::StoreError;
+pub(crate) use files::{sync, write_sealed};
 pub use repair::{Repaired, repair};
 
 use self::lock::FolderLock;

@@ -87,11 +87,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let classes = &loaded.model.config().labels;
     let tokens = Tokens::open(&folder)?.telling_apart(classes);
     let labels = args.labels || loaded.model.config().classifies();
-    // Rows are only held where more than their tokens is asked for.
+    // Rows are only held where more than their tokens is asked for, and no more of them.
     let mut rows = Vec::new();
+    let pairs = args.generate.unwrap_or(0) as usize;
     let corpus = Corpus::read(&tokens, &args.data, bounds, |row| {
         let row = if labels { row.labelled()? } else { row };
-        if labels || args.generate.is_some() {
+        if labels || rows.len() < pairs && matches!(row.form, Form::Pair { .. }) {
             rows.push(row.clone());
         }
         Ok(row)
@@ -110,9 +111,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         None
     };
-    let generated = match args.generate {
-        Some(most) => Some(pool.install(|| complete(args, &loaded, &tokens, &rows, most))?),
-        None => None,
+    let generated = if args.generate.is_some() {
+        Some(pool.install(|| complete(args, &loaded, &tokens, &rows))?)
+    } else {
+        None
     };
     if args.json {
         print_json(&object(&measured, labels.as_ref(), generated.as_ref()));
@@ -196,19 +198,18 @@ fn classify(
     Ok(labels)
 }
 
-/// Generated completions of the first `most` rows that have one.
+/// Generated completions of those rows that have one.
 fn complete(
     args: &Args,
     loaded: &Loaded,
     tokens: &Tokens,
     rows: &[Row],
-    most: u32,
 ) -> anyhow::Result<Generated> {
     let pairs = rows.iter().filter_map(|row| match &row.form {
         Form::Pair { prompt, completion } => Some((prompt, completion, &row.at)),
         _ => None,
     });
-    let pairs: Vec<_> = pairs.take(most as usize).collect();
+    let pairs: Vec<_> = pairs.collect();
     if pairs.is_empty() {
         return Err(flag("--generate: no row has prompt and completion"));
     }

@@ -115,6 +115,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             charter.model.digest
         );
     }
+    cli::note(&facts.about);
     let (end, last) = runtime.block_on(async {
         let (api, asks) = api::start(door, config.api.map_or(0, |address| address.port())).await?;
         let clock = Clock::start();

@@ -1,16 +1,14 @@
 //! A run as a file, from which it goes on after any death, bit for bit: written aside, made durable, renamed.
 //!
 //! ```text
-//! "conclave checkpoint 1\n" ‖ SHA-256 of the rest under its domain ‖ bincode of the Checkpoint
+//! bincode of the Checkpoint ‖ checksum, as the store's files have it
 //! ```
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use conclave_crypto::digest::Digest;
-
 use super::steps::{State, Step};
+use crate::store::{StoreError, row, sync, write_sealed};
 
 /// A run between two steps.
 #[derive(Debug, Clone, PartialEq, bincode::Encode, bincode::Decode)]
@@ -54,7 +52,10 @@ pub struct Best {
 /// Why a checkpoint is of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// It cannot be read or written.
+    /// It cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It cannot be read.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
@@ -88,46 +89,27 @@ pub enum CheckpointError {
 }
 
 impl Checkpoint {
-    /// Writes the file whole or not at all.
-    pub fn write(&self, path: &Path) -> Result<(), CheckpointError> {
+    /// Writes the file [`FILE`] of a folder, whole or not at all.
+    pub fn write(&self, folder: &Path) -> Result<(), CheckpointError> {
         let body = bincode::encode_to_vec(self, bincode::config::standard())
             .expect("vectors of numbers and texts have an encoding");
-        let aside = path.with_extension("new");
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&aside)?;
-            file.write_all(MAGIC)?;
-            file.write_all(sum(&body).as_bytes())?;
-            file.write_all(&body)?;
-            file.sync_all()?;
-            fs::rename(&aside, path)
-        };
-        write().map_err(|source| {
-            let _gone = fs::remove_file(&aside);
-            let path = path.to_owned();
-            CheckpointError::Io { path, source }
-        })
+        write_sealed(folder, FILE, LABEL, &body)?;
+        Ok(sync(folder)?)
     }
 
-    /// Reads a file that [`Self::write`] wrote, and refuses it if one of the settings differs.
-    pub fn read(path: &Path, settings: &[(String, String)]) -> Result<Self, CheckpointError> {
-        let io = |source| CheckpointError::Io {
-            path: path.to_owned(),
-            source,
-        };
+    /// Reads the file that [`Self::write`] wrote, and refuses it if one of the settings differs.
+    pub fn read(folder: &Path, settings: &[(String, String)]) -> Result<Self, CheckpointError> {
+        let path = &folder.join(FILE);
         let damaged = |what| CheckpointError::Damaged {
             path: path.to_owned(),
             what,
         };
-        let bytes = fs::read(path).map_err(io)?;
-        let rest = bytes
-            .strip_prefix(MAGIC)
-            .ok_or_else(|| damaged("it begins otherwise"))?;
-        let (found, body) = rest
-            .split_at_checked(32)
-            .ok_or_else(|| damaged("it is cut off"))?;
-        if found != sum(body).as_bytes() {
-            return Err(damaged("its checksum differs"));
-        }
+        let bytes = fs::read(path).map_err(|source| CheckpointError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let body = row::open(LABEL, FILE.as_bytes(), &bytes);
+        let body = body.ok_or_else(|| damaged("its checksum differs"))?;
         let decoded = bincode::decode_from_slice(body, bincode::config::standard());
         let (checkpoint, _): (Self, usize) =
             decoded.map_err(|_| damaged("its fields are of another version"))?;
@@ -146,11 +128,10 @@ impl Checkpoint {
     }
 }
 
-fn sum(body: &[u8]) -> Digest {
-    Digest::of("conclave/v1/checkpoint", &[body])
-}
-
-const MAGIC: &[u8] = b"conclave checkpoint 1\n";
+/// The name of the file.
+pub const FILE: &str = "checkpoint";
+/// Of this layout: with another one, the checksum differs.
+const LABEL: &str = "checkpoint 2";
 
 #[cfg(test)]
 mod tests {
@@ -194,11 +175,12 @@ mod tests {
     #[test]
     fn what_is_written_reads_back_and_damage_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("checkpoint");
+        let path = folder.path().join(FILE);
         let written = checkpoint();
-        written.write(&path).unwrap();
-        written.write(&path).unwrap();
-        assert_eq!(Checkpoint::read(&path, &written.settings).unwrap(), written);
+        let read = |settings: &[_]| Checkpoint::read(folder.path(), settings);
+        written.write(folder.path()).unwrap();
+        written.write(folder.path()).unwrap();
+        assert_eq!(read(&written.settings).unwrap(), written);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         let whole = fs::read(&path).unwrap();
         for at in 0..whole.len() {
@@ -206,7 +188,7 @@ mod tests {
             flipped[at] ^= 4;
             for bytes in [&whole[..at], &flipped] {
                 fs::write(&path, bytes).unwrap();
-                let said = Checkpoint::read(&path, &[]).unwrap_err().to_string();
+                let said = read(&[]).unwrap_err().to_string();
                 assert!(said.contains("no whole checkpoint"), "byte {at}: {said}");
             }
         }
@@ -215,8 +197,7 @@ mod tests {
     #[test]
     fn other_settings_are_named() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("checkpoint");
-        checkpoint().write(&path).unwrap();
+        checkpoint().write(folder.path()).unwrap();
         for (key, value, expected) in [
             (
                 "learning_rate",
@@ -226,12 +207,13 @@ mod tests {
             ("seed", "1", "made with seed = none, and this run has 1"),
         ] {
             let settings = [(key.to_owned(), value.to_owned())];
-            let said = Checkpoint::read(&path, &settings).unwrap_err().to_string();
+            let said = Checkpoint::read(folder.path(), &settings).unwrap_err();
+            let said = said.to_string();
             assert!(said.contains(expected), "{said}");
         }
         let said = Checkpoint::read(&folder.path().join("none"), &[])
             .unwrap_err()
             .to_string();
-        assert!(said.contains("none: "), "{said}");
+        assert!(said.contains("none/checkpoint: "), "{said}");
     }
 }

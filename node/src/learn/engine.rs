@@ -64,8 +64,8 @@ pub struct EngineFacts {
     pub initial: Floats,
     /// Examples to train on.
     pub examples: u64,
-    /// Rows cut to the sequence length.
-    pub cut: usize,
+    /// The first example, the lengths, what was cut or left out: for the operator to see.
+    pub about: String,
 }
 
 /// What the engine tells the driver.
@@ -172,6 +172,7 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
         setup.training.clone(),
         setup.threads,
     )?;
+    let about = prepared.about(length);
     let (examples, held_out) = (prepared.examples, prepared.held_out);
     trainer.admit(&examples)?;
     if held_out.count() > 0 {
@@ -184,7 +185,7 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
         layout: layout.clone(),
         initial: initial.clone(),
         examples: examples.count() as u64,
-        cut: prepared.cut,
+        about,
     };
     let (orders, received) = channel();
     let (sender, reports) = mpsc::channel(REPORTS);
@@ -298,6 +299,11 @@ mod tests {
         let folder = folder();
         let (mut engine, facts) = start(setup(folder.path())).unwrap();
         assert_eq!(facts.examples, 57);
+        assert!(
+            facts.about.starts_with("the first example: "),
+            "{}",
+            facts.about
+        );
         let EngineReport::Evaluated {
             round: Round(0),
             loss: before,

@@ -27,6 +27,12 @@ pub enum ExportError {
     /// The adapter's files.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// The model's rotary frequencies fit no `config.json`.
+    #[error(
+        "{0}: the model's rotary positions are stretched by numbers in its GGUF file, for which config.json has no \
+         place; export with --format peft, or merge into the model's Hugging Face folder"
+    )]
+    Frequencies(PathBuf),
 }
 
 /// A folder in the making, beside its place; gone again unless [`Self::finish`] is called.
@@ -116,6 +122,9 @@ pub fn merged(
     lora: &LoraTensors,
     source: &Path,
 ) -> Result<(), ExportError> {
+    if !model.config().fits_json() {
+        return Err(ExportError::Frequencies(source.to_owned()));
+    }
     let output = Output::begin(place)?;
     let mut tensors = model.tensors();
     for (module, (a, b)) in &lora.factors {

@@ -58,7 +58,11 @@ pub(crate) fn encoder(architecture: &str) -> Model {
 
 /// A model with this `config.json` and random weights.
 pub(crate) fn random(text: &str) -> Model {
-    let config = Config::parse(text, Path::new("config.json")).unwrap();
+    filled(Config::parse(text, Path::new("config.json")).unwrap())
+}
+
+/// A model of this shape with random weights.
+pub(crate) fn filled(config: Config) -> Model {
     let mut count = 0u8;
     let take = |name: &str, shape: &[usize]| -> Result<Weight, ()> {
         count += 1;

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 use super::data::DataError;
 use super::dropout::Dropout;
@@ -96,9 +95,6 @@ pub enum TrainError {
     /// The caller asked to stop.
     #[error("stopped on request")]
     Stopped,
-    /// The folder is not there.
-    #[error("{0}: no such folder")]
-    NoFolder(PathBuf),
     /// An operation of the tensor library failed.
     #[error("tensor operation: {0}")]
     Candle(#[from] candle_core::Error),

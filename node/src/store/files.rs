@@ -39,7 +39,7 @@ pub(super) fn finish(
 }
 
 /// Puts bytes with their checksum under `label` in place, whole or not at all. Durable once the folder is synced.
-pub(super) fn write_sealed(
+pub(crate) fn write_sealed(
     dir: &Path,
     name: &str,
     label: &str,
@@ -59,7 +59,7 @@ pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Makes a folder's entries durable.
-pub(super) fn sync(dir: &Path) -> Result<(), StoreError> {
+pub(crate) fn sync(dir: &Path) -> Result<(), StoreError> {
     File::open(dir)
         .and_then(|folder| folder.sync_all())
         .map_err(|error| StoreError::io(dir, &error))

@@ -41,7 +41,7 @@ pub(super) fn sum(table: &str, key: &[u8], value: &[u8]) -> [u8; SUM] {
 }
 
 /// The value, if it is whole.
-pub(super) fn open<'a>(table: &str, key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
+pub(crate) fn open<'a>(table: &str, key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
     let (value, found) = sealed.split_last_chunk::<SUM>()?;
     (sum(table, key, value) == *found).then_some(value)
 }

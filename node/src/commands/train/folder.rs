@@ -9,13 +9,12 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::super::loading::flag;
-use crate::learn::checkpoint::{Checkpoint, Past};
+use crate::learn::checkpoint::{self, Checkpoint, Past};
 use crate::learn::export::Output;
 use crate::learn::peft::{Adapter, folder};
 use crate::learn::steps::Step;
 use crate::report::training;
 
-const CHECKPOINT: &str = "checkpoint";
 const METRICS: &str = "metrics.jsonl";
 const PLOT: &str = "loss.svg";
 
@@ -35,7 +34,7 @@ impl Folder {
         let name = out.file_name();
         let name = name.map_or_else(|| "out".into(), std::ffi::OsStr::to_string_lossy);
         let path = out.with_file_name(format!(".{name}.training"));
-        let (place, there) = (path.display(), path.join(CHECKPOINT).exists());
+        let (place, there) = (path.display(), path.join(checkpoint::FILE).exists());
         match (resume, there) {
             (true, false) => Err(flag(format!(
                 "--resume: there is no checkpoint in {place}; begin without it, with --checkpoint-every"
@@ -53,7 +52,7 @@ impl Folder {
 
     /// The checkpoint of a run with these settings.
     pub(super) fn checkpoint(&self, settings: &[(String, String)]) -> anyhow::Result<Checkpoint> {
-        Ok(Checkpoint::read(&self.path.join(CHECKPOINT), settings)?)
+        Ok(Checkpoint::read(&self.path, settings)?)
     }
 
     /// Makes the folder, and `metrics.jsonl` with what was seen so far.
@@ -85,7 +84,7 @@ impl Folder {
 
     /// Writes the checkpoint, in place of the one before.
     pub(super) fn keep(&self, checkpoint: &Checkpoint) -> anyhow::Result<()> {
-        Ok(checkpoint.write(&self.path.join(CHECKPOINT))?)
+        Ok(checkpoint.write(&self.path)?)
     }
 
     /// Puts the adapter, the metrics and a plot of the losses into `--out`, and removes this folder.

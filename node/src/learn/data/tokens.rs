@@ -8,7 +8,6 @@ use tokenizers::Tokenizer;
 
 use super::chat::{Chat, json, special};
 use super::{DataError, Form, Place, Row, Turn};
-use crate::learn::examples::Placed;
 use crate::learn::model::gguf::Gguf;
 
 /// One row as the trainer sees it.
@@ -32,22 +31,10 @@ impl Example {
 pub struct Tokenised {
     /// The rows with at least one scored token, in their order.
     pub examples: Vec<Example>,
-    /// Where each of them stood.
-    pub places: Vec<Place>,
     /// How many rows were cut to `sequence_len`.
     pub cut: usize,
     /// How many rows were left out because no token of theirs counts.
     pub unscored: usize,
-}
-
-impl Tokenised {
-    /// The examples with their places.
-    pub fn placed(self) -> Placed {
-        Placed {
-            examples: self.examples,
-            places: self.places,
-        }
-    }
 }
 
 /// A model's tokenizer with what it needs to score rows.
@@ -124,16 +111,6 @@ impl Tokens {
     /// The number of ids that the model knows.
     pub const fn vocab_size(&self) -> usize {
         self.vocab_size
-    }
-
-    /// The id that begins a text, if the model has one.
-    pub const fn bos(&self) -> Option<u32> {
-        self.bos
-    }
-
-    /// The id that ends a text, if the model has one.
-    pub const fn eos(&self) -> Option<u32> {
-        self.eos
     }
 
     /// The ids that a text to be continued begins with; BOS alone for the empty text.
@@ -275,9 +252,7 @@ impl Tokens {
             .collect::<Result<_, _>>()?;
         let cut = examples.iter().filter(|(_, cut)| *cut).count();
         let examples = examples.into_iter().map(|(example, _)| example);
-        let placed = examples.zip(rows.iter().map(|row| row.at.clone()));
-        let (examples, places): (Vec<_>, Vec<_>) =
-            placed.filter(|(example, _)| example.targets() > 0).unzip();
+        let examples: Vec<Example> = examples.filter(|example| example.targets() > 0).collect();
         if examples.is_empty() {
             return Err(DataError::NothingScored {
                 rows: rows.len(),
@@ -287,7 +262,6 @@ impl Tokens {
         let unscored = rows.len() - examples.len();
         Ok(Tokenised {
             examples,
-            places,
             cut,
             unscored,
         })

@@ -9,6 +9,7 @@ use super::gguf::{Gguf, GgufError};
 use super::gpt2::Gpt2;
 use super::llama::Llama;
 use super::parts::{LinearMap, Part};
+use super::rope::DIVISORS;
 use keys::Keys;
 
 pub mod keys;
@@ -148,10 +149,17 @@ impl Config {
             path: path.to_owned(),
             reason: e.to_string(),
         })?;
+        Keys { json: &json, path }.only(DIVISORS, &[])?;
         Self::of(json, path)
     }
 
-    fn of(json: Map<String, Value>, path: &Path) -> Result<Self, ConfigError> {
+    /// Whether [`Self::to_json`] leaves nothing out: not so with the stretched frequencies of a GGUF file.
+    pub fn fits_json(&self) -> bool {
+        !self.source.contains_key(DIVISORS)
+    }
+
+    /// From the keys of a `config.json`, or of a GGUF file in their place.
+    pub(super) fn of(json: Map<String, Value>, path: &Path) -> Result<Self, ConfigError> {
         let keys = Keys { json: &json, path };
         for key in FOREIGN {
             keys.only(key, &[])?;

@@ -12,6 +12,7 @@ use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value};
 use serde_json::{Map, json};
 
+use super::rope::DIVISORS;
 use crate::learn::weights::Weight;
 
 /// An open file.
@@ -157,7 +158,10 @@ impl Gguf {
                 map.insert(ours.into(), self.number(&key, id)?.into());
             }
         }
-        if let Some(scaling) = self.scaling()? {
+        if self.has(DIVISORS) {
+            let (_, divisors) = self.dequantised(DIVISORS)?;
+            map.insert(DIVISORS.into(), divisors.into());
+        } else if let Some(scaling) = self.scaling()? {
             map.insert("rope_scaling".into(), scaling);
         }
         for key in ["expert_count", "attention.sliding_window"] {
@@ -173,11 +177,6 @@ impl Gguf {
     /// Stretched rotary positions.
     fn scaling(&self) -> Result<Option<serde_json::Value>, GgufError> {
         let kind = self.value("rope.scaling.type").map(Value::to_string);
-        if self.has("rope_freqs.weight") {
-            // Llama 3's stretching, kept as a factor for each frequency.
-            let factors = self.dequantised("rope_freqs.weight")?;
-            return Ok(Some(json!({"rope_type": "factors", "factors": factors.1})));
-        }
         match kind {
             None => Ok(None),
             Some(Ok(kind)) if kind == "none" => Ok(None),
@@ -369,7 +368,9 @@ mod tests {
     use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 
     use super::*;
-    use crate::learn::fixture::{llama, random};
+    use crate::learn::export::merged;
+    use crate::learn::fixture::{adapter, filled, llama, random};
+    use crate::learn::model::config::Config;
     use crate::learn::model::decode::Decoding;
     use crate::learn::model::{self, Model};
 
@@ -429,7 +430,7 @@ mod tests {
         if let Some(stretch) = stretch {
             let tensor = Tensor::new(stretch, &Device::Cpu).unwrap();
             let tensor = QTensor::quantize(&tensor, GgmlDType::F32).unwrap();
-            tensors.push(("rope_freqs.weight".into(), tensor));
+            tensors.push((DIVISORS.into(), tensor));
         }
         let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(k, v)| (*k, v)).collect();
         let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(n, t)| (&**n, t)).collect();
@@ -487,13 +488,25 @@ mod tests {
             }
         }
         let stretch: Vec<f32> = (0..32).map(|j| 1.0 + j as f32 / 4.0).collect();
-        let scaling = format!(
-            r#"{text}, "rope_scaling": {{"rope_type": "factors", "factors": {stretch:?}}}}}"#
-        );
-        let folder = folder(&written(&model, GgmlDType::F32, Some(&stretch)));
-        let got = logits(&Model::open(folder.path()).unwrap());
-        assert_eq!(got, logits(&random(&scaling)));
+        let stretched = format!(r#"{text}, "{DIVISORS}": {stretch:?}}}"#);
+        let keys = serde_json::from_str(&stretched).unwrap();
+        let config = Config::of(keys, Path::new("model.gguf")).unwrap();
+        let stored = folder(&written(&model, GgmlDType::F32, Some(&stretch)));
+        let opened = Model::open(stored.path()).unwrap();
+        let got = logits(&opened);
+        assert_eq!(got, logits(&filled(config)));
         assert_ne!(got, logits(&model));
+
+        // A config.json has no place for them.
+        let said = Config::parse(&stretched, Path::new("config.json")).unwrap_err();
+        assert!(said.to_string().contains(DIVISORS), "{said}");
+        let adapter = adapter(2, &opened);
+        let tensors = adapter.flat().tensors(&adapter.initial(&opened), |_| false);
+        let lora = adapter.bind(&tensors.unwrap());
+        let place = stored.path().join("merged");
+        let said = merged(&place, &opened, &lora, stored.path()).unwrap_err();
+        assert!(said.to_string().contains("--format peft"), "{said}");
+        assert_eq!(std::fs::read_dir(stored.path()).unwrap().count(), 1);
     }
 
     #[test]

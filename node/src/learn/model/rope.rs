@@ -61,6 +61,9 @@ impl Rope {
         if stretch.theta <= 0.0 {
             return Err(keys.malformed("rope_theta must be positive".into()));
         }
+        if let Some(divisors) = keys.value(DIVISORS) {
+            return stretch.divided(divisors);
+        }
         match inner.word("rope_type").or_else(|| inner.word("type")) {
             // Inside the context, all that we take, NTK-aware scaling on the fly changes nothing.
             None | Some("default" | "dynamic") => Ok(stretch.plain()),
@@ -68,7 +71,6 @@ impl Rope {
                 let factor = stretch.factor()?;
                 Ok(stretch.each(|_, frequency| frequency / factor, 1.0))
             }
-            Some("factors") => stretch.factors(),
             Some("llama3") => stretch.llama3(),
             Some("yarn") => stretch.yarn(),
             Some(_) => Err(refuse()),
@@ -117,13 +119,13 @@ impl Stretch<'_> {
         self.keys.real(key)?.ok_or_else(missing)
     }
 
-    /// A divisor for each frequency, as GGUF keeps Llama 3's stretching.
-    fn factors(&self) -> Result<Rope, ConfigError> {
+    /// Each frequency by its divisor.
+    fn divided(&self, divisors: &Value) -> Result<Rope, ConfigError> {
         let wrong = || {
-            let reason = format!("factors must list {} positive numbers", self.dim / 2);
+            let reason = format!("{DIVISORS} must hold {} positive numbers", self.dim / 2);
             self.keys.malformed(reason)
         };
-        let list = self.keys.value("factors").and_then(Value::as_array);
+        let list = divisors.as_array();
         let list = list.filter(|list| list.len() == self.dim / 2);
         let factors = list.ok_or_else(wrong)?.iter().map(Value::as_f64);
         let factors: Vec<f64> = factors
@@ -214,8 +216,10 @@ impl Stretch<'_> {
     }
 }
 
-const KNOWN: [&str; 15] = [
-    "factors",
+/// A divisor for each frequency, as GGUF keeps Llama 3's stretching in this tensor; no `config.json` has it.
+pub(super) const DIVISORS: &str = "rope_freqs.weight";
+
+const KNOWN: [&str; 14] = [
     "rope_theta",
     "rope_type",
     "type",

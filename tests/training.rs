@@ -303,34 +303,48 @@ fn labels_are_learnt_chosen_and_counted() {
 fn completions_are_generated_and_scored() {
     let folder = folder();
     let at = folder.path();
-    let rows = "prompt,completion\nWhat is 3 + 4?,so #### 7\nWhat else?,nothing\n";
-    std::fs::write(at.join("sums.csv"), rows).expect("written");
-    let scored = object(
-        at,
-        &[
-            "eval",
-            "--json",
-            "--model",
-            "base",
-            "--data",
-            "sums.csv",
-            "--generate",
-            "5",
-            "--max-tokens",
-            "4",
-        ],
-    );
+    // Plain rows and a third pair, which --generate 2 leaves out.
+    let write = |completions: [&str; 2]| {
+        let mut rows = String::from("{\"text\": \"words\"}\n");
+        for (prompt, completion) in ["What is 3 + 4?", "What else?", "And?"]
+            .iter()
+            .zip(completions.iter().chain(["left out"].iter()))
+        {
+            let row = serde_json::json!({"prompt": prompt, "completion": completion});
+            writeln!(rows, "{row}").expect("written");
+        }
+        std::fs::write(at.join("sums.jsonl"), rows).expect("written");
+    };
+    let model = ["--model", "base", "--json", "--max-tokens", "12"];
+    let score = ["eval", "--data", "sums.jsonl", "--generate", "2"];
+    let score = [&score[..], &model].concat();
+    write(["so #### 7", "nothing"]);
+    let scored = object(at, &score);
     assert_eq!(scored["generated"].as_u64(), Some(2));
-    for key in ["bleu", "rouge_l"] {
-        assert!(
-            (0.0..=100.0).contains(&scored[key].as_f64().expect("a score")),
-            "{scored}"
-        );
-    }
+    let of = |scored: &Value, key: &str| scored[key].as_f64().expect("a score");
+    assert!(of(&scored, "rouge_l") < 0.5, "{scored}");
     assert_eq!(scored["exact_match"].as_f64(), Some(0.0));
+    // What the model itself writes is what it writes.
+    let greedy = |prompt| {
+        let generate = ["generate", "--prompt", prompt];
+        let written = object(at, &[&generate[..], &model].concat());
+        let text = written["text"].as_str().expect("a text");
+        text.strip_prefix(prompt).expect("its prompt").to_owned()
+    };
+    let own = [greedy("What is 3 + 4?"), greedy("What else?")];
+    write([&own[0], &own[1]]);
+    let scored_own = object(at, &score);
+    let rouge = of(&scored_own, "rouge_l");
+    assert!((rouge - 1.0).abs() < 1e-9, "{scored_own}");
+    assert!(
+        of(&scored_own, "bleu") > of(&scored, "bleu"),
+        "{scored_own}"
+    );
+    assert!(scored_own.get("exact_match").is_none());
+    write(["so #### 7", "nothing"]);
     let plain = object(
         at,
-        &["eval", "--json", "--model", "base", "--data", "sums.csv"],
+        &["eval", "--json", "--model", "base", "--data", "sums.jsonl"],
     );
     assert!(plain.get("bleu").is_none());
     assert_eq!(plain["loss"], scored["loss"]);

@@ -107,18 +107,10 @@ fn converse(args: &Args, input: &mut dyn std::io::BufRead) -> anyhow::Result<()>
             "/quit" => return Ok(()),
             "/reset" => speakers = begin(),
             words => {
-                for speaker in &mut speakers {
-                    speaker.turns.push(turn("user", words));
-                    let ids = tokens.conversation_so_far(&speaker.turns, &spoken())?;
-                    if ids.len() > context {
-                        let found = ids.len();
-                        note(&format!(
-                            "the conversation would have {found} tokens, and the model takes {context}; \
-                             write less, or begin anew with /reset"
-                        ));
-                        speaker.turns.pop();
-                        continue;
-                    }
+                let Some(asked) = ask(&mut speakers, words, &tokens, context)? else {
+                    continue;
+                };
+                for (speaker, ids) in speakers.iter_mut().zip(asked) {
                     let answer = speaker.answer(args, &tokens, &ids, &answering);
                     answering.store(false, Ordering::Relaxed);
                     speaker.turns.push(turn("assistant", &answer?));
@@ -126,6 +118,33 @@ fn converse(args: &Args, input: &mut dyn std::io::BufRead) -> anyhow::Result<()>
             }
         }
     }
+}
+
+/// Puts words to all speakers, if each has room for them: what each reads then.
+fn ask(
+    speakers: &mut [Speaker<'_>],
+    words: &str,
+    tokens: &Tokens,
+    context: usize,
+) -> anyhow::Result<Option<Vec<Vec<u32>>>> {
+    let read = speakers.iter().map(|speaker| {
+        let mut turns = speaker.turns.clone();
+        turns.push(turn("user", words));
+        tokens.conversation_so_far(&turns, &spoken())
+    });
+    let read: Vec<Vec<u32>> = read.collect::<Result<_, _>>()?;
+    let longest = read.iter().map(Vec::len).max().unwrap_or(0);
+    if longest > context {
+        note(&format!(
+            "the conversation would have {longest} tokens, and the model takes {context}; write less, or begin anew \
+             with /reset"
+        ));
+        return Ok(None);
+    }
+    for speaker in speakers {
+        speaker.turns.push(turn("user", words));
+    }
+    Ok(Some(read))
 }
 
 impl Speaker<'_> {
@@ -203,6 +222,31 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::learn::fixture::{folder, tiny};
+
+    #[test]
+    fn words_that_one_has_no_room_for_are_put_to_none() {
+        let folder = folder();
+        let template = r#"{"chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"}"#;
+        std::fs::write(folder.path().join("tokenizer_config.json"), template).unwrap();
+        let (model, tokens) = (tiny(true), Tokens::open(folder.path()).unwrap());
+        let speaker = |before: &str| Speaker {
+            name: "",
+            script: Script::new(Decoding::new(&model, None)),
+            sampler: Sampler::new(crate::learn::sample::Sampling {
+                temperature: 0.0,
+                top_p: None,
+                seed: 0,
+            }),
+            turns: vec![turn("user", before)],
+        };
+        let mut speakers = [speaker("a"), speaker("abcabc")];
+        let mut said = |words| ask(&mut speakers, words, &tokens, 10).unwrap();
+        assert_eq!(said("abcabc"), None);
+        let read = said("bcab").expect("room for both");
+        assert_eq!(read.iter().map(Vec::len).collect::<Vec<_>>(), [5, 10]);
+        assert!(speakers.iter().all(|speaker| speaker.turns.len() == 2));
+    }
 
     #[test]
     fn an_interrupt_stops_the_answer_and_not_the_program() {

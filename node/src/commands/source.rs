@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
+
 use super::loading::{Loaded, flag};
 use crate::config::NodeConfig;
 
@@ -60,13 +62,14 @@ impl Source {
 /// The adapter of the highest round in a data folder.
 fn latest(dir: &Path) -> anyhow::Result<PathBuf> {
     let folder = dir.join("adapters");
-    let rounds = std::fs::read_dir(&folder)
-        .ok()
-        .into_iter()
-        .flatten()
-        .flatten();
-    let rounds = rounds.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
-    match rounds.max() {
+    let entries = match std::fs::read_dir(&folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        entries => entries
+            .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
+            .with_context(|| format!("--dir: {} cannot be read", folder.display()))?,
+    };
+    let round = |entry: &std::fs::DirEntry| entry.file_name().to_str()?.parse::<u64>().ok();
+    match entries.iter().filter_map(round).max() {
         Some(round) => Ok(folder.join(round.to_string())),
         None => Err(flag(format!(
             "--dir: {} holds no adapter yet; the node adopts one with the first round that is opened",
@@ -92,6 +95,11 @@ mod tests {
         std::fs::write(dir.path().join("node.toml"), "model = \"base\"\n").unwrap();
         let said = source.folders().unwrap_err().to_string();
         assert!(said.contains("no adapter yet"), "{said}");
+        let adapters = dir.path().join("adapters");
+        std::fs::write(&adapters, "no folder").unwrap();
+        let said = source.folders().unwrap_err().to_string();
+        assert!(said.contains("adapters cannot be read"), "{said}");
+        std::fs::remove_file(&adapters).unwrap();
         for round in ["2", "10", ".11.partial", "notes"] {
             std::fs::create_dir_all(dir.path().join("adapters").join(round)).unwrap();
         }

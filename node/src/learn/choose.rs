@@ -10,16 +10,17 @@ use super::model::decode::Decoding;
 pub fn choose(decoding: &mut Decoding<'_>, prompt: &[u32], choices: &[Vec<u32>]) -> usize {
     decoding.rewind(0);
     let first = decoding.extend(prompt);
+    let all = log_sum(&first);
     let mut best = (0, f64::NEG_INFINITY);
     for (index, choice) in choices.iter().enumerate() {
-        let mut likelihood = log_probability(&first, choice[0]);
+        let mut likelihood = f64::from(first[choice[0] as usize]) - all;
         let inside = &choice[..choice.len() - 1];
         if !inside.is_empty() {
             let logits = decoding.extend_all(inside);
             let rows = logits.chunks_exact(first.len());
             let rest = rows
                 .zip(&choice[1..])
-                .map(|(row, token)| log_probability(row, *token));
+                .map(|(row, token)| f64::from(row[*token as usize]) - log_sum(row));
             likelihood += rest.sum::<f64>();
             decoding.rewind(prompt.len());
         }
@@ -30,14 +31,14 @@ pub fn choose(decoding: &mut Decoding<'_>, prompt: &[u32], choices: &[Vec<u32>])
     best.0
 }
 
-/// The logarithm of a token's probability under the logits of all.
-fn log_probability(logits: &[f32], token: u32) -> f64 {
+/// What to take from a logit, so that it becomes the logarithm of its token's probability.
+fn log_sum(logits: &[f32]) -> f64 {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits
         .iter()
         .map(|logit| f64::from(logit - max).exp())
         .sum();
-    f64::from(logits[token as usize] - max) - sum.ln()
+    f64::from(max) + sum.ln()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use candle_core::{Device, Result, Tensor};
 use conclave_crypto::digest::Digest;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use rayon::prelude::*;
 
 /// What one pass through a model drops.
 #[derive(Debug, Clone)]
@@ -21,7 +22,6 @@ impl Dropout {
     /// `x` with the share zeroed and the rest scaled up by as much; each `place` drops its own.
     pub fn drop(&self, x: &Tensor, place: &str) -> Result<Tensor> {
         let seed = Digest::of("conclave/v1/dropout-place", &[&self.seed, place.as_bytes()]);
-        let mut rng = ChaCha8Rng::from_seed(*seed.as_bytes());
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -31,12 +31,23 @@ impl Dropout {
             (self.share * f64::from(u32::MAX)) as u32,
             (1.0 / (1.0 - self.share)) as f32,
         );
-        let factors: Vec<f32> = (0..x.elem_count())
-            .map(|_| if rng.next_u32() < below { 0.0 } else { kept })
-            .collect();
+        let mut factors = vec![kept; x.elem_count()];
+        let chunks = factors.par_chunks_mut(CHUNK).enumerate();
+        chunks.for_each(|(chunk, factors)| {
+            let mut rng = ChaCha8Rng::from_seed(*seed.as_bytes());
+            rng.set_stream(chunk as u64);
+            for factor in factors {
+                if rng.next_u32() < below {
+                    *factor = 0.0;
+                }
+            }
+        });
         x * Tensor::from_vec(factors, x.shape(), &Device::Cpu)?
     }
 }
+
+/// Numbers that are drawn from one stream.
+const CHUNK: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -65,6 +76,12 @@ mod tests {
         assert_eq!(y, dropped(1, "a"));
         assert_ne!(y, dropped(1, "b"));
         assert_ne!(y, dropped(2, "a"));
+        assert_ne!(y[..2000], y[CHUNK..CHUNK + 2000]);
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let again = pool.build().unwrap().install(|| dropped(1, "a"));
+            assert!(again == y, "{threads} threads");
+        }
     }
 
     #[test]

@@ -33,14 +33,20 @@ pub fn generate(
 
 /// New tokens as text that only grows: what may still become another letter, or the beginning of a stop string, is held
 /// back; from a stop string on nothing is said.
+///
+/// What a token says depends on those before it (a space, the rest of a letter), but only on few: those since the text
+/// was last whole are decoded together with those that made it whole the time before.
 #[derive(Debug)]
 pub struct Spoken<'a> {
     tokens: &'a Tokens,
-    before: Vec<u32>,
-    prefix: usize,
+    /// The last tokens whose text is whole, and how long it is.
+    before: (Vec<u32>, usize),
+    /// Those since.
     ids: Vec<u32>,
     stops: &'a [String],
     text: String,
+    /// How much of the text stays, whatever follows.
+    whole: usize,
     said: usize,
     stopped: bool,
 }
@@ -48,15 +54,13 @@ pub struct Spoken<'a> {
 impl<'a> Spoken<'a> {
     /// Text that follows the ids `before`, and ends before any of the strings `stops`.
     pub fn new(tokens: &'a Tokens, before: &[u32], stops: &'a [String]) -> Result<Self, DataError> {
-        // A few tokens before decide whether the first new one begins with a space.
-        let before = before[before.len().saturating_sub(CONTEXT)..].to_vec();
         Ok(Self {
-            prefix: tokens.decode(&before)?.len(),
+            before: (before.to_vec(), tokens.decode(before)?.len()),
             tokens,
-            before,
             ids: Vec::new(),
             stops,
             text: String::new(),
+            whole: 0,
             said: 0,
             stopped: false,
         })
@@ -65,28 +69,27 @@ impl<'a> Spoken<'a> {
     /// Takes in a token; gives what can be said for sure. Breaks where a stop string is complete.
     pub fn hear(&mut self, token: u32) -> Result<(&str, ControlFlow<()>), DataError> {
         self.ids.push(token);
-        let mut ids = self.before.clone();
-        ids.extend_from_slice(&self.ids);
-        let whole = self.tokens.decode(&ids)?;
-        self.text.clear();
+        let together = [&self.before.0[..], &self.ids].concat();
+        let decoded = self.tokens.decode(&together)?;
+        self.text.truncate(self.whole);
         self.text
-            .push_str(whole.get(self.prefix..).unwrap_or_default());
-        if let Some(at) = self
-            .stops
-            .iter()
-            .filter_map(|stop| self.text.find(stop.as_str()))
-            .min()
-        {
-            self.text.truncate(at);
-            self.stopped = true;
+            .push_str(decoded.get(self.before.1..).unwrap_or_default());
+        if self.text.len() > self.whole && !self.text.ends_with(char::REPLACEMENT_CHARACTER) {
+            let ids = std::mem::take(&mut self.ids);
+            self.before = (ids.clone(), self.tokens.decode(&ids)?.len());
+            self.whole = self.text.len();
         }
-        let until = if self.stopped {
-            self.text.len()
+        // Whatever may be the beginning of a stop string was not said.
+        let from = self.said.min(self.text.len());
+        let new = &self.text[from..];
+        let found = self.stops.iter().filter_map(|stop| new.find(stop.as_str()));
+        if let Some(at) = found.min() {
+            self.text.truncate(from + at);
+            self.stopped = true;
+            self.said = self.text.len();
         } else {
-            sure(&self.text, self.stops)
-        };
-        let from = self.said.min(until);
-        self.said = until.max(from);
+            self.said = from + sure(new, self.stops);
+        }
         let flow = if self.stopped {
             ControlFlow::Break(())
         } else {
@@ -118,8 +121,6 @@ fn sure(text: &str, stops: &[String]) -> usize {
     };
     whole - stops.iter().map(begun).max().unwrap_or(0)
 }
-
-const CONTEXT: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -209,5 +210,56 @@ mod tests {
             |_| ControlFlow::Continue(()),
         );
         assert!(ended.len() <= 4);
+    }
+
+    #[test]
+    fn letters_of_several_tokens_are_said_whole_and_no_more_is_decoded_than_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut vocabulary = serde_json::Map::new();
+        for token in [
+            "<s>", "▁a", "▁b", "b", "<0xF0>", "<0x9F>", "<0x98>", "<0x80>", "<0xE2>", "<0x82>",
+            "<0xAC>",
+        ] {
+            vocabulary.insert(token.to_owned(), vocabulary.len().into());
+        }
+        let decoders = serde_json::json!([
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]);
+        let tokenizer = serde_json::json!({"version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": [{"id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true}],
+            "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+            "decoder": {"type": "Sequence", "decoders": decoders},
+            "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": true, "vocab": vocabulary,
+                "merges": []}});
+        let write =
+            |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        write("tokenizer.json", tokenizer.to_string());
+        write("config.json", r#"{"vocab_size": 11}"#.to_owned());
+        let tokens = Tokens::open(folder.path()).unwrap();
+        let (smile, euro) = ([4, 5, 6, 7], [8, 9, 10]);
+        let mut ids = vec![0, 1];
+        for round in 0..40 {
+            ids.extend(smile.iter().chain(&euro));
+            ids.extend([[2, 3], [1, 1], [0, 3]][round % 3]);
+            ids.extend(euro);
+        }
+        // The last letter is never finished.
+        ids.extend([3, smile[0], smile[1]]);
+        let expected = tokens.decode(&ids).unwrap();
+        for start in [1, 2, 6, 42] {
+            let mut spoken = Spoken::new(&tokens, &ids[..start], &[]).unwrap();
+            let mut said = tokens.decode(&ids[..start]).unwrap();
+            for (at, token) in ids[start..].iter().enumerate() {
+                let (more, _) = spoken.hear(*token).unwrap();
+                assert!(!more.contains(char::REPLACEMENT_CHARACTER), "{more}");
+                said.push_str(more);
+                let held = spoken.ids.len() + spoken.before.0.len();
+                assert!(held < 16 || at < 16, "{held} tokens at {at}");
+            }
+            said.push_str(spoken.rest());
+            assert_eq!(said, expected, "from {start}");
+        }
     }
 }

@@ -52,20 +52,21 @@ impl Sampler {
 }
 
 impl Sampling {
-    /// The tokens that may be drawn, likeliest first, each with its probability; at a temperature above 0.
+    /// The tokens that may be drawn, each with its probability: of a part, likeliest first; at a temperature above 0.
     pub fn shares(&self, logits: &[f32]) -> Vec<(u32, f64)> {
         let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         let weigh = |logit: &f32| ((f64::from(*logit) - max) / self.temperature).exp();
         let mut shares: Vec<(u32, f64)> = (0..).zip(logits.iter().map(weigh)).collect();
-        shares.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        let whole = sum(&shares);
-        let kept = self.top_p.unwrap_or(1.0) * whole;
-        let mut mass = 0.0;
-        let end = shares.iter().position(|share| {
-            mass += share.1;
-            mass >= kept
-        });
-        shares.truncate(end.map_or(shares.len(), |end| end + 1));
+        if let Some(top_p) = self.top_p.filter(|top_p| *top_p < 1.0) {
+            shares.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            let kept = top_p * sum(&shares);
+            let mut mass = 0.0;
+            let end = shares.iter().position(|share| {
+                mass += share.1;
+                mass >= kept
+            });
+            shares.truncate(end.map_or(shares.len(), |end| end + 1));
+        }
         let whole = sum(&shares);
         for share in &mut shares {
             share.1 /= whole;
@@ -118,17 +119,20 @@ mod tests {
 
     #[test]
     fn the_distribution_is_exact() {
-        let all = [(2, 0.6), (0, 0.2), (1, 0.1), (3, 0.1)];
+        let all = [(0, 0.2), (1, 0.1), (2, 0.6), (3, 0.1)];
         exactly(&sampling(1.0, None).shares(&logits()), &all);
         exactly(&sampling(1.0, Some(1.0)).shares(&logits()), &all);
         // At temperature 1/2 the weights are squared: 36, 4, 1, 1 of 42.
         let sharp = [
-            (2, 36.0 / 42.0),
             (0, 4.0 / 42.0),
             (1, 1.0 / 42.0),
+            (2, 36.0 / 42.0),
             (3, 1.0 / 42.0),
         ];
         exactly(&sampling(0.5, None).shares(&logits()), &sharp);
+        let most = [(2, 0.6), (0, 0.2), (1, 0.1)];
+        let most = most.map(|(token, share)| (token, share / 0.9));
+        exactly(&sampling(1.0, Some(0.85)).shares(&logits()), &most);
         // The smallest sets with 0.6, 0.75 and 0.85 of the mass.
         exactly(&sampling(1.0, Some(0.59)).shares(&logits()), &[(2, 1.0)]);
         exactly(

@@ -200,7 +200,7 @@ impl<'a> Steps<'a> {
             rows.push(format!("{} more", numbers.len() - ROWS_NAMED));
         }
         TrainError::NotFinite {
-            step: self.next,
+            step: self.next + 1,
             what,
             rate: self.peak,
             rows: rows.join(", "),
@@ -301,7 +301,7 @@ mod tests {
         let error = Steps::new(&trainer, &run).unwrap().step(&mut values);
         let said = error.unwrap_err().to_string();
         let first = Draw::new(&examples, [0; 32], None).row()[0];
-        for words in ["step 4", "loss is not finite", &examples.place(first)] {
+        for words in ["step 5", "loss is not finite", &examples.place(first)] {
             assert!(said.contains(words), "{words}: {said}");
         }
     }

@@ -80,7 +80,7 @@ pub enum TrainError {
          batch: {rows}"
     )]
     NotFinite {
-        /// The step.
+        /// The step, the first being 1.
         step: u64,
         /// Which.
         what: &'static str,
@@ -381,7 +381,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("step 4") && error.contains("not finite"),
+            error.contains("step 5") && error.contains("not finite"),
             "{error}"
         );
     }

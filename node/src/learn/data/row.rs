@@ -123,7 +123,7 @@ impl Row {
             what: what.to_owned(),
         };
         let Some(label) = self.field("label").filter(|label| !label.is_empty()) else {
-            let what = "field label is missing or empty, and labels are asked for; add it, or leave --labels away";
+            let what = "field label is missing or empty, and labels are to be told apart; add it";
             return Err(wrong(&self.at, what));
         };
         let text = match self.form {
@@ -131,7 +131,7 @@ impl Row {
             Form::Pair { prompt, .. } => prompt,
             Form::Turns(_) => {
                 let what =
-                    "a row of messages is scored on its turns, not on a label; leave --labels away";
+                    "a row of messages is scored on its turns, not on a label; give text and label";
                 return Err(wrong(&self.at, what));
             }
         };

@@ -21,11 +21,7 @@ fn main() -> anyhow::Result<()> {
     let lora = match rest.first() {
         None => None,
         Some(adapter) => {
-            let adapter = Path::new(adapter);
-            if let Some(labels) = folder::labels(adapter)? {
-                model.set_labels(labels)?;
-            }
-            let (adapter, values) = folder::read(adapter, model.config())?;
+            let (adapter, values) = folder::open(Path::new(adapter), &mut model)?;
             Some(adapter.bind(&adapter.flat().tensors(&values, |_| false)?))
         }
     };

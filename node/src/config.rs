@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use crate::learn::data::Excess;
 use crate::learn::schedule::Scheduler;
+use crate::learn::training::Training;
 use crate::learn::weights::quantised::Precision;
 
 /// Where the configuration stands in a data folder.
@@ -289,48 +290,23 @@ impl NodeConfig {
             .try_into()
             .map_err(|error: toml::de::Error| wrong(error.message().to_owned()))?;
         if let Some(reason) = next.bounds(key) {
-            return Err(wrong(reason.to_owned()));
+            return Err(wrong(reason));
         }
         *self = next;
         Ok(())
     }
 
     /// What is wrong with the value of a key.
-    fn bounds(&self, key: &str) -> Option<&'static str> {
-        let training = &self.training;
-        let zero = |value: Option<usize>| value == Some(0);
-        let outside = |value: Option<f64>, low: f64, high: f64| {
-            value.is_some_and(|value| !(low..=high).contains(&value))
-        };
-        let wrong = match key {
-            "threads" => zero(self.threads),
-            "micro_batch_size" => zero(training.micro_batch_size),
-            "gradient_accumulation_steps" => zero(training.gradient_accumulation_steps),
-            "sequence_len" => training.sequence_len.is_some_and(|len| len < 2),
-            "learning_rate" => outside(training.learning_rate, f64::MIN_POSITIVE, 10.0),
-            "warmup_ratio" => outside(training.warmup_ratio, 0.0, 1.0),
-            "weight_decay" => outside(training.weight_decay, 0.0, 10.0),
-            "lora_dropout" => {
-                let share = training.lora_dropout;
-                share.is_some_and(|share| !(0.0..1.0).contains(&share))
-            }
-            "max_grad_norm" => outside(training.max_grad_norm, f64::MIN_POSITIVE, 1e9),
-            "api" => {
-                return self
-                    .api
-                    .is_some_and(|address| !address.ip().is_loopback())
-                    .then_some("the local API answers on loopback alone; write 127.0.0.1:PORT");
-            }
-            _ => false,
-        };
-        wrong.then_some(match key {
-            "sequence_len" => "it must be at least 2",
-            "learning_rate" => "it must be above 0 and at most 10",
-            "warmup_ratio" => "it must be within 0 and 1",
-            "weight_decay" => "it must be within 0 and 10",
-            "lora_dropout" => "it must be 0 or more and below 1",
-            _ => "it must be above 0",
-        })
+    fn bounds(&self, key: &str) -> Option<String> {
+        if key == "threads" && self.threads == Some(0) {
+            return Some("it must be above 0".to_owned());
+        }
+        if self.api.is_some_and(|address| !address.ip().is_loopback()) {
+            let reason = "the local API answers on loopback alone; write 127.0.0.1:PORT";
+            return Some(reason.to_owned());
+        }
+        let refused = Training::from(&self.training).check().err()?;
+        (refused.key == key).then(|| format!("it must be {}", refused.range))
     }
 }
 
@@ -405,6 +381,21 @@ mod tests {
             ),
             ("seed = -1", &[], "node.toml: `seed`"),
             ("threads = 0", &[], "`threads`: it must be above 0"),
+            (
+                "weight_decay = 1.5",
+                &[],
+                "`weight_decay`: it must be between 0 and 1",
+            ),
+            (
+                "seed = 1\nmicro_batch_size = 5000",
+                &[],
+                "`micro_batch_size`: it must be between 1 and 4096",
+            ),
+            (
+                "lora_dropout = 1",
+                &[],
+                "`lora_dropout`: it must be 0 or more",
+            ),
             ("data = 3", &[], "`data`"),
             ("seed = 1\n b", &[], "line 2"),
             ("api = \"0.0.0.0:80\"", &[], "loopback"),

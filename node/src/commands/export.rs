@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::loading::{Loaded, flag};
+use super::loading::flag;
 use crate::cli::{print, print_json};
 use crate::learn::export::{self, Output};
+use crate::learn::model::Model;
 use crate::learn::peft::folder;
 
 const EXAMPLE: &str = "Example:
@@ -45,8 +46,8 @@ pub enum Format {
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     Output::check(&args.out).map_err(|e| flag(format!("--out {e}")))?;
-    let loaded = Loaded::open(&args.model, Some(&args.adapter))?;
-    let (adapter, values) = folder::read(&args.adapter, loaded.model.config())?;
+    let mut model = Model::open(&args.model)?;
+    let (adapter, values) = folder::open(&args.adapter, &mut model)?;
     match args.format {
         Format::Peft => {
             let base = args.model.display().to_string();
@@ -54,7 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         Format::Merged => {
             let lora = adapter.bind(&adapter.flat().tensors(&values, |_| false)?);
-            export::merged(&args.out, &loaded.model, &lora, &args.model)?;
+            export::merged(&args.out, &model, &lora, &args.model)?;
         }
     }
     let digest = adapter.flat().digest(&values).to_string();

@@ -21,10 +21,7 @@ impl Loaded {
         let mut model = Model::open(model)?;
         let mut lora = None;
         if let Some(adapter) = adapter {
-            if let Some(labels) = folder::labels(adapter)? {
-                model.set_labels(labels)?;
-            }
-            let (adapter, values) = folder::read(adapter, model.config())?;
+            let (adapter, values) = folder::open(adapter, &mut model)?;
             lora = Some(adapter.bind(&adapter.flat().tensors(&values, |_| false)?));
         }
         Ok(Self { model, lora })

@@ -303,7 +303,8 @@ fn file_digest(path: &Path) -> std::io::Result<[u8; 32]> {
     }
 }
 
-/// SHA-256 over config.json, tokenizer.json (each by its own digest; an absent one as empty) and the sorted tensors.
+/// SHA-256 over config.json, tokenizer.json (each by its own digest; an absent one as empty) and the sorted tensors; of
+/// a GGUF file over its bytes, and no config.json, which is not read then.
 pub fn digest(folder: &Path) -> std::result::Result<Digest, ModelError> {
     let read = |name: &str| {
         let path = folder.join(name);
@@ -312,12 +313,18 @@ pub fn digest(folder: &Path) -> std::result::Result<Digest, ModelError> {
             other => other.map_err(|source| ModelError::Io { path, source }),
         }
     };
-    let config = Digest::of("conclave/v1/model-file", &[&read("config.json")?]);
-    let tokenizer = Digest::of("conclave/v1/model-file", &[&read("tokenizer.json")?]);
-    let tensors = match Gguf::find(folder) {
-        Some(path) => file_digest(&path).map_err(|source| ModelError::Io { path, source })?,
-        None => Weights::open(folder)?.digest(),
+    let (config, tensors) = match Gguf::find(folder) {
+        Some(path) => {
+            let digest = file_digest(&path);
+            (
+                Vec::new(),
+                digest.map_err(|source| ModelError::Io { path, source })?,
+            )
+        }
+        None => (read("config.json")?, Weights::open(folder)?.digest()),
     };
+    let config = Digest::of("conclave/v1/model-file", &[&config]);
+    let tokenizer = Digest::of("conclave/v1/model-file", &[&read("tokenizer.json")?]);
     let parts: [&[u8]; 3] = [config.as_bytes(), tokenizer.as_bytes(), &tensors];
     Ok(Digest::of("conclave/v1/model", &parts))
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 
 use super::DataError;
 use super::read::Each;
-use super::row::{Place, Row, lacking};
+use super::row::{COLUMNS, Place, Row, lacking};
 
 /// How a Parquet file begins, and ends.
 pub(super) const MAGIC: &[u8; 4] = b"PAR1";
@@ -43,7 +43,7 @@ pub(super) fn visit(file: File, at: &Place, each: &mut Each<'_>) -> Result<(), D
         for (name, field) in row.get_column_iter() {
             if let Some(value) = json(field) {
                 fields.insert(name.clone(), value);
-            } else if KNOWN.contains(&name.as_str()) {
+            } else if COLUMNS.contains(&name.as_str()) {
                 let what = format!("field {name} is no valid UTF-8; write it as UTF-8");
                 return Err(wrong(line, what));
             }
@@ -110,7 +110,6 @@ fn fault(error: &ParquetError) -> String {
     format!("the Parquet file cannot be read on: {short}; it may be truncated, fetch it again")
 }
 
-const KNOWN: [&str; 5] = ["text", "label", "prompt", "completion", "messages"];
 const SAID: usize = 160;
 
 #[cfg(test)]

@@ -179,6 +179,9 @@ fn form(fields: &Map<String, Value>) -> Result<Form, String> {
     ))
 }
 
+/// The columns that make a row of a table.
+pub(super) const COLUMNS: [&str; 5] = ["text", "label", "prompt", "completion", "messages"];
+
 /// What the columns of a table lack to make rows; `None` if nothing.
 pub(super) fn lacking(columns: &[String]) -> Option<String> {
     let has = |name: &str| columns.iter().any(|column| column == name);

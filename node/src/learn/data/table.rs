@@ -8,9 +8,8 @@ use serde_json::{Map, Value};
 
 use super::DataError;
 use super::read::{Each, broken};
-use super::row::{Place, Row, lacking};
+use super::row::{COLUMNS, Place, Row, lacking};
 
-const COLUMNS: [&str; 5] = ["text", "label", "prompt", "completion", "messages"];
 const DELIMITERS: [u8; 3] = *b",;\t";
 
 /// Whether a text begins with a header that names a known column.

@@ -463,6 +463,8 @@ mod tests {
             assert_eq!(again.config().parts(), model.config().parts());
             model::check(folder.path()).unwrap();
             let digest = model::digest(folder.path()).unwrap();
+            std::fs::write(folder.path().join("config.json"), "unread").unwrap();
+            assert_eq!(model::digest(folder.path()).unwrap(), digest);
             let half = written(&model, GgmlDType::F16, None);
             std::fs::remove_file(folder.path().join("model.gguf")).unwrap();
             std::fs::write(folder.path().join("other.gguf"), half).unwrap();

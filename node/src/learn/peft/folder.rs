@@ -8,8 +8,9 @@ use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use super::{Adapter, AdapterError, AdapterSpec, Targets, head_name};
+use crate::learn::model::Model;
 use crate::learn::model::bert::HEAD_WEIGHT;
-use crate::learn::model::config::Config;
+use crate::learn::model::config::{Config, ConfigError};
 use crate::learn::weights::affine::Layout;
 use crate::learn::weights::{Weights, WeightsError};
 
@@ -38,6 +39,9 @@ pub enum FolderError {
     /// It does not fit the model.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+    /// Its labels are not those of the model.
+    #[error(transparent)]
+    Labels(#[from] ConfigError),
     /// A tensor that the configuration does not name.
     #[error("{path}: the tensor {name} belongs to no target module of adapter_config.json")]
     Stray {
@@ -128,6 +132,14 @@ pub fn labels(folder: &Path) -> Result<Option<Vec<String>>, FolderError> {
         path,
         reason: format!("it must be a list of labels ({e})"),
     })
+}
+
+/// Reads an adapter for a model, which takes on the labels of its head.
+pub fn open(folder: &Path, model: &mut Model) -> Result<(Adapter, Vec<f32>), FolderError> {
+    if let Some(labels) = labels(folder)? {
+        model.set_labels(labels)?;
+    }
+    read(folder, model.config())
 }
 
 /// Reads an adapter for a model: `(adapter, flat vector)`. The seed of A is not recorded and reads as 0.

@@ -1,7 +1,8 @@
 //! The output head and the cross-entropy as one operation, on scored tokens only.
 //!
-//! The logits `(scored, vocabulary)` never exist at once: 256 rows at a time are computed, scored, turned into their
-//! own gradient and multiplied back. So the gradient is known when the loss is, and the backward pass only scales it.
+//! The logits `(scored, vocabulary)` never exist at once: a block of rows at a time is computed, scored, turned into
+//! their own gradient and multiplied back. So the gradient is known when the loss is, and the backward pass only scales
+//! it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -127,10 +128,12 @@ impl Pass<'_> {
             weight: vec![0.0; if weight_wanted { self.weight.len() } else { 0 }],
         };
         let mut score = Score::default();
-        let mut logits = vec![0.0; ROWS.min(targets.rows.len()) * vocabulary];
-        let mut inputs = Vec::with_capacity(ROWS * hidden);
-        let mut d_inputs = vec![0.0; ROWS * hidden];
-        let pairs = targets.rows.chunks(ROWS).zip(targets.tokens.chunks(ROWS));
+        let rows = rows_at_a_time(vocabulary);
+        let block = rows.min(targets.rows.len());
+        let mut logits = vec![0.0; block * vocabulary];
+        let mut inputs = Vec::with_capacity(block * hidden);
+        let mut d_inputs = vec![0.0; block * hidden];
+        let pairs = targets.rows.chunks(rows).zip(targets.tokens.chunks(rows));
         for (rows, tokens) in pairs {
             let n = rows.len();
             inputs.clear();
@@ -261,4 +264,8 @@ impl CustomOp2 for FreeHead {
     }
 }
 
-const ROWS: usize = 256;
+/// Rows of logits at a time: up to so many bytes of them, for the head's matrix is read anew for each block.
+fn rows_at_a_time(vocabulary: usize) -> usize {
+    const BYTES: usize = 64 << 20;
+    (BYTES / size_of::<f32>() / vocabulary.max(1)).clamp(256, 1024)
+}

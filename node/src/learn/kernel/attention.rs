@@ -5,12 +5,17 @@
 //! pass leaves one number a token and head (the logarithm of the softmax's denominator), from which the backward
 //! pass recomputes the probabilities, 64 rows at a time (Dao et al., FlashAttention, arXiv 2205.14135).
 
+#![expect(
+    clippy::inline_always,
+    reason = "a function that is not inlined is compiled for the oldest machine"
+)]
+
 use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::elementwise::{dot, exp_row, exp_shifted, scale, vectorised};
+use super::elementwise::{dot, exp_row, exp_row_by, exp_shifted, scale};
 use super::product::{Old, View, ViewMut, product};
 use super::rope::{RopeTable, Turn};
 
@@ -223,12 +228,7 @@ impl Heads {
                     let token = span.start + i;
                     exp_shifted(self.visible(p, i, len), logs[token * self.heads + head]);
                     let at = token * q_wide + head * dim;
-                    vectorised(|| {
-                        let mean = dot(&d_out[at..at + dim], &out[at..at + dim]);
-                        for (d, p) in d.iter_mut().zip(p.iter()) {
-                            *d = p * (*d - mean);
-                        }
-                    });
+                    softmax_back(p, &d_out[at..at + dim], &out[at..at + dim], d);
                 }
                 let p = View::new(&scores, n, seen);
                 let d_s = View::new(d_scores, n, seen);
@@ -327,6 +327,40 @@ fn blocks(len: usize) -> impl Iterator<Item = Range<usize>> {
     (0..len)
         .step_by(ROWS)
         .map(move |start| start..(start + ROWS).min(len))
+}
+
+/// The gradient of a row of scores: of `d` by its probabilities `p`, `p ∘ (d − Σ d_out ∘ out)`.
+#[pulp::with_simd(softmax_back = pulp::Arch::new())]
+#[inline(always)]
+fn softmax_back_by<S: pulp::Simd>(_: S, p: &[f32], d_out: &[f32], out: &[f32], d: &mut [f32]) {
+    let mean = dot(d_out, out);
+    for (d, p) in d.iter_mut().zip(p) {
+        *d = p * (*d - mean);
+    }
+}
+
+/// One head of one token over rows of keys and values, `wide` elements each, of which its head begins `at`.
+#[pulp::with_simd(attend = pulp::Arch::new())]
+#[inline(always)]
+pub fn attend_by<S: pulp::Simd>(
+    simd: S,
+    q: &[f32],
+    kv: [&[f32]; 2],
+    wide: usize,
+    at: usize,
+    factor: f32,
+    out: &mut [f32],
+) {
+    let [keys, values] = kv.map(|rows| rows.chunks_exact(wide));
+    let mut scores: Vec<f32> = keys
+        .map(|row| factor * dot(q, &row[at..at + q.len()]))
+        .collect();
+    let (_, sum) = exp_row_by(simd, &mut scores);
+    for (score, row) in scores.iter().zip(values) {
+        for (out, v) in out.iter_mut().zip(&row[at..at + q.len()]) {
+            *out += score / sum * v;
+        }
+    }
 }
 
 /// Copies a part's rows into the columns from `at` of the whole.

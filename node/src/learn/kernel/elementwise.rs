@@ -13,17 +13,28 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32], inverse: &mu
     y.par_chunks_mut(n * ROWS)
         .zip(x.par_chunks(n * ROWS))
         .zip(inverse.par_chunks_mut(ROWS))
-        .for_each(|((y, x), inverse)| {
-            vectorised(|| {
-                for ((y, x), inverse) in y.chunks_exact_mut(n).zip(x.chunks_exact(n)).zip(inverse) {
-                    let r = 1.0 / (dot(x, x) / width(n) + eps).sqrt();
-                    *inverse = r;
-                    for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                        *y = x * r * w;
-                    }
-                }
-            });
-        });
+        .for_each(|((y, x), inverse)| rms_norm_rows(x, weight, eps, y, inverse));
+}
+
+#[pulp::with_simd(rms_norm_rows = pulp::Arch::new())]
+#[inline(always)]
+fn rms_norm_rows_by<S: pulp::Simd>(
+    _: S,
+    x: &[f32],
+    weight: &[f32],
+    eps: f32,
+    y: &mut [f32],
+    inverse: &mut [f32],
+) {
+    let n = weight.len();
+    let rows = y.chunks_exact_mut(n).zip(x.chunks_exact(n));
+    for ((y, x), inverse) in rows.zip(inverse) {
+        let r = 1.0 / (dot(x, x) / width(n) + eps).sqrt();
+        *inverse = r;
+        for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+            *y = x * r * w;
+        }
+    }
 }
 
 /// The gradient of [`rms_norm`] by its input: with x̂ = x·r, `dx = r · (w·dy − x̂ · mean(w·dy·x̂))`.
@@ -33,23 +44,33 @@ pub fn rms_norm_back(x: &[f32], weight: &[f32], inverse: &[f32], dy: &[f32], dx:
         .zip(x.par_chunks(n * ROWS))
         .zip(dy.par_chunks(n * ROWS))
         .zip(inverse.par_chunks(ROWS))
-        .for_each(|(((dx, x), dy), inverse)| {
-            vectorised(|| {
-                let rows = dx
-                    .chunks_exact_mut(n)
-                    .zip(x.chunks_exact(n))
-                    .zip(dy.chunks_exact(n));
-                for (((dx, x), dy), &r) in rows.zip(inverse) {
-                    for ((dx, dy), w) in dx.iter_mut().zip(dy).zip(weight) {
-                        *dx = dy * w;
-                    }
-                    let mean = dot(dx, x) * r * r / width(n);
-                    for (dx, x) in dx.iter_mut().zip(x) {
-                        *dx = r * (*dx - x * mean);
-                    }
-                }
-            });
-        });
+        .for_each(|(((dx, x), dy), inverse)| rms_norm_rows_back(x, weight, inverse, dy, dx));
+}
+
+#[pulp::with_simd(rms_norm_rows_back = pulp::Arch::new())]
+#[inline(always)]
+fn rms_norm_rows_back_by<S: pulp::Simd>(
+    _: S,
+    x: &[f32],
+    weight: &[f32],
+    inverse: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+) {
+    let n = weight.len();
+    let rows = dx
+        .chunks_exact_mut(n)
+        .zip(x.chunks_exact(n))
+        .zip(dy.chunks_exact(n));
+    for (((dx, x), dy), &r) in rows.zip(inverse) {
+        for ((dx, dy), w) in dx.iter_mut().zip(dy).zip(weight) {
+            *dx = dy * w;
+        }
+        let mean = dot(dx, x) * r * r / width(n);
+        for (dx, x) in dx.iter_mut().zip(x) {
+            *dx = r * (*dx - x * mean);
+        }
+    }
 }
 
 /// The gradient of [`rms_norm`] by its weight: `dw = Σ_rows dy · x · r`.
@@ -97,14 +118,22 @@ pub fn swiglu_back(gate: &[f32], up: &[f32], dy: &[f32], d_gate: &mut [f32], d_u
 }
 
 /// Replaces a row of scores by `exp(score − max)` and returns `(max, Σ exp)`.
-pub fn exp_row(row: &mut [f32]) -> (f32, f32) {
-    vectorised(|| {
-        let max = highest(row);
-        for x in row.iter_mut() {
+#[pulp::with_simd(exp_row = pulp::Arch::new())]
+#[inline(always)]
+pub fn exp_row_by<S: pulp::Simd>(_: S, row: &mut [f32]) -> (f32, f32) {
+    let max = highest(row);
+    let mut lanes = [0.0f32; LANES];
+    let (chunks, rest) = row.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for (x, lane) in chunk.iter_mut().zip(&mut lanes) {
             *x = exp(*x - max);
+            *lane += *x;
         }
-        (max, total(row))
-    })
+    }
+    for x in rest.iter_mut() {
+        *x = exp(*x - max);
+    }
+    (max, lanes.iter().sum::<f32>() + rest.iter().sum::<f32>())
 }
 
 /// Replaces each score by `exp(score − shift)`.
@@ -208,7 +237,8 @@ pub(super) fn exp(x: f32) -> f32 {
     value * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
 }
 
-/// Runs the closure compiled for the machine's vector instructions.
+/// Runs the closure compiled for the machine's vector instructions, if it is short: one too large to be inlined is
+/// compiled for the oldest machine, so that longer work is a function with [`pulp::with_simd`].
 #[inline(always)]
 pub fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)

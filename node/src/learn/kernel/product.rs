@@ -110,29 +110,70 @@ pub fn product(out: ViewMut<'_>, old: Old, scale: f32, a: View<'_>, b: View<'_>)
     if out.rows == 0 || out.cols == 0 {
         return;
     }
-    let work = out.rows * out.cols * a.cols;
+    #[expect(
+        unsafe_code,
+        reason = "gemm takes pointers; the views have checked every index that it can reach"
+    )]
+    // SAFETY: the output's elements lie inside its slice by its constructor's check, are distinct (row_stride >= cols)
+    // and initialised, and are borrowed exclusively.
+    unsafe {
+        multiply(out.values.as_mut_ptr(), out.row_stride, old, scale, a, b);
+    }
+}
+
+/// `scale · a · b`, dense and row-major.
+///
+/// # Panics
+/// If the inner dimensions differ.
+pub fn multiplied(scale: f32, a: View<'_>, b: View<'_>) -> Vec<f32> {
+    assert_eq!(a.cols, b.rows, "inner dimension");
+    let len = a.rows * b.cols;
+    if len == 0 || a.cols == 0 {
+        return vec![0.0; len];
+    }
+    let mut out = Vec::with_capacity(len);
+    #[expect(unsafe_code, reason = "zeros that are overwritten at once cost time")]
+    // SAFETY: room for `rows · cols` elements is there, and each is written before it counts as one: the inner
+    // dimension is not empty and the old values are replaced.
+    unsafe {
+        multiply(out.as_mut_ptr(), b.cols, Old::Replace, scale, a, b);
+        out.set_len(len);
+    }
+    out
+}
+
+/// The product of two matrices whose inner dimensions agree, into rows of `b.cols` elements, `row_stride` apart.
+///
+/// # Safety
+/// `out` must be valid for writing `a.rows` such rows, apart from each other and from `a` and `b`; with [`Old::Keep`]
+/// they must be initialised.
+#[expect(unsafe_code, reason = "gemm takes pointers")]
+unsafe fn multiply(
+    out: *mut f32,
+    row_stride: usize,
+    old: Old,
+    scale: f32,
+    a: View<'_>,
+    b: View<'_>,
+) {
+    let work = a.rows * b.cols * a.cols;
     let threads = rayon::current_num_threads();
     let parallelism = if threads == 1 || work < PARALLEL_FROM {
         Parallelism::None
     } else {
         Parallelism::Rayon(threads)
     };
-    #[expect(
-        unsafe_code,
-        reason = "gemm takes pointers; the views have checked every index that it can reach"
-    )]
-    // SAFETY: `View` and `ViewMut` are built only by constructors that check (rows - 1) * row_stride +
-    // (cols - 1) * col_stride < values.len(), so each element read or written lies inside its slice; the output's
-    // elements are distinct (row_stride >= cols, column stride 1) and cannot alias the inputs (exclusive borrow).
-    // An empty inner dimension reads nothing. All strides fit isize, being smaller than a slice's length.
+    // SAFETY: `View` is built only by constructors that check (rows - 1) * row_stride + (cols - 1) * col_stride <
+    // values.len(), so each element read lies inside its slice; the caller vouches for the output. An empty inner
+    // dimension reads nothing. All strides fit isize, being smaller than a slice's length.
     unsafe {
         gemm::gemm(
-            out.rows,
-            out.cols,
+            a.rows,
+            b.cols,
             a.cols,
-            out.values.as_mut_ptr(),
+            out,
             1,
-            out.row_stride.cast_signed(),
+            row_stride.cast_signed(),
             old == Old::Keep,
             a.values.as_ptr(),
             a.col_stride.cast_signed(),
@@ -148,17 +189,6 @@ pub fn product(out: ViewMut<'_>, old: Old, scale: f32, a: View<'_>, b: View<'_>)
             parallelism,
         );
     }
-}
-
-/// `scale · a · b`, dense and row-major.
-///
-/// # Panics
-/// If the inner dimensions differ.
-pub fn multiplied(scale: f32, a: View<'_>, b: View<'_>) -> Vec<f32> {
-    let mut out = vec![0.0; a.rows * b.cols];
-    let whole = ViewMut::new(&mut out, a.rows, b.cols);
-    product(whole, Old::Replace, scale, a, b);
-    out
 }
 
 /// Multiplications below which threads cost more than they bring.

@@ -7,8 +7,8 @@ use super::bert::{HEAD_BIAS, HEAD_WEIGHT};
 use super::parts::{Index, Ops};
 use super::{LoraTensors, Model};
 use crate::learn::fused::Values;
-use crate::learn::kernel::attention::Heads;
-use crate::learn::kernel::elementwise::{add_to_rows, dot, exp_row, rms_norm, swiglu, vectorised};
+use crate::learn::kernel::attention::{Heads, attend};
+use crate::learn::kernel::elementwise::{add_to_rows, rms_norm, swiglu};
 use crate::learn::kernel::gelu::Gelu;
 use crate::learn::kernel::layer_norm::layer_norm;
 use crate::learn::kernel::product::{Old, View, ViewMut, product};
@@ -213,20 +213,10 @@ impl Ops for Step<'_, '_> {
         tasks.enumerate().for_each(|(task, (out, q))| {
             let (token, head) = (task / count, task % count);
             let at = head / group * dim;
-            vectorised(|| {
-                let seen = heads.sight.of(before + token, length);
-                let key_rows = keys[seen.start * kv_wide..seen.end * kv_wide].chunks_exact(kv_wide);
-                let value_rows = values[seen.start * kv_wide..].chunks_exact(kv_wide);
-                let mut scores: Vec<f32> = key_rows
-                    .map(|row| heads.factor() * dot(q, &row[at..at + dim]))
-                    .collect();
-                let (_, sum) = exp_row(&mut scores);
-                for (score, row) in scores.iter().zip(value_rows) {
-                    for (out, v) in out.iter_mut().zip(&row[at..at + dim]) {
-                        *out += score / sum * v;
-                    }
-                }
-            });
+            let seen = heads.sight.of(before + token, length);
+            let seen = seen.start * kv_wide..seen.end * kv_wide;
+            let kv = [&keys[seen.clone()], &values[seen]];
+            attend(q, kv, kv_wide, at, heads.factor(), out);
         });
         Ok(out)
     }

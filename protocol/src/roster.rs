@@ -84,6 +84,17 @@ impl Roster {
         self.0.iter().map(|(_, key)| *key)
     }
 
+    /// The keys of the others, from the one behind this member on, round to the one before it; from the first on for
+    /// somebody else.
+    pub(crate) fn behind(&self, key: &PublicKey) -> Vec<PublicKey> {
+        let mut keys: Vec<_> = self.keys().collect();
+        if let Some(place) = keys.iter().position(|known| known == key) {
+            keys.rotate_left(place);
+            keys.remove(0);
+        }
+        keys
+    }
+
     /// As voters of the consensus engine.
     pub fn voters(&self) -> Vec<Voter> {
         self.0
@@ -93,5 +104,24 @@ impl Roster {
                 key: *key,
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use conclave_crypto::sign::IdentityKey;
+
+    use super::*;
+
+    // R35
+    #[test]
+    fn everybody_begins_with_another_one() {
+        let key = |byte| IdentityKey::from_bytes(&[byte; 32]).public();
+        let member = |byte: u8| (MemberId(byte.into()), key(byte));
+        let roster = Roster::new([2, 5, 7].map(member).to_vec());
+        assert_eq!(roster.behind(&key(2)), [key(5), key(7)]);
+        assert_eq!(roster.behind(&key(5)), [key(7), key(2)]);
+        assert_eq!(roster.behind(&key(7)), [key(2), key(5)]);
+        assert_eq!(roster.behind(&key(1)), [key(2), key(5), key(7)]);
     }
 }

@@ -203,7 +203,8 @@ fn two_words_and_two_vectors_are_caught() -> Outcome {
     ])
 }
 
-// R71: I-BYTES allows a member no vector more than the formula, in shards and whole, and no flood of messages; twice
+// R71: I-BYTES allows a member no vector more than the formula, in shards and whole, no adapter at the closing height
+// (the sixth here) when it has opened the last sum, and no flood of messages; twice
 // what there is and an adapter where not all is calm, as at height 2 and where members come or go, and three times out.
 #[test]
 fn a_vector_too_many_is_caught() -> Outcome {
@@ -211,6 +212,8 @@ fn a_vector_too_many_is_caught() -> Outcome {
         (12, 3, Load::Blob, [48; 2]),
         (5, 3, Load::Blob, [48; 2]),
         (5, 3, Load::Envelope(Kind::Ack), [1 << 20; 2]),
+        (12, 6, Load::Blob, [96; 2]),
+        (5, 6, Load::Blob, [96; 2]),
         (12, 2, Load::Blob, [3 * 12 * 108 + 96, 2 * 12 * 108 + 96]),
         (5, 2, Load::Blob, [3 * 5 * 48 + 96, 2 * 5 * 48 + 96]),
     ] {
@@ -227,6 +230,21 @@ fn a_vector_too_many_is_caught() -> Outcome {
             );
             *world.tally_mut() = tally;
         }
+    }
+    Ok(())
+}
+
+// R71: a fault-free world is judged by the formula from height 3 on, in shards and whole.
+#[test]
+fn the_formula_holds_wherever_nothing_goes_wrong() -> Outcome {
+    for founders in [5, 12] {
+        let mut terms = Terms::new(21, founders);
+        (terms.rounds, terms.inline_limit) = (4, 1);
+        let world = sound(terms, Faults::default())?;
+        let heights = world.watch().diary.decided.keys();
+        let calm = heights.filter(|height| check::bytes::is_calm(&world, **height));
+        let calm: Vec<_> = calm.map(|height| height.0).collect();
+        assert_eq!(calm, [3, 4, 5, 6], "{founders} members");
     }
     Ok(())
 }

@@ -45,9 +45,10 @@ pub(super) fn ends_in_sum(
 
 /// Gives the next `left` bytes away, [`PIECE`] at a time.
 fn read_pieces(file: &mut impl Read, mut left: u64, mut take: impl FnMut(&[u8])) -> io::Result<()> {
-    let mut buffer = vec![0; PIECE];
+    let next = |left: u64| usize::try_from(left).map_or(PIECE, |left| left.min(PIECE));
+    let mut buffer = vec![0; next(left)];
     while left > 0 {
-        let length = usize::try_from(left).map_or(PIECE, |left| left.min(PIECE));
+        let length = next(left);
         let piece = &mut buffer[..length];
         file.read_exact(piece)?;
         take(piece);

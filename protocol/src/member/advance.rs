@@ -11,7 +11,6 @@ use crate::names::Height;
 use crate::outbox;
 use crate::output::{Order, Output, Report, Table};
 use crate::record::Previous;
-use crate::roster::Roster;
 use crate::session::open::Outcome;
 use crate::session::train::Terms;
 
@@ -281,11 +280,9 @@ impl Member {
         if !self.adapters.contains_key(&newest) && self.desk.due(self.pull_at) {
             self.pull_at = self.desk.now + self.desk.timers().have;
             let roster = self.ledger.roster(self.ledger.next());
-            let from: Vec<_> = roster.iter().flat_map(Roster::keys).collect();
-            let from = from
-                .into_iter()
-                .filter(|key| *key != self.desk.key)
-                .collect();
+            // Those that are late do not all ask the same member first.
+            let from = roster.map(|roster| roster.behind(&self.desk.key));
+            let from = from.unwrap_or_default();
             let length = u64::try_from(self.desk.layout.len)
                 .unwrap_or(u64::MAX)
                 .saturating_mul(4);

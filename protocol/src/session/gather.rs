@@ -234,9 +234,8 @@ impl Session {
             if let Some(name) = self.sharding.made.get(&m).copied() {
                 let from = Source::Here;
                 wanted.push(Wanted { name, length, from });
-            } else if let Some((name, made_by)) = fixed.get(&m).and_then(BTreeMap::first_key_value)
-            {
-                let (name, from) = (*name, Source::Makers(self.makers(desk, m, made_by)));
+            } else if let Some((name, _)) = fixed.get(&m).and_then(BTreeMap::first_key_value) {
+                let (name, from) = (*name, Source::Makers(m));
                 wanted.push(Wanted { name, length, from });
             }
         }
@@ -357,6 +356,15 @@ impl Session {
             {
                 desk.unseat(*liar, "committed to a false sum of a shard");
             }
+        }
+    }
+
+    /// R77. A sum is not here any more. Where all are made from the vectors, it is too if it was ours.
+    pub(super) fn sum_lost(&mut self, name: &Digest) {
+        let (made, again) = (&self.sharding.made, self.sharding.again);
+        if let Some(gathering) = self.opening.gathering.as_mut().filter(|_| again) {
+            let lost = made.iter().filter(|(_, made)| *made == name);
+            gathering.direct.extend(lost.map(|(m, _)| *m));
         }
     }
 

@@ -56,8 +56,8 @@ pub(super) enum Source {
     Here,
     /// From the author of a vector, and from those that say they hold this shard of it.
     Holders(MemberId, usize),
-    /// From the members that made it, and from its keepers.
-    Makers(Vec<MemberId>),
+    /// The sum of a shard: from the members that made it, and from its keepers.
+    Makers(usize),
 }
 
 impl Pulls {
@@ -71,18 +71,23 @@ impl Pulls {
         self.0.get(name).is_none_or(|pull| desk.due(pull.again))
     }
 
-    /// Asks for a blob. After each failure another holder comes first: one that gives wrong bytes, of which only the
-    /// whole tells, keeps nobody from those that give the right ones.
-    pub(super) fn ask(
-        &mut self,
-        desk: &mut Desk,
-        name: Digest,
-        length: u64,
+    /// Whom to ask for a blob, in order. After each failure another holder comes first: one that gives wrong bytes, of
+    /// which only the whole tells, keeps nobody from those that give the right ones. Others always stand behind them.
+    pub(super) fn order(
+        &self,
+        name: &Digest,
         mut from: Vec<PublicKey>,
-    ) {
-        let failures = self.failures(&name);
-        let first = failures.checked_rem(from.len()).unwrap_or(0);
+        behind: Vec<PublicKey>,
+    ) -> Vec<PublicKey> {
+        let first = self.failures(name).checked_rem(from.len()).unwrap_or(0);
         from.rotate_left(first);
+        from.extend(behind);
+        from
+    }
+
+    /// Asks these members for a blob, one after the other.
+    pub(super) fn ask(&mut self, desk: &mut Desk, name: Digest, length: u64, from: Vec<PublicKey>) {
+        let failures = self.failures(&name);
         let patience = Span(desk.timers().have.0.max(desk.timers().sync.0));
         let pull = Pull {
             again: desk.now + patience,
@@ -155,13 +160,15 @@ impl Session {
                 continue;
             }
             under_way = under_way.saturating_add(usize::from(!running));
-            let members = match from {
-                Source::Here => Vec::new(),
-                Source::Holders(member, m) => self.holders(member, m),
-                Source::Makers(members) => members,
+            let (first, behind) = match from {
+                Source::Here => (Vec::new(), Vec::new()),
+                Source::Holders(member, m) => (self.holders(member, m), Vec::new()),
+                Source::Makers(m) => self.makers(desk, m, &name),
             };
-            let from = self.others(desk, members);
-            self.sharding.pulls.ask(desk, name, length, from);
+            let (first, behind) = (self.others(desk, first), self.others(desk, behind));
+            let pulls = &mut self.sharding.pulls;
+            let from = pulls.order(&name, first, behind);
+            pulls.ask(desk, name, length, from);
         }
         let mut taken = false;
         for (name, bytes) in &here {
@@ -231,16 +238,18 @@ impl Session {
         from
     }
 
-    /// R77. Those that made the sum of a shard, then its keepers. The members ask the makers in turn, so that each
+    /// R77. Those that made this sum of a shard, and its keepers. The members ask the makers in turn, so that each
     /// serves its part.
-    pub(super) fn makers(&self, desk: &Desk, m: usize, made_by: &[MemberId]) -> Vec<MemberId> {
+    fn makers(&self, desk: &Desk, m: usize, name: &Digest) -> (Vec<MemberId>, Vec<MemberId>) {
+        let fixed = self.fixed_sums();
+        let made_by = fixed.get(&m).and_then(|sums| sums.get(name));
+        let mut made_by = made_by.cloned().unwrap_or_default();
+        let keepers = self.keepers(m, &made_by);
         let plan = self.sharding.plan.as_ref().zip(desk.me);
         let rank = plan.and_then(|(plan, me)| plan.seats.rank(m, me));
         let first = rank.unwrap_or(0).checked_rem(made_by.len()).unwrap_or(0);
-        let mut from = made_by.to_vec();
-        from.rotate_left(first);
-        from.extend(self.keepers(m, made_by));
-        from
+        made_by.rotate_left(first);
+        (made_by, keepers)
     }
 
     /// Takes a blob that was pulled, if it is a shard of a vector or of a sum; its bytes must give its name.
@@ -292,10 +301,37 @@ impl Session {
         if !self.sharding.pulls.fail(desk, &name) {
             return;
         }
+        self.sum_lost(&name);
         if self.sharding.lose(&name) {
             // What is not known any more is not left behind.
             desk.erase(Table::Shards, name.as_bytes().to_vec());
         }
         self.sharding.stir();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use conclave_crypto::sign::IdentityKey;
+
+    use super::*;
+
+    // R77
+    #[test]
+    fn makers_take_turns_and_keepers_stand_behind_them() {
+        let key = |byte| IdentityKey::from_bytes(&[byte; 32]).public();
+        let (makers, keepers) = (vec![key(1), key(2)], vec![key(3), key(4)]);
+        let name = Digest([9; 32]);
+        for (failures, order) in [(0, [1, 2, 3, 4]), (1, [2, 1, 3, 4]), (2, [1, 2, 3, 4])] {
+            let pull = Pull {
+                again: Time(0),
+                failures,
+                under_way: false,
+            };
+            let pulls = Pulls(BTreeMap::from([(name, pull)]));
+            let asked = pulls.order(&name, makers.clone(), keepers.clone());
+            assert_eq!(asked, order.map(key), "{failures} failures");
+            assert_eq!(pulls.order(&name, Vec::new(), keepers.clone()), keepers);
+        }
     }
 }

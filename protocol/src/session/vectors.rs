@@ -131,7 +131,9 @@ impl Session {
             let has = |id: &MemberId| id != member && self.has(*id, &commit.digest);
             let order = core::iter::once(*member).chain(self.roster.ids().filter(has));
             let from = self.others(desk, order);
-            self.submissions.pulls.ask(desk, commit.root, length, from);
+            let pulls = &mut self.submissions.pulls;
+            let from = pulls.order(&commit.root, from, Vec::new());
+            pulls.ask(desk, commit.root, length, from);
         }
     }
 
@@ -139,8 +141,8 @@ impl Session {
     pub(crate) fn pulled(&mut self, desk: &mut Desk, name: Digest, bytes: &Bytes) -> Option<bool> {
         // One that copies another's root may have announced it with another length.
         let announced = self.submissions.commits.values();
-        let mut lengths = announced.filter(|commit| commit.root == name);
-        let mut lengths = lengths.by_ref().map(|commit| commit.length).peekable();
+        let lengths = announced.filter(|commit| commit.root == name);
+        let mut lengths = lengths.map(|commit| commit.length).peekable();
         lengths.peek()?;
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let fits = lengths.any(|announced| announced == length) && merkle::root(bytes) == name;

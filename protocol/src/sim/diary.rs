@@ -19,6 +19,8 @@ pub struct Diary {
     pub cuts: Vec<(BTreeSet<usize>, Time, Time)>,
     /// The rounds by height.
     pub rounds: BTreeMap<Height, Round>,
+    /// When a member had opened the sum of a height.
+    pub opened: BTreeMap<(Height, usize), Time>,
     /// When the first member held the record of a height.
     pub decided: BTreeMap<Height, Time>,
     /// When a member had masked its vector.

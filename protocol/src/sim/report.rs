@@ -8,6 +8,7 @@ impl World {
     /// Takes note of a report.
     pub(super) fn report(&mut self, place: usize, report: Report) {
         self.observe(&report);
+        let now = self.now;
         let mut armed = self.armed.iter();
         let rolls_back = armed.any(|(crash, _)| crash.place == place && crash.rollback);
         let (places, watch) = self.parts();
@@ -48,6 +49,7 @@ impl World {
                 height, rebuilt, ..
             } => {
                 watch.rebuilt.insert((height, place), rebuilt);
+                watch.diary.opened.entry((height, place)).or_insert(now);
             }
             Report::Submitted {
                 height, carried, ..

@@ -1,4 +1,4 @@
-//! Sums that are kept for those that cannot reach their makers.
+//! Sums that are kept for those that cannot reach their makers, and those that are lost.
 
 use std::collections::BTreeSet;
 
@@ -68,5 +68,38 @@ fn a_kept_sum_stays_after_a_crash_of_its_keeper() {
         net.run(&all, 900);
         net.check_agreement(&all);
         net.check_sums(keeper);
+    }
+}
+
+// R77: where all is summed from the vectors, an own sum that proves damaged is not had from others.
+#[test]
+fn an_own_sum_that_is_lost_is_made_from_the_vectors_where_all_are() {
+    let mut net = Net::with(charter(8, 3, 0), 8, 11);
+    for index in 0..8 {
+        net.start(index);
+    }
+    let maker = loop {
+        net.step();
+        if let Some(maker) = (0..8).find(|index| !sums(&net, *index).is_empty()) {
+            break maker;
+        }
+    };
+    // After a start no sum is in memory.
+    let made = sums(&net, maker);
+    net.crash(maker);
+    net.start(maker);
+    let member = net.nodes[maker].member.as_mut().unwrap();
+    let session = member.sessions.get_mut(&Height(2)).unwrap();
+    assert!(session.sum_again(&member.desk));
+    let damaged = |name: &Digest| (maker, name.as_bytes().to_vec());
+    net.damaged = made.iter().map(damaged).collect();
+    net.pulls.clear();
+    let all = [0, 1, 2, 3, 4, 5, 6, 7];
+    net.run(&all, 900);
+    net.check_agreement(&all);
+    net.check_sums(maker);
+    for name in &made {
+        let pulls = net.pulls.iter().filter(|pull| **pull == (maker, *name));
+        assert_eq!(pulls.count(), 1, "it is looked for at home only");
     }
 }

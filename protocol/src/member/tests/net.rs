@@ -66,6 +66,8 @@ pub(super) struct Net {
     pub(super) failing: BTreeSet<(usize, Height)>,
     /// Who hands wrong bytes to whom.
     pub(super) garbles: BTreeSet<(usize, usize)>,
+    /// Blobs that were asked for: by whom, and which.
+    pub(super) pulls: Vec<(usize, Digest)>,
     /// Blobs that are found to be damaged when they are read.
     pub(super) damaged: BTreeSet<(usize, Vec<u8>)>,
 }
@@ -145,6 +147,7 @@ impl Net {
             train_ms: 2000,
             failing: BTreeSet::new(),
             garbles: BTreeSet::new(),
+            pulls: Vec::new(),
             damaged: BTreeSet::new(),
         };
         for index in 0..nodes {
@@ -275,6 +278,7 @@ impl Net {
                 }
             }
             Output::Pull { name, from, .. } => {
+                self.pulls.push((index, name));
                 if self.damaged.remove(&(index, name.as_bytes().to_vec())) {
                     for table in BLOBS {
                         let stored = &mut self.nodes[index].stored;

@@ -3,7 +3,10 @@
 //!
 //! Whole vectors: (n − 1) · B · 1.1, in shards: (a + 1) · B · 1.1, each way. Where coordinates do not divide evenly
 //! among the sharers the seats of the fullest member count. At other heights seats are taken anew and members fetch
-//! what they missed: there only a coarse bound holds, and none for messages.
+//! what they missed: there only a coarse bound holds, and for messages none but where all that is wrong is that somebody
+//! was left out.
+
+use std::collections::BTreeSet;
 
 use conclave_crypto::check::SUM_BYTES;
 
@@ -25,16 +28,23 @@ const CONTROL: u64 = 4096;
 /// Judges every height of every honest place.
 pub fn check(world: &World) -> Result<(), Violation> {
     for height in world.watch().diary.decided.keys().copied() {
-        let calm = is_calm(world, height);
+        let (sound, calm) = (is_sound(world, height), is_calm(world, height));
+        let late = late(world, height);
         let n = count(members(world, height).len());
         let control = CONTROL.saturating_mul(n.saturating_mul(n));
         for way in [Way::Sent, Way::Received] {
-            let most = if calm {
-                formula(world, height, way)
+            let bound = if calm {
+                formula(world, height)
             } else {
                 coarse(world, height, way)
             };
             for place in (0..world.len()).filter(|place| !world.is_hostile(*place)) {
+                let fetched = match way {
+                    _ if !calm => 0,
+                    Way::Received => late.contains(&place).into(),
+                    Way::Sent => late.len(),
+                };
+                let most = bound.saturating_add(adapters(fetched));
                 let went = |load| world.tally().went(place, height, load, way);
                 let vectors = went(Some(Load::Blob));
                 if vectors > most {
@@ -46,7 +56,7 @@ pub fn check(world: &World) -> Result<(), Violation> {
                     return Err(Violation::new(PROMISE, what));
                 }
                 let others = went(None).saturating_sub(vectors);
-                if calm && others > control {
+                if sound && others > control {
                     let what = format!(
                         "place {place} moved {others} bytes of messages at height {} ({way:?}), {control} are enough",
                         height.0
@@ -61,10 +71,7 @@ pub fn check(world: &World) -> Result<(), Violation> {
 
 /// The most bytes of vectors and sums that a member moves while it works at a calm height: the vectors of that height,
 /// and the sums of the one before.
-///
-/// A height without a round may be decided before somebody has opened the sum of the one before: it fetches the adapter
-/// that the record certifies (R35), from a member that the others ask too.
-fn formula(world: &World, height: Height, way: Way) -> u64 {
+fn formula(world: &World, height: Height) -> u64 {
     let diary = &world.watch().diary;
     let sharers = sharers(diary, height).len();
     let coordinates = coordinates(world, height);
@@ -74,13 +81,28 @@ fn formula(world: &World, height: Height, way: Way) -> u64 {
     } else {
         count(sharers).saturating_sub(1).saturating_mul(vector)
     };
-    let late = match way {
-        _ if diary.rounds.contains_key(&height) => 0,
-        Way::Received => 1,
-        Way::Sent => members(world, height).len().saturating_sub(1),
+    formula.saturating_mul(11) / 10
+}
+
+/// The places that had not opened the sum of the height before when a height without a round was decided: they fetch the
+/// adapter that its record certifies (R35), each once.
+fn late(world: &World, height: Height) -> BTreeSet<usize> {
+    let diary = &world.watch().diary;
+    let Some(decided) = diary.decided.get(&height) else {
+        return BTreeSet::new();
     };
-    let adapters = count(4 * Terms::layout().len * late);
-    (formula.saturating_mul(11) / 10).saturating_add(adapters)
+    let before = earlier(height, 1);
+    if diary.rounds.contains_key(&height) || !diary.rounds.contains_key(&before) {
+        return BTreeSet::new();
+    }
+    let opened = |place: &usize| diary.opened.get(&(before, *place));
+    let late = |place: &usize| opened(place).is_none_or(|opened| opened > decided);
+    members(world, height).into_iter().filter(late).collect()
+}
+
+/// Bytes of so many adapters.
+fn adapters(fetched: usize) -> u64 {
+    count(4 * Terms::layout().len * fetched)
 }
 
 /// The same at any other height. Twice every vector and sum comes to a member that died before it had stored it, and an
@@ -97,8 +119,7 @@ fn coarse(world: &World, height: Height, way: Way) -> u64 {
         Way::Received => 2,
         Way::Sent => 3,
     };
-    once.saturating_mul(times)
-        .saturating_add(count(4 * Terms::layout().len))
+    once.saturating_mul(times).saturating_add(adapters(1))
 }
 
 /// Bytes of the shards that the fullest member holds of all vectors: a · B where the coordinates divide evenly.
@@ -113,8 +134,14 @@ fn seats(world: &World, coordinates: usize, sharers: usize) -> u64 {
     held.saturating_mul(count(sharers))
 }
 
-/// Whether nothing went wrong around a height: no loss, no cut, nobody away, missing, coming, going or hostile.
-fn is_calm(world: &World, height: Height) -> bool {
+/// Whether nothing went wrong around a height, and nobody is so slow that a sum goes without it.
+pub fn is_calm(world: &World, height: Height) -> bool {
+    let around = [earlier(height, 1), height, later(height, 1)];
+    is_sound(world, height) && around.iter().all(|at| is_whole(world, *at))
+}
+
+/// Whether there is no loss and no cut around a height, and nobody away, coming, going or hostile.
+fn is_sound(world: &World, height: Height) -> bool {
     let (watch, faults) = (world.watch(), world.faults());
     let diary = &watch.diary;
     let decided = |height: Height| diary.decided.get(&height).copied();
@@ -132,9 +159,7 @@ fn is_calm(world: &World, height: Height) -> bool {
     let stays = |(_, at): &(usize, Time)| *at < from || *at > to;
     let settled = [earlier(height, 3), later(height, 2)].map(|at| members(world, at) == all);
     let settled = settled == [true; 2] && faults.leaves.iter().all(stays);
-    // Nobody is so slow that a sum goes without it.
-    let present = [earlier(height, 1), height, later(height, 1)].map(|at| is_whole(world, at));
-    sound && well && honest && settled && present == [true; 3] && height.0 > 2
+    sound && well && honest && settled && height.0 > 2
 }
 
 /// Whether all members share in a height's round, and none is left out of its sum; so too where it is none.

@@ -125,7 +125,7 @@ impl Session {
             return Err(Refusal::Rule);
         }
         self.adverts.known.insert(sender, Advert { digest, body });
-        self.dealings.stir();
+        self.dealings.advertised();
         Ok(())
     }
 }

@@ -39,10 +39,15 @@ pub(crate) struct Dealings {
     pub(super) acks: Acks,
     /// Counts what came in of keys, dealings and boxes: what was looked at since need not be looked at again.
     pub(crate) news: u64,
-    /// The news that boxes were made for, opened, and acknowledgements weighed at.
+    /// Keys that came in, and those that boxes were made for.
+    keys: u64,
     sealed_at: Option<u64>,
-    opened_at: Option<u64>,
+    /// Dealers of whom a dealing or a box came in since boxes were opened last.
+    unopened: BTreeSet<MemberId>,
+    /// The news that acknowledgements were weighed at.
     weighed_at: Option<u64>,
+    /// Counts the acknowledgements that came in.
+    pub(super) acked: u64,
     /// Our own dealing, while its secrets live.
     pub(crate) own: Option<(Arc<Dealing>, Arc<Dealing>)>,
     ack_at: Option<Time>,
@@ -114,10 +119,10 @@ impl Session {
 
     /// R11. A box for every key seen that has none yet, our own among them.
     fn seal(&mut self, desk: &mut Desk, me: MemberId) {
-        if self.dealings.sealed_at == Some(self.dealings.news) {
+        if self.dealings.sealed_at == Some(self.dealings.keys) {
             return;
         }
-        self.dealings.sealed_at = Some(self.dealings.news);
+        self.dealings.sealed_at = Some(self.dealings.keys);
         let lacks = |holder: &MemberId| {
             let slot = Slot {
                 kind: Kind::Seal,
@@ -151,13 +156,13 @@ impl Session {
     /// R12. Opens the boxes for us whose dealer's keys and leaves are known.
     pub(crate) fn open_boxes(&mut self, desk: &mut Desk) {
         let Some(me) = self.me(desk) else { return };
-        if self.adverts.opener.is_none() || self.dealings.opened_at == Some(self.dealings.news) {
+        if self.adverts.opener.is_none() {
             return;
         }
-        self.dealings.opened_at = Some(self.dealings.news);
-        let ready: Vec<_> = self.dealings.seals.keys().copied().collect();
-        for dealer in ready {
-            let Some(deal) = self.dealings.deals.get(&dealer).map(|dealt| dealt.digest) else {
+        for dealer in core::mem::take(&mut self.dealings.unopened) {
+            let deal = self.dealings.deals.get(&dealer).map(|dealt| dealt.digest);
+            let sealed = self.dealings.seals.contains_key(&dealer);
+            let Some(deal) = deal.filter(|_| sealed) else {
                 continue;
             };
             let done = self.dealings.shares.contains_key(&dealer)
@@ -320,6 +325,7 @@ impl Session {
             return Err(Refusal::Rule);
         }
         self.dealings.deals.insert(sender, Dealt { digest, body });
+        self.dealings.unopened.insert(sender);
         self.dealings.stir();
         Ok(())
     }
@@ -335,6 +341,7 @@ impl Session {
         }
         if desk.me == Some(body.to) {
             self.dealings.seals.insert(sender, body);
+            self.dealings.unopened.insert(sender);
             self.dealings.stir();
         }
         Ok(())
@@ -347,6 +354,7 @@ impl Session {
         }
         // R12  At most one Deal a dealer: what a holder acknowledged first stands.
         if self.dealings.acks.take(&self.roster, sender, body) {
+            self.dealings.acked = self.dealings.acked.saturating_add(1);
             Ok(())
         } else {
             Err(Refusal::Rule)
@@ -355,6 +363,12 @@ impl Session {
 }
 
 impl Dealings {
+    /// Keys came in.
+    pub(super) fn advertised(&mut self) {
+        self.keys = self.keys.saturating_add(1);
+        self.stir();
+    }
+
     /// Something came in that may open, seal or acknowledge more.
     pub(crate) fn stir(&mut self) {
         self.news = self.news.saturating_add(1);
@@ -363,6 +377,7 @@ impl Dealings {
     /// A record names other envelopes of this dealer: what followed from the old ones is void.
     pub(crate) fn forget(&mut self, dealer: MemberId) {
         self.shares.remove(&dealer);
+        self.unopened.insert(dealer);
         self.stir();
         self.spoiled.retain(|(spoiled, _)| *spoiled != dealer);
     }

@@ -10,8 +10,8 @@ use crate::session::advertise::Advert;
 /// What was found of the set-up last.
 #[derive(Debug, Default)]
 pub(crate) struct Ready {
-    /// The envelopes that were in by then.
-    at: Option<u64>,
+    /// The keys, dealings and boxes that were in by then, and the acknowledgements.
+    at: Option<(u64, u64)>,
     /// Everybody whose keys are in has dealt and acknowledged every dealing.
     complete: bool,
     /// A dealing that was not acknowledged by all.
@@ -29,10 +29,11 @@ impl Session {
 
     /// R13. Finds out whether all is dealt and acknowledged, if anything has come in.
     pub(crate) fn count_set_up(&mut self) {
-        if self.ready.at == Some(self.taken) {
+        let at = Some((self.dealings.news, self.dealings.acked));
+        if self.ready.at == at {
             return;
         }
-        self.ready.at = Some(self.taken);
+        self.ready.at = at;
         self.ready.complete = false;
         let known = &self.adverts.known;
         if self.dealings.deals.len() < known.len() {

@@ -9,6 +9,7 @@ use super::disk::{Disk, Records};
 use super::engine::Training;
 use super::faults::Loss;
 use super::{Chance, Terms, Watch};
+use crate::charter::Charter;
 use crate::envelope::{Envelope, Kind};
 use crate::input::{Input, Verdict};
 use crate::letter::Bytes;
@@ -90,14 +91,14 @@ impl Place {
     /// Starts the member with what the disk holds.
     pub(super) fn open(
         &mut self,
-        terms: &Terms,
+        (terms, charter): (&Terms, &Charter),
         memo: &Remembered,
         place: usize,
         now: Time,
     ) -> Result<(), String> {
         self.starts = self.starts.saturating_add(1);
         self.since = now;
-        let mut setup = Self::setup(terms, memo, place);
+        let mut setup = Self::setup(terms, charter, memo, place);
         setup.intact = self.intact;
         let purpose = format!("conclave/sim/start {place} {}", self.starts);
         let seed = Chance::new(terms.seed, &purpose).bytes();
@@ -228,9 +229,8 @@ impl Place {
         }
     }
 
-    fn setup(terms: &Terms, memo: &Remembered, place: usize) -> Setup {
+    fn setup(terms: &Terms, charter: &Charter, memo: &Remembered, place: usize) -> Setup {
         let identity: IdentityKey = terms.identity(place);
-        let charter = terms.charter();
         let invite = (place >= terms.founders).then(|| {
             let nonce = Chance::new(terms.seed, "conclave/sim/invite").bytes();
             let nonce = nonce.first_chunk().copied().unwrap_or_default();
@@ -247,7 +247,7 @@ impl Place {
             )
         });
         Setup {
-            charter,
+            charter: charter.clone(),
             identity,
             name: format!("member {place}"),
             examples: Terms::examples(place),

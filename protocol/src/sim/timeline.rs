@@ -157,7 +157,7 @@ pub fn line(world: &World, height: Height) -> Option<Line> {
         out.remove(&Why::Late);
     }
     let next = diary.records.get(&Height(height.0 + 1));
-    let least = params::survivors_min(&world.terms().charter(), members.len());
+    let least = params::survivors_min(world.charter(), members.len());
     let (outcome, reason) = view.outcome(record, next, members.len(), least);
     Some(Line {
         round,

@@ -5,6 +5,7 @@ use conclave_crypto::sign::PublicKey;
 use super::diary::FOREVER;
 use super::place::Place;
 use super::{Crash, Faults, Stuck, Tally, Terms, Watch, World};
+use crate::charter::Charter;
 use crate::ledger::Ledger;
 use crate::names::Height;
 use crate::time::Time;
@@ -39,6 +40,11 @@ impl World {
     /// The terms.
     pub fn terms(&self) -> &Terms {
         &self.terms
+    }
+
+    /// The charter that the terms make.
+    pub fn charter(&self) -> &Charter {
+        &self.charter
     }
 
     /// The virtual time.

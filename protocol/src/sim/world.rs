@@ -16,6 +16,7 @@ use super::shelf::Shelf;
 use super::tally::{Load, Way};
 use super::watch::Trained;
 use super::{Crash, Faults, Tally, Terms, Watch};
+use crate::charter::Charter;
 use crate::input::Input;
 use crate::letter::{Bytes, Letter};
 use crate::memo::Remembered;
@@ -68,10 +69,13 @@ pub struct Stuck(pub String);
 #[derive(Debug)]
 pub struct World {
     pub(super) terms: Terms,
+    pub(super) charter: Charter,
     pub(super) faults: Faults,
     pub(super) places: Vec<Place>,
     pub(super) network: Network,
     pub(super) now: Time,
+    /// Milliseconds by which the clock goes on at least.
+    tick: u64,
     pub(super) links: Links,
     /// Crashes that have not struck, with the fitting outputs that still pass.
     pub(super) armed: Vec<(Crash, u64)>,
@@ -86,6 +90,12 @@ pub struct World {
     memo: Remembered,
     /// The hostile places.
     pub(super) hostile: BTreeMap<usize, Hostile>,
+}
+
+/// The clock of a large world goes in steps: a member takes at once what comes to it within one, as one does that is
+/// busy, and looks once at what follows.
+fn tick(places: usize) -> u64 {
+    u64::try_from(places / 25).unwrap_or(1).max(1)
 }
 
 /// An alarm that goes off so often without time passing is a defect.
@@ -103,9 +113,11 @@ impl World {
             .map(|crash| (*crash, crash.strike.skip()));
         let mut world = Self {
             hostile: Hostile::all(&terms, &faults),
+            charter: terms.charter(),
             places: places.collect(),
             network: Network::new(seed),
             now: Time(0),
+            tick: tick(all),
             links: Links::default(),
             armed: armed.collect(),
             schedule: Schedule::default(),
@@ -174,7 +186,8 @@ impl World {
     }
 
     pub(super) fn at(&mut self, time: Time, event: Event) {
-        self.agenda.add(time.max(self.now), event);
+        let time = time.max(self.now).0.next_multiple_of(self.tick);
+        self.agenda.add(Time(time), event);
     }
 
     fn happen(&mut self, event: Event) -> Result<(), Stuck> {
@@ -260,7 +273,7 @@ impl World {
                 found.lose(loss);
             }
             found
-                .open(&self.terms, &self.memo, place, now)
+                .open((&self.terms, &self.charter), &self.memo, place, now)
                 .map_err(Stuck)?;
             self.watch.diary.rose(place, now);
         }
@@ -359,5 +372,21 @@ impl World {
 
     pub(super) fn linked(&self, one: usize, other: usize) -> bool {
         self.links.contains(&link(one, other))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_clock_of_a_large_world_goes_in_steps() {
+        let ticks = [3, 49, 50, 100, 200].map(tick);
+        assert_eq!(ticks, [1, 1, 2, 4, 8]);
+        let mut world = World::new(Terms::new(1, 50), Faults::default());
+        world.at(Time(2001), Event::Split);
+        while let Some((at, _)) = world.agenda.next() {
+            assert_eq!(at.0 % 2, 0, "{at:?}");
+        }
     }
 }

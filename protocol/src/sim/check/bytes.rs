@@ -3,8 +3,8 @@
 //!
 //! Whole vectors: (n − 1) · B · 1.1, in shards: (a + 1) · B · 1.1, each way. Where coordinates do not divide evenly
 //! among the sharers the seats of the fullest member count. At other heights seats are taken anew and members fetch
-//! what they missed: there only a coarse bound holds, and for messages none but where all that is wrong is that somebody
-//! was left out.
+//! what they missed: there only a coarse bound holds, and for messages none but where all that is wrong is that
+//! somebody was left out.
 
 use std::collections::BTreeSet;
 
@@ -84,8 +84,8 @@ fn formula(world: &World, height: Height) -> u64 {
     formula.saturating_mul(11) / 10
 }
 
-/// The places that had not opened the sum of the height before when a height without a round was decided: they fetch the
-/// adapter that its record certifies (R35), each once.
+/// The places that had not opened the sum of the height before when a height without a round was decided: they fetch
+/// the adapter that its record certifies (R35), each once.
 fn late(world: &World, height: Height) -> BTreeSet<usize> {
     let diary = &world.watch().diary;
     let Some(decided) = diary.decided.get(&height) else {
@@ -124,7 +124,7 @@ fn coarse(world: &World, height: Height, way: Way) -> u64 {
 
 /// Bytes of the shards that the fullest member holds of all vectors: a · B where the coordinates divide evenly.
 fn seats(world: &World, coordinates: usize, sharers: usize) -> u64 {
-    let replicas = world.terms().charter().aggregation.replicas;
+    let replicas = world.charter().aggregation.replicas;
     let shards = Cut::new(coordinates, sharers).shards();
     let turns = count(shards.div_ceil(sharers.max(1)));
     let longest = count(coordinates.div_ceil(shards.max(1))).saturating_mul(4);

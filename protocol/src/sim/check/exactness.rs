@@ -33,7 +33,7 @@ pub fn check(world: &World) -> Result<(), Violation> {
             decided.insert(*height, decision);
         }
     }
-    let charter = world.terms().charter();
+    let charter = world.charter();
     let mut results: BTreeMap<Height, Vec<f32>> = BTreeMap::new();
     for ((height, place), adopted) in &watch.adopted {
         if world.is_hostile(*place) {
@@ -44,7 +44,7 @@ pub fn check(world: &World) -> Result<(), Violation> {
             continue;
         };
         if !results.contains_key(height) {
-            results.insert(*height, result(world, &charter, *height, decision)?);
+            results.insert(*height, result(world, charter, *height, decision)?);
         }
         let Some(expected) = results.get(height) else {
             continue;

@@ -18,7 +18,7 @@ pub fn check(world: &World) -> Result<(), Violation> {
     let Some(roster) = chain.roster(chain.next()) else {
         return Ok(());
     };
-    let timers = world.terms().charter().round.timers;
+    let timers = world.charter().round.timers;
     let height = [
         timers.setup,
         timers.submit_max,

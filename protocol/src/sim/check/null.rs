@@ -23,7 +23,7 @@ pub fn check(world: &World) -> Result<(), Violation> {
                 .map(|decision| (decision.head, (*height, decision))),
         );
     }
-    let charter = world.terms().charter();
+    let charter = world.charter();
     let shown = watch.shown.iter();
     for shown in shown.filter(|shown| !hostile.contains(&shown.holder)) {
         // Of enough survivors one at least is honest and masked a vector: the session is known.
@@ -35,7 +35,7 @@ pub fn check(world: &World) -> Result<(), Violation> {
         };
         let least = scene
             .filter(own)
-            .map(|scene| params::survivors_min(&charter, scene.roster.len()));
+            .map(|scene| params::survivors_min(charter, scene.roster.len()));
         let decision = decided.get(&shown.record).map(|(_, decision)| *decision);
         let survivors = decision
             .and_then(|decision| decision.survivors.as_ref())

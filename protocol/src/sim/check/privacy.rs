@@ -39,7 +39,7 @@ pub fn check(world: &World) -> Result<(), Violation> {
 fn views(world: &World) -> BTreeMap<SessId, View> {
     let watch = world.watch();
     let hostile: BTreeSet<MemberId> = world.hostile_ids().into_iter().collect();
-    let charter = world.terms().charter();
+    let charter = world.charter();
     let mut views = BTreeMap::new();
     for (sess, scene) in &watch.scenes {
         let n = scene.roster.len();
@@ -49,7 +49,7 @@ fn views(world: &World) -> BTreeMap<SessId, View> {
             .copied()
             .filter(|id| hostile.contains(id))
             .collect();
-        let least = params::survivors_min(&charter, n).saturating_sub(corrupt.len());
+        let least = params::survivors_min(charter, n).saturating_sub(corrupt.len());
         let vectors = scene.vectors.iter();
         let vectors = vectors.filter(|vector| !hostile.contains(&vector.member));
         views.insert(

@@ -50,7 +50,7 @@ fn verify(world: &World, chain: &Ledger) -> Result<(), Violation> {
         .collect();
     let start = Some(Start { layout, adapter });
     let rows = rows.iter().map(Vec::as_slice);
-    let verified = ledger::verify_chain(&world.terms().charter(), start, rows);
+    let verified = ledger::verify_chain(world.charter(), start, rows);
     let broken = |broken: ledger::Broken| Violation::new(PROMISE, broken.to_string());
     verified.map(drop).map_err(broken)
 }
@@ -60,7 +60,7 @@ fn record(world: &World, chain: &Ledger, record: &Record) -> Result<(), String> 
     let watch = world.watch();
     let height = record.height;
     let members = |height| chain.roster(height).map_or(0, |roster| roster.len());
-    let least = params::survivors_min(&world.terms().charter(), members(height));
+    let least = params::survivors_min(world.charter(), members(height));
     if let Some(survivors) = &record.survivors {
         let sharers: BTreeSet<MemberId> = chain.sharer_ids(height).into_iter().collect();
         let ids: BTreeSet<_> = survivors.commits.iter().map(|(id, _)| *id).collect();

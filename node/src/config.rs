@@ -93,6 +93,9 @@ pub struct TrainingConfig {
     /// How the frozen linear maps are held in memory: `f32`, `q8_0` or `q4_k`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
+    /// Whether what a layer computes is forgotten, and computed again for the gradient.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient_checkpointing: Option<bool>,
     /// Of batches and splits; never of keys or masks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
@@ -181,7 +184,7 @@ enum Kind {
     Switch,
 }
 
-const KEYS: [(&str, Kind); 23] = [
+const KEYS: [(&str, Kind); 24] = [
     ("name", Kind::Text),
     ("model", Kind::Text),
     ("data", Kind::Text),
@@ -204,6 +207,7 @@ const KEYS: [(&str, Kind); 23] = [
     ("max_grad_norm", Kind::Real),
     ("lora_dropout", Kind::Real),
     ("precision", Kind::Text),
+    ("gradient_checkpointing", Kind::Switch),
     ("seed", Kind::Whole),
 ];
 

@@ -105,6 +105,9 @@ pub struct Args {
     /// How the frozen linear maps are held in memory (QLoRA): the adapter stays in 32 bits.
     #[arg(long, value_enum, default_value = "f32")]
     precision: Precision,
+    /// Forget what a layer computed, and compute it again for the gradient: less memory, more time, the same bits.
+    #[arg(long)]
+    gradient_checkpointing: bool,
     /// Optimiser steps.
     #[arg(long, default_value_t = 120)]
     steps: u32,
@@ -256,6 +259,7 @@ fn training(args: &Args) -> Training {
         max_grad_norm: args.max_grad_norm,
         lora_dropout: args.lora_dropout,
         precision: args.precision,
+        gradient_checkpointing: args.gradient_checkpointing,
         seed: args.seed,
     }
 }
@@ -268,7 +272,8 @@ fn settings(
 ) -> anyhow::Result<Vec<(String, String)>> {
     let keys = serde_json::to_value(trainer.training()).context("the settings as JSON")?;
     let mut settings: Vec<(String, String)> = Vec::new();
-    for (key, value) in keys.as_object().into_iter().flatten() {
+    let keys = keys.as_object().into_iter().flatten();
+    for (key, value) in keys.filter(|(key, _)| *key != "gradient_checkpointing") {
         settings.push((key.clone(), value.to_string()));
     }
     let watched = |every: Option<u64>| every.map_or_else(|| "none".to_owned(), |n| n.to_string());

@@ -22,9 +22,12 @@ use super::kernel::rope::RopeTable;
 use super::weights::affine::Affine;
 use super::weights::quantised::Precision;
 use super::weights::{Weight, Weights, WeightsError};
+use bert::Bert;
 use config::{Config, ConfigError, Family};
 use gguf::{Gguf, GgufError};
+use gpt2::Gpt2;
 use labels::LabelHead;
+use llama::Llama;
 use parts::{Ops, Part};
 
 pub mod bert;
@@ -32,6 +35,7 @@ pub mod config;
 pub mod decode;
 pub mod gguf;
 pub mod gpt2;
+mod gradient;
 mod graph;
 pub mod labels;
 pub mod llama;
@@ -205,15 +209,24 @@ impl Model {
             batch,
             moving,
         };
-        let targets = batch.targets.clone();
+        let x = self.stack(&mut graph)?;
+        self.end_loss(&x, &mut graph, factor)
+    }
+
+    /// The loss and the score, given what leaves the last layer.
+    fn end_loss(
+        &self,
+        x: &Tensor,
+        graph: &mut graph::Graph<'_>,
+        factor: f32,
+    ) -> Result<(Tensor, Score)> {
+        let targets = graph.batch.targets.clone();
+        let hidden = self.end(x, graph)?;
         if self.config.classifies() {
             // An example's label stands behind its tokens, as its one target.
-            let head = graph.label_head()?;
-            let hidden = self.forward(&mut graph)?;
-            return head.loss(&hidden, &targets.tokens, factor);
+            return graph.label_head()?.loss(&hidden, &targets.tokens, factor);
         }
-        let hidden = self.forward(&mut graph)?;
-        match moving {
+        match graph.moving {
             Moving::All(weights) => {
                 let head = &weights[self.config.head()];
                 head::free(&hidden, head, targets, factor)
@@ -241,10 +254,44 @@ impl Model {
 
     /// The hidden states `(tokens, hidden)` before the head; of a classifier one row for each example.
     fn forward<O: Ops>(&self, ops: &mut O) -> Result<O::Rows> {
+        let x = self.stack(ops)?;
+        self.end(&x, ops)
+    }
+
+    /// What leaves the last layer.
+    fn stack<O: Ops>(&self, ops: &mut O) -> Result<O::Rows> {
+        let mut x = self.begin(ops)?;
+        for layer in 0..self.config.layers {
+            x = self.layer(layer, x, ops)?;
+        }
+        Ok(x)
+    }
+
+    /// What enters the first layer.
+    fn begin<O: Ops>(&self, ops: &mut O) -> Result<O::Rows> {
         match &self.config.family {
-            Family::Llama(llama) => llama.forward(&self.config, &self.heads, ops),
-            Family::Gpt2(gpt2) => gpt2.forward(&self.config, &self.heads, ops),
-            Family::Bert(bert) => bert.forward(&self.config, &self.heads, ops),
+            Family::Llama(_) => Llama::begin(ops),
+            Family::Gpt2(_) => Gpt2::begin(ops),
+            Family::Bert(_) => Bert::begin(&self.config, ops),
+        }
+    }
+
+    /// What leaves a layer.
+    fn layer<O: Ops>(&self, layer: usize, x: O::Rows, ops: &mut O) -> Result<O::Rows> {
+        let (config, heads) = (&self.config, &self.heads);
+        match &config.family {
+            Family::Llama(llama) => llama.layer(layer, x, config, heads, ops),
+            Family::Gpt2(gpt2) => gpt2.layer(layer, x, config, heads, ops),
+            Family::Bert(bert) => bert.layer(layer, x, config, heads, ops),
+        }
+    }
+
+    /// What goes into the head.
+    fn end<O: Ops>(&self, x: &O::Rows, ops: &mut O) -> Result<O::Rows> {
+        match &self.config.family {
+            Family::Llama(_) => Llama::end(x, &self.config, ops),
+            Family::Gpt2(_) => Gpt2::end(x, &self.config, ops),
+            Family::Bert(_) => Bert::end(x, ops),
         }
     }
 

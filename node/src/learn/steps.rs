@@ -172,12 +172,13 @@ impl<'a> Steps<'a> {
         for (micro, (batch, numbers)) in batches.iter().zip(drawn).enumerate() {
             let moving = trainer.moving(tensors.clone(), Some(self.dropout_seed(micro)));
             let loss = trainer.within(|| -> Result<f64, TrainError> {
-                let (loss, score) = trainer.model().loss(batch, &moving, weight)?;
+                let again = trainer.training().gradient_checkpointing;
+                let model = trainer.model();
+                let (gradient, score) = model.gradient(batch, &moving, weight, again)?;
                 if !score.nats.is_finite() {
                     return Err(self.not_finite("loss", numbers));
                 }
-                let gradients = loss.backward()?;
-                match flat.add_gradients(&tensors, &gradients, sum)? {
+                match flat.add_gradients(&tensors, &gradient, sum)? {
                     Some(name) => Err(TrainError::NoGradient(name)),
                     None => Ok(score.nats),
                 }

@@ -38,6 +38,9 @@ pub struct Training {
     pub lora_dropout: f64,
     /// How the frozen linear maps are held in memory.
     pub precision: Precision,
+    /// Whether what a layer computes is forgotten, and computed again for the gradient: less memory, more time, the
+    /// same bits.
+    pub gradient_checkpointing: bool,
     /// Draws batches in solo training, and held-out rows; in a federation batches are bound to the session.
     pub seed: u64,
 }
@@ -69,6 +72,7 @@ impl Default for Training {
             max_grad_norm: 1.0,
             lora_dropout: 0.0,
             precision: Precision::default(),
+            gradient_checkpointing: false,
             seed: 0,
         }
     }
@@ -98,6 +102,9 @@ impl From<&TrainingConfig> for Training {
             max_grad_norm: keys.max_grad_norm.unwrap_or(otherwise.max_grad_norm),
             lora_dropout: keys.lora_dropout.unwrap_or(otherwise.lora_dropout),
             precision: keys.precision.unwrap_or(otherwise.precision),
+            gradient_checkpointing: keys
+                .gradient_checkpointing
+                .unwrap_or(otherwise.gradient_checkpointing),
             seed: keys.seed.unwrap_or(otherwise.seed),
         }
     }

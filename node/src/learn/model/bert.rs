@@ -99,35 +99,43 @@ impl Bert {
     /// What checkpoints of the bare model leave off the names.
     pub(super) const PREFIX: &'static str = "bert.";
 
-    /// A row for each example.
-    pub(super) fn forward<O: Ops>(
-        &self,
-        config: &Config,
-        heads: &Heads,
-        ops: &mut O,
-    ) -> Result<O::Rows> {
+    /// What enters the first layer.
+    pub(super) fn begin<O: Ops>(config: &Config, ops: &mut O) -> Result<O::Rows> {
         let tokens = ops.embed(TOKENS, Index::Token)?;
         let segments = ops.embed(SEGMENTS, Index::First)?;
         let positions = ops.embed(POSITIONS, Index::Position)?;
         let x = ops.add(tokens, segments)?;
         let x = ops.add(x, positions)?;
-        let mut x = ops.layer_norm(&x, EMBEDDING_NORM, config.eps)?;
-        for layer in 0..config.layers {
-            let at = |part: &str| format!("bert.encoder.layer.{layer}.{part}");
-            let q = ops.linear(&x, &at("attention.self.query"))?;
-            let k = ops.linear(&x, &at("attention.self.key"))?;
-            let v = ops.linear(&x, &at("attention.self.value"))?;
-            let seen = ops.attend(layer, heads, [q, k, v])?;
-            let seen = ops.linear(&seen, &at("attention.output.dense"))?;
-            let joined = ops.join(x, seen)?;
-            x = ops.layer_norm(&joined, &at("attention.output.LayerNorm"), config.eps)?;
-            let inner = ops.linear(&x, &at("intermediate.dense"))?;
-            let inner = ops.gelu(&inner, self.gelu)?;
-            let inner = ops.linear(&inner, &at("output.dense"))?;
-            let joined = ops.join(x, inner)?;
-            x = ops.layer_norm(&joined, &at("output.LayerNorm"), config.eps)?;
-        }
-        let first = ops.firsts(&x)?;
+        ops.layer_norm(&x, EMBEDDING_NORM, config.eps)
+    }
+
+    /// What leaves a layer.
+    pub(super) fn layer<O: Ops>(
+        &self,
+        layer: usize,
+        x: O::Rows,
+        config: &Config,
+        heads: &Heads,
+        ops: &mut O,
+    ) -> Result<O::Rows> {
+        let at = |part: &str| format!("bert.encoder.layer.{layer}.{part}");
+        let q = ops.linear(&x, &at("attention.self.query"))?;
+        let k = ops.linear(&x, &at("attention.self.key"))?;
+        let v = ops.linear(&x, &at("attention.self.value"))?;
+        let seen = ops.attend(layer, heads, [q, k, v])?;
+        let seen = ops.linear(&seen, &at("attention.output.dense"))?;
+        let joined = ops.join(x, seen)?;
+        let x = ops.layer_norm(&joined, &at("attention.output.LayerNorm"), config.eps)?;
+        let inner = ops.linear(&x, &at("intermediate.dense"))?;
+        let inner = ops.gelu(&inner, self.gelu)?;
+        let inner = ops.linear(&inner, &at("output.dense"))?;
+        let joined = ops.join(x, inner)?;
+        ops.layer_norm(&joined, &at("output.LayerNorm"), config.eps)
+    }
+
+    /// A row for each example.
+    pub(super) fn end<O: Ops>(x: &O::Rows, ops: &mut O) -> Result<O::Rows> {
+        let first = ops.firsts(x)?;
         let pooled = ops.linear(&first, POOLER)?;
         ops.tanh(&pooled)
     }

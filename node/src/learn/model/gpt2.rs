@@ -77,31 +77,39 @@ impl Gpt2 {
     /// What checkpoints of the bare model leave off the names.
     pub(super) const PREFIX: &'static str = "transformer.";
 
-    /// The normed hidden states before the head.
-    pub(super) fn forward<O: Ops>(
+    /// What enters the first layer.
+    pub(super) fn begin<O: Ops>(ops: &mut O) -> Result<O::Rows> {
+        let tokens = ops.embed(EMBEDDING, Index::Token)?;
+        let positions = ops.embed(POSITIONS, Index::Position)?;
+        ops.add(tokens, positions)
+    }
+
+    /// What leaves a layer.
+    pub(super) fn layer<O: Ops>(
         &self,
+        layer: usize,
+        x: O::Rows,
         config: &Config,
         heads: &Heads,
         ops: &mut O,
     ) -> Result<O::Rows> {
-        let tokens = ops.embed(EMBEDDING, Index::Token)?;
-        let positions = ops.embed(POSITIONS, Index::Position)?;
-        let mut x = ops.add(tokens, positions)?;
-        for layer in 0..config.layers {
-            let at = |part: &str| format!("transformer.h.{layer}.{part}");
-            let inside = ops.layer_norm(&x, &at("ln_1"), config.eps)?;
-            let qkv = ops.linear(&inside, &at("attn.c_attn"))?;
-            let qkv = ops.thirds(&qkv)?;
-            let seen = ops.attend(layer, heads, qkv)?;
-            let seen = ops.linear(&seen, &at("attn.c_proj"))?;
-            x = ops.join(x, seen)?;
-            let inside = ops.layer_norm(&x, &at("ln_2"), config.eps)?;
-            let inner = ops.linear(&inside, &at("mlp.c_fc"))?;
-            let inner = ops.gelu(&inner, self.gelu)?;
-            let inner = ops.linear(&inner, &at("mlp.c_proj"))?;
-            x = ops.join(x, inner)?;
-        }
-        ops.layer_norm(&x, FINAL_NORM, config.eps)
+        let at = |part: &str| format!("transformer.h.{layer}.{part}");
+        let inside = ops.layer_norm(&x, &at("ln_1"), config.eps)?;
+        let qkv = ops.linear(&inside, &at("attn.c_attn"))?;
+        let qkv = ops.thirds(&qkv)?;
+        let seen = ops.attend(layer, heads, qkv)?;
+        let seen = ops.linear(&seen, &at("attn.c_proj"))?;
+        let x = ops.join(x, seen)?;
+        let inside = ops.layer_norm(&x, &at("ln_2"), config.eps)?;
+        let inner = ops.linear(&inside, &at("mlp.c_fc"))?;
+        let inner = ops.gelu(&inner, self.gelu)?;
+        let inner = ops.linear(&inner, &at("mlp.c_proj"))?;
+        ops.join(x, inner)
+    }
+
+    /// The normed hidden states before the head.
+    pub(super) fn end<O: Ops>(x: &O::Rows, config: &Config, ops: &mut O) -> Result<O::Rows> {
+        ops.layer_norm(x, FINAL_NORM, config.eps)
     }
 }
 

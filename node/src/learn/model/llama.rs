@@ -143,37 +143,47 @@ impl Llama {
     /// What checkpoints of the bare model leave off the names.
     pub(super) const PREFIX: &'static str = "model.";
 
-    /// The normed hidden states before the head.
-    pub(super) fn forward<O: Ops>(
+    /// What enters the first layer.
+    pub(super) fn begin<O: Ops>(ops: &mut O) -> Result<O::Rows> {
+        ops.embed(EMBEDDING, Index::Token)
+    }
+
+    /// What leaves a layer.
+    pub(super) fn layer<O: Ops>(
         &self,
+        layer: usize,
+        x: O::Rows,
         config: &Config,
         heads: &Heads,
         ops: &mut O,
     ) -> Result<O::Rows> {
-        let mut heads = heads.clone();
-        let mut x = ops.embed(EMBEDDING, Index::Token)?;
-        for layer in 0..config.layers {
-            heads.sight = self.sights[layer];
-            let at = |part: &str| format!("model.layers.{layer}.{part}");
-            let inside = ops.rms_norm(&x, &at("input_layernorm"), config.eps)?;
-            let mut q = ops.linear(&inside, &at("self_attn.q_proj"))?;
-            let mut k = ops.linear(&inside, &at("self_attn.k_proj"))?;
-            let v = ops.linear(&inside, &at("self_attn.v_proj"))?;
-            if self.head_norms {
-                q = ops.rms_norm(&q, &at("self_attn.q_norm"), config.eps)?;
-                k = ops.rms_norm(&k, &at("self_attn.k_norm"), config.eps)?;
-            }
-            let seen = ops.attend(layer, &heads, [q, k, v])?;
-            let seen = ops.linear(&seen, &at("self_attn.o_proj"))?;
-            x = ops.join(x, seen)?;
-            let inside = ops.rms_norm(&x, &at("post_attention_layernorm"), config.eps)?;
-            let gate = ops.linear(&inside, &at("mlp.gate_proj"))?;
-            let up = ops.linear(&inside, &at("mlp.up_proj"))?;
-            let inner = ops.swiglu(&gate, &up)?;
-            let inner = ops.linear(&inner, &at("mlp.down_proj"))?;
-            x = ops.join(x, inner)?;
+        let heads = Heads {
+            sight: self.sights[layer],
+            ..heads.clone()
+        };
+        let at = |part: &str| format!("model.layers.{layer}.{part}");
+        let inside = ops.rms_norm(&x, &at("input_layernorm"), config.eps)?;
+        let mut q = ops.linear(&inside, &at("self_attn.q_proj"))?;
+        let mut k = ops.linear(&inside, &at("self_attn.k_proj"))?;
+        let v = ops.linear(&inside, &at("self_attn.v_proj"))?;
+        if self.head_norms {
+            q = ops.rms_norm(&q, &at("self_attn.q_norm"), config.eps)?;
+            k = ops.rms_norm(&k, &at("self_attn.k_norm"), config.eps)?;
         }
-        ops.rms_norm(&x, FINAL_NORM, config.eps)
+        let seen = ops.attend(layer, &heads, [q, k, v])?;
+        let seen = ops.linear(&seen, &at("self_attn.o_proj"))?;
+        let x = ops.join(x, seen)?;
+        let inside = ops.rms_norm(&x, &at("post_attention_layernorm"), config.eps)?;
+        let gate = ops.linear(&inside, &at("mlp.gate_proj"))?;
+        let up = ops.linear(&inside, &at("mlp.up_proj"))?;
+        let inner = ops.swiglu(&gate, &up)?;
+        let inner = ops.linear(&inner, &at("mlp.down_proj"))?;
+        ops.join(x, inner)
+    }
+
+    /// The normed hidden states before the head.
+    pub(super) fn end<O: Ops>(x: &O::Rows, config: &Config, ops: &mut O) -> Result<O::Rows> {
+        ops.rms_norm(x, FINAL_NORM, config.eps)
     }
 }
 

@@ -1,0 +1,167 @@
+//! The gradient of a batch's loss: back through the whole graph, or layer by layer with each one computed again.
+
+use candle_core::backprop::GradStore;
+use candle_core::{Result, Tensor, Var};
+
+use super::graph::Graph;
+use super::{Model, Moving};
+use crate::learn::batch::Batch;
+use crate::learn::fused::head::Score;
+
+impl Model {
+    /// The gradient of [`Self::loss`] by what moves, and the exact score.
+    ///
+    /// With `again`, no more is kept on the way up than what enters each layer; on the way down a layer is computed
+    /// again when its gradient is due (gradient checkpointing: Chen et al., arXiv 1604.06174). The bits of an adapter's
+    /// gradient are the same.
+    ///
+    /// # Panics
+    /// As [`Self::loss`] does.
+    pub fn gradient(
+        &self,
+        batch: &Batch,
+        moving: &Moving,
+        factor: f32,
+        again: bool,
+    ) -> Result<(GradStore, Score)> {
+        if !again {
+            let (loss, score) = self.loss(batch, moving, factor)?;
+            return Ok((loss.backward()?, score));
+        }
+        let mut graph = Graph {
+            model: self,
+            batch,
+            moving,
+        };
+        let mut x = self.begin(&mut graph)?;
+        let mut inputs = Vec::with_capacity(self.config.layers);
+        for layer in 0..self.config.layers {
+            inputs.push(x.clone());
+            x = self.layer(layer, x, &mut graph)?.detach();
+        }
+        let x = variable(&x)?;
+        let (loss, score) = self.end_loss(&x, &mut graph, factor)?;
+        let mut all = loss.backward()?;
+        drop(loss);
+        let mut above = below(&mut all, &x)?;
+        for (layer, input) in inputs.into_iter().enumerate().rev() {
+            // What enters the first layer is part of the graph itself, where anything moves there.
+            let x = if layer == 0 { input } else { variable(&input)? };
+            let y = self.layer(layer, x.clone(), &mut graph)?;
+            let mut gradient = (&y * &above)?.sum_all()?.backward()?;
+            gradient.remove(&above);
+            if layer > 0 {
+                above = below(&mut gradient, &x)?;
+            }
+            all.extend(gradient)?;
+        }
+        Ok((all, score))
+    }
+}
+
+/// The same numbers, from where on a gradient is wanted.
+fn variable(x: &Tensor) -> Result<Tensor> {
+    Ok(Var::from_tensor(x)?.into_inner())
+}
+
+/// The gradient of what entered a layer.
+fn below(gradient: &mut GradStore, x: &Tensor) -> Result<Tensor> {
+    let found = gradient.remove(x);
+    found.ok_or_else(|| candle_core::Error::Msg("a layer has no gradient by its input".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::data::Example;
+    use crate::learn::dropout::Dropout;
+    use crate::learn::fixture::{adapter, bert, gpt2, llama, tiny};
+    use crate::learn::flatten::Flat;
+    use crate::learn::peft::uniform;
+
+    /// The gradient by what is kept, and by what is computed again.
+    fn both(
+        model: &Model,
+        flat: &Flat,
+        values: &[f32],
+        moving: impl Fn(&Tensors) -> Moving,
+    ) -> [Vec<f32>; 2] {
+        let label = usize::from(model.config().classifies());
+        let make = |len: u32, step: u32| {
+            let mut ids: Vec<u32> = (0..len).map(|i| (i * step + i * i) % 32).collect();
+            let mut scored = vec![label == 0; ids.len()];
+            if label > 0 {
+                ids.push(step % 3);
+                scored.push(true);
+            }
+            Example { ids, scored }
+        };
+        let batch = Batch::pack(&[make(9, 5), make(40, 3)]);
+        let run = |again| {
+            let tensors = flat.tensors(values, |_| true).unwrap();
+            let moving = moving(&tensors);
+            let (gradient, score) = model.gradient(&batch, &moving, 0.25, again).unwrap();
+            let mut sum = vec![0.0; flat.len()];
+            let missing = flat.add_gradients(&tensors, &gradient, &mut sum).unwrap();
+            assert_eq!(missing, None);
+            (score.nats, sum)
+        };
+        let (kept, again) = (run(false), run(true));
+        assert_eq!(kept.0.to_bits(), again.0.to_bits(), "the score");
+        assert!(kept.1.iter().any(|x| x.abs() > 1e-3));
+        [kept.1, again.1]
+    }
+
+    type Tensors = std::collections::BTreeMap<String, Tensor>;
+
+    #[test]
+    fn computing_again_changes_no_bit_of_an_adapters_gradient() {
+        for model in [
+            tiny(true),
+            tiny(false),
+            llama(false, r#", "model_type": "qwen3""#),
+            gpt2("gelu_new"),
+            bert(true),
+            bert(false),
+        ] {
+            let adapter = adapter(3, &model);
+            let mut values = vec![0.0; adapter.flat().len()];
+            uniform([9; 32], 0.3, &mut values);
+            for share in [0.0, 0.25] {
+                let [kept, again] = both(&model, adapter.flat(), &values, |tensors| {
+                    let mut lora = adapter.bind(tensors);
+                    lora.dropout = (share > 0.0).then(|| Dropout::new(share, [1; 32]));
+                    Moving::Lora(lora)
+                });
+                for slot in adapter.flat().slots() {
+                    let bits = |of: &[f32]| -> Vec<u32> {
+                        of[slot.range.clone()].iter().map(|x| x.to_bits()).collect()
+                    };
+                    let model = model.config().model_type();
+                    assert_eq!(bits(&kept), bits(&again), "{model}: {}", slot.name);
+                }
+            }
+            if model.config().classifies() {
+                continue;
+            }
+            let tensors = model.tensors().into_iter();
+            let flat = Flat::new(tensors.map(|(name, w)| (name, w.shape().to_vec())));
+            let tensors = model.tensors();
+            let values = flat
+                .slots()
+                .iter()
+                .flat_map(|slot| tensors[&slot.name].values());
+            let values: Vec<f32> = values.copied().collect();
+            let [kept, again] = both(&model, &flat, &values, |tensors| {
+                Moving::All(tensors.clone())
+            });
+            // The rows of a tied embedding are added up in another order.
+            for (kept, again) in kept.iter().zip(&again) {
+                assert!(
+                    (kept - again).abs() <= 1e-6 * kept.abs().max(1.0),
+                    "{kept} and {again}"
+                );
+            }
+        }
+    }
+}

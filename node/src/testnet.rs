@@ -63,18 +63,6 @@ pub enum TestnetError {
     /// A newcomer's folder.
     #[error("a newcomer cannot enter: {0}")]
     Join(#[from] AcceptError),
-    /// The tokenizer has more tokens than the model.
-    #[error(
-        "{folder}: the tokenizer has {ids} tokens, the model {vocabulary}; they do not belong together"
-    )]
-    Misfit {
-        /// The model's folder.
-        folder: PathBuf,
-        /// Of the tokenizer.
-        ids: usize,
-        /// Of the model.
-        vocabulary: usize,
-    },
     /// The file system or the process table.
     #[error("{path}: {source}")]
     Io {

@@ -28,7 +28,7 @@ pub use tokens::{Example, Tokenised, Tokens};
 
 use std::path::{Path, PathBuf};
 
-use crate::learn::model::gguf::GgufError;
+use crate::learn::model::config::ConfigError;
 
 /// Why text could not be used: each one sentence of what, where and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -72,9 +72,9 @@ pub enum DataError {
         /// What is wrong and the way out, naming the field.
         what: String,
     },
-    /// The model's GGUF file.
+    /// The model's configuration.
     #[error(transparent)]
-    Gguf(#[from] GgufError),
+    Config(#[from] ConfigError),
     /// A tokenizer, its configuration or the model's that cannot be used.
     #[error("{}: {what}", path.display())]
     Tokenizer {

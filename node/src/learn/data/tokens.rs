@@ -8,7 +8,8 @@ use tokenizers::Tokenizer;
 
 use super::chat::{Chat, json, special};
 use super::{DataError, Form, Place, Row, Turn};
-use crate::learn::model::gguf::Gguf;
+use crate::learn::model::config::Config;
+use crate::learn::model::config::keys::Keys;
 
 /// One row as the trainer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,26 +46,17 @@ pub struct Tokens {
     eos: Option<u32>,
     ends: Vec<u32>,
     chat: Option<Chat>,
-    vocab_size: usize,
     classes: Vec<String>,
 }
 
 impl Tokens {
-    /// Opens `tokenizer.json`, `config.json` and, if present, the chat template of a model's folder.
+    /// Opens `tokenizer.json` and, if present, the chat template of a model's folder.
     pub fn open(model: &Path) -> Result<Self, DataError> {
-        let path = model.join("config.json");
-        let config = keys(model, &path)?;
-        let vocab_size = config
-            .get("vocab_size")
-            .and_then(Value::as_u64)
-            .unwrap_or(0);
-        let vocab_size = usize::try_from(vocab_size).unwrap_or(0);
-        if vocab_size == 0 {
-            let what = "vocab_size is missing or no positive number; fetch the model again";
-            return Err(DataError::tokenizer(&path, what));
-        }
-        let id = |name: &str| first_id(config.get(name)).filter(|&id| (id as usize) < vocab_size);
-        let (bos, eos) = (id("bos_token_id"), id("eos_token_id"));
+        let config = Config::read(model)?;
+        let vocab_size = config.vocabulary;
+        let known = |id: &u32| (*id as usize) < vocab_size;
+        let bos = config.bos.filter(known);
+        let eos = config.eos.first().copied().filter(known);
         let path = model.join("tokenizer.json");
         let bytes = std::fs::read(&path).map_err(|source| DataError::Unreadable {
             path: path.clone(),
@@ -86,12 +78,11 @@ impl Tokens {
             return Err(DataError::tokenizer(&path, what));
         }
         Ok(Self {
-            ends: ends(model, &config, &tokenizer)?,
+            ends: ends(model, config.eos, &tokenizer)?,
             tokenizer,
             bos,
             eos,
             chat: Chat::open(model)?,
-            vocab_size,
             classes: Vec::new(),
         })
     }
@@ -106,11 +97,6 @@ impl Tokens {
     /// A label by its number, for an encoder.
     pub fn class(&self, number: u32) -> Option<&str> {
         self.classes.get(number as usize).map(String::as_str)
-    }
-
-    /// The number of ids that the model knows.
-    pub const fn vocab_size(&self) -> usize {
-        self.vocab_size
     }
 
     /// The ids that a text to be continued begins with; BOS alone for the empty text.
@@ -302,17 +288,6 @@ impl Tokens {
     }
 }
 
-/// The keys of a `config.json`, or what a GGUF file says in their place.
-fn keys(model: &Path, path: &Path) -> Result<Value, DataError> {
-    match Gguf::find(model) {
-        Some(path) => {
-            let keys = Gguf::open(&path).and_then(|gguf| gguf.config());
-            Ok(keys.map(Value::Object)?)
-        }
-        None => json(path),
-    }
-}
-
 fn no_template(at: &Place) -> DataError {
     let what = "field messages needs a chat template, and the model's tokenizer_config.json has none; \
                 give prompt and completion instead";
@@ -322,8 +297,8 @@ fn no_template(at: &Place) -> DataError {
     }
 }
 
-/// The ids that end a text: of both configurations, and the tokenizer's own.
-fn ends(model: &Path, config: &Value, tokenizer: &Tokenizer) -> Result<Vec<u32>, DataError> {
+/// The ids that end a text: those of the model, of its `generation_config.json`, and the tokenizer's own.
+fn ends(model: &Path, mut ends: Vec<u32>, tokenizer: &Tokenizer) -> Result<Vec<u32>, DataError> {
     let optional = |name: &str| {
         let path = model.join(name);
         if path.exists() {
@@ -332,29 +307,15 @@ fn ends(model: &Path, config: &Value, tokenizer: &Tokenizer) -> Result<Vec<u32>,
             Ok(Value::Null)
         }
     };
-    let (generation, settings) = (
-        optional("generation_config.json")?,
-        optional("tokenizer_config.json")?,
-    );
-    let listed = [config.get("eos_token_id"), generation.get("eos_token_id")];
-    let listed = listed.into_iter().flatten().flat_map(|value| match value {
-        Value::Array(several) => several.clone(),
-        one => vec![one.clone()],
-    });
-    let listed = listed.filter_map(|value| value.as_u64().and_then(|id| u32::try_from(id).ok()));
-    let own = tokenizer.token_to_id(&special(&settings, "eos_token"));
-    let mut ends: Vec<u32> = listed.chain(own).collect();
+    if let Value::Object(json) = &optional("generation_config.json")? {
+        let keys = Keys { json, path: model };
+        ends.extend(keys.tokens("eos_token_id"));
+    }
+    let settings = optional("tokenizer_config.json")?;
+    ends.extend(tokenizer.token_to_id(&special(&settings, "eos_token")));
     ends.sort_unstable();
     ends.dedup();
     Ok(ends)
-}
-
-fn first_id(value: Option<&Value>) -> Option<u32> {
-    let value = match value? {
-        Value::Array(several) => several.first()?,
-        one => one,
-    };
-    value.as_u64().and_then(|id| u32::try_from(id).ok())
 }
 
 #[cfg(test)]
@@ -384,7 +345,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let write =
             |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("written");
-        write("config.json", config);
+        let small = r#""hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1"#;
+        write(
+            "config.json",
+            &config.replacen('{', &format!("{{{small}, "), 1),
+        );
         write("tokenizer.json", BYTES);
         if let Some(settings) = settings {
             write("tokenizer_config.json", settings);
@@ -497,13 +462,13 @@ mod tests {
             said.contains("ids up to 7, but the model's vocab_size is 6"),
             "{said}"
         );
-        let dir = model("{}", None);
+        let dir = model(r#"{"vocab_size": null}"#, None);
         let said = Tokens::open(dir.path()).expect_err("refused").to_string();
         assert!(
-            said.contains("config.json: vocab_size is missing"),
+            said.contains("config.json: the key vocab_size is missing"),
             "{said}"
         );
-        std::fs::write(dir.path().join("config.json"), r#"{"vocab_size": 8}"#).expect("written");
+        let dir = model(r#"{"vocab_size": 8}"#, None);
         std::fs::write(dir.path().join("tokenizer.json"), &BYTES[..200]).expect("written");
         let said = Tokens::open(dir.path()).expect_err("refused").to_string();
         assert!(said.contains("tokenizer.json: no tokenizer: "), "{said}");

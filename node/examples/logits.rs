@@ -18,7 +18,7 @@ fn main() -> anyhow::Result<()> {
     };
     let mut model = Model::open(Path::new(model))?;
     let ids: Vec<u32> = serde_json::from_str(ids).context("IDS is a JSON list of token ids")?;
-    let lora = match rest.first() {
+    let bound = match rest.first() {
         None => None,
         Some(adapter) => {
             let (adapter, values) = folder::open(Path::new(adapter), &mut model)?;
@@ -39,7 +39,7 @@ fn main() -> anyhow::Result<()> {
         config.outputs() > 0,
         "an encoder without a head needs an adapter"
     );
-    let logits = Decoding::new(&model, lora.as_ref()).extend_all(&ids);
+    let logits = Decoding::new(&model, bound.as_ref()).extend_all(&ids);
     let rows: Vec<&[f32]> = logits.chunks_exact(config.outputs()).collect();
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&rows)?)?;
     Ok(())

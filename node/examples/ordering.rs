@@ -224,16 +224,12 @@ fn each(
 
 fn trainer(model: &Path, seed: u64) -> Result<Trainer> {
     let model = Model::open(model)?;
-    let spec = AdapterSpec {
-        r: 8,
-        alpha: 16,
-        targets: Targets::AllLinear,
-        seed: Chance::new(seed, 9).below(1 << 30) as u64,
-    };
+    let start = Chance::new(seed, 9).below(1 << 30) as u64;
+    let spec = AdapterSpec::lora(8, 16, Targets::AllLinear, start);
     let adapter = Adapter::new(spec, model.config())?;
     Ok(Trainer::new(
         model,
-        Subject::Lora(adapter),
+        Subject::Adapter(adapter),
         Training::default(),
         1,
     )?)

@@ -10,6 +10,7 @@ pub mod invite;
 pub mod join;
 pub mod ledger;
 pub mod loading;
+pub mod method;
 pub mod peers;
 pub mod rounds;
 pub mod run;

@@ -7,6 +7,7 @@
 mod canonical;
 mod check;
 mod file;
+mod method;
 mod timers;
 mod written;
 
@@ -17,6 +18,7 @@ use conclave_crypto::mask::Prg;
 use conclave_crypto::sign::PublicKey;
 
 pub use check::CharterError;
+pub use method::{NoNonLinearity, NonLinearity};
 pub use timers::Timers;
 
 /// The most members that a charter may allow (GF(256) has room for 255 holders).

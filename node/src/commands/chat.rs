@@ -62,14 +62,14 @@ fn converse(args: &Args, input: &mut dyn std::io::BufRead) -> anyhow::Result<()>
             folder.display()
         )));
     }
-    let lora = loaded.lora.as_ref();
-    if args.compare && lora.is_none() {
+    let adapter = loaded.adapter.as_ref();
+    if args.compare && adapter.is_none() {
         return Err(flag("--compare needs an adapter; give --adapter or --dir"));
     }
     let begin = || {
-        let speaker = |name, lora| Speaker {
+        let speaker = |name, adapter| Speaker {
             name,
-            script: Script::new(Decoding::new(&loaded.model, lora)),
+            script: Script::new(Decoding::new(&loaded.model, adapter)),
             sampler: args.writing.sampler(),
             turns: args
                 .system
@@ -86,12 +86,12 @@ fn converse(args: &Args, input: &mut dyn std::io::BufRead) -> anyhow::Result<()>
         } else {
             ""
         };
-        speakers.push(speaker(name, lora));
+        speakers.push(speaker(name, adapter));
         speakers
     };
     let answering = stop_on_interrupt()?;
     let mut speakers = begin();
-    let context = loaded.model.config().context;
+    let context = loaded.context();
     let prompts = std::io::stdin().is_terminal();
     let mut line = String::new();
     loop {

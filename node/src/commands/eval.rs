@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     training.check().map_err(flag)?;
     let pool = pool(threads(args.threads)?)?;
     let (loaded, folder) = args.source.open()?;
-    let context = loaded.model.config().context;
+    let context = loaded.context();
     if let Some(asked) = args.sequence_len.filter(|len| *len as usize > context) {
         return Err(TrainError::Context {
             asked: asked as usize,
@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         .into());
     }
-    let bounds = training.bounds_for(loaded.model.config());
+    let bounds = training.bounds_for(loaded.context());
     let length = bounds.most;
     let classes = &loaded.model.config().labels;
     let tokens = Tokens::open(&folder)?.telling_apart(classes);
@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let all = corpus.rows();
     let examples = Arc::new(corpus).part(0..all);
-    admit(loaded.model.config(), &examples)?;
+    admit(loaded.model.config(), loaded.context(), &examples)?;
     let measured = pool
         .install(|| evaluate(&loaded.model, &loaded.moving(), &examples))?
         .context("no token counts")?;
@@ -149,7 +149,7 @@ fn label(loaded: &Loaded, tokens: &Tokens, rows: &[Row], length: usize) -> anyho
     let chosen: Vec<(String, usize)> = rows
         .par_iter()
         .map_init(
-            || Decoding::new(&loaded.model, loaded.lora.as_ref()),
+            || Decoding::new(&loaded.model, loaded.adapter.as_ref()),
             |decoding, row| -> anyhow::Result<(String, usize)> {
                 let (Form::Labelled { text, label }, at) = (&row.form, &row.at) else {
                     anyhow::bail!("a row without a label");
@@ -184,7 +184,7 @@ fn classify(
             anyhow::bail!("a row without a label");
         };
         let (ids, _) = tokens.text(text, length)?;
-        let logits = Decoding::new(&loaded.model, loaded.lora.as_ref()).extend_all(&ids);
+        let logits = Decoding::new(&loaded.model, loaded.adapter.as_ref()).extend_all(&ids);
         let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
         best.context("the model tells no labels apart")
     };
@@ -213,7 +213,7 @@ fn complete(
     if pairs.is_empty() {
         return Err(flag("--generate: no row has prompt and completion"));
     }
-    let context = loaded.model.config().context;
+    let context = loaded.context();
     let writing = Writing {
         max_tokens: args.max_tokens,
         temperature: 0.0,
@@ -224,7 +224,7 @@ fn complete(
     let texts: Vec<String> = pairs
         .par_iter()
         .map_init(
-            || Script::new(Decoding::new(&loaded.model, loaded.lora.as_ref())),
+            || Script::new(Decoding::new(&loaded.model, loaded.adapter.as_ref())),
             |script, (prompt, _, at)| -> anyhow::Result<String> {
                 let ids = tokens.prompt(prompt)?;
                 anyhow::ensure!(

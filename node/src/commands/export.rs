@@ -54,8 +54,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             export::peft(&args.out, &adapter, &values, &base)?;
         }
         Format::Merged => {
-            let lora = adapter.bind(&adapter.flat().tensors(&values, |_| false)?);
-            export::merged(&args.out, &model, &lora, &args.model)?;
+            let adapter = adapter.bind(&adapter.flat().tensors(&values, |_| false)?);
+            export::merged(&args.out, &model, &adapter, &args.model)?;
         }
     }
     let digest = adapter.flat().digest(&values).to_string();

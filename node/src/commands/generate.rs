@@ -59,15 +59,15 @@ type Text = (String, usize);
 fn texts(args: &Args) -> anyhow::Result<(Option<Text>, Text)> {
     let (loaded, folder) = args.source.open_to_write()?;
     let tokens = Tokens::open(&folder)?;
-    let ids = prompt(&tokens, &args.prompt, loaded.model.config().context)?;
-    let lora = loaded.lora.as_ref();
-    if args.compare && lora.is_none() {
+    let ids = prompt(&tokens, &args.prompt, loaded.context())?;
+    let adapter = loaded.adapter.as_ref();
+    if args.compare && adapter.is_none() {
         return Err(flag("--compare needs an adapter; give --adapter or --dir"));
     }
-    let one = |lora| -> anyhow::Result<Text> {
+    let one = |adapter| -> anyhow::Result<Text> {
         let shown = if args.json { "" } else { args.prompt.as_str() };
         say(shown);
-        let mut script = Script::new(Decoding::new(&loaded.model, lora));
+        let mut script = Script::new(Decoding::new(&loaded.model, adapter));
         let mut sampler = args.writing.sampler();
         let written = script.write(&tokens, &ids, &args.writing, &mut sampler, |more| {
             if !args.json {
@@ -88,7 +88,7 @@ fn texts(args: &Args) -> anyhow::Result<(Option<Text>, Text)> {
     } else {
         None
     };
-    Ok((base, one(lora)?))
+    Ok((base, one(adapter)?))
 }
 
 fn heading(args: &Args, words: &str) {

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::cli::FlagError;
-use crate::learn::model::{LoraTensors, Model, Moving};
+use crate::learn::model::Model;
+use crate::learn::model::adapted::{AdapterTensors, Moving};
 use crate::learn::peft::folder;
 
 /// A model and, if one was named, an adapter on it.
@@ -11,25 +12,35 @@ use crate::learn::peft::folder;
 pub struct Loaded {
     /// The base.
     pub model: Model,
-    /// The adapter's factors.
-    pub lora: Option<LoraTensors>,
+    /// The adapter's tensors.
+    pub adapter: Option<AdapterTensors>,
 }
 
 impl Loaded {
     /// Opens both folders.
     pub fn open(model: &Path, adapter: Option<&Path>) -> anyhow::Result<Self> {
         let mut model = Model::open(model)?;
-        let mut lora = None;
+        let mut bound = None;
         if let Some(adapter) = adapter {
             let (adapter, values) = folder::open(adapter, &mut model)?;
-            lora = Some(adapter.bind(&adapter.flat().tensors(&values, |_| false)?));
+            bound = Some(adapter.bind(&adapter.flat().tensors(&values, |_| false)?));
         }
-        Ok(Self { model, lora })
+        Ok(Self {
+            model,
+            adapter: bound,
+        })
     }
 
     /// What a forward pass takes.
     pub fn moving(&self) -> Moving {
-        self.lora.clone().map_or(Moving::Nothing, Moving::Lora)
+        let adapter = self.adapter.clone();
+        adapter.map_or(Moving::Nothing, Moving::Adapter)
+    }
+
+    /// How many tokens of a text there is room for.
+    pub fn context(&self) -> usize {
+        let adapter = self.adapter.as_ref();
+        self.model.config().context - adapter.map_or(0, AdapterTensors::virtual_tokens)
     }
 }
 

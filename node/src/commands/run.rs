@@ -241,12 +241,8 @@ fn engine_setup(config: &NodeConfig, charter: &Charter, dir: &Path) -> anyhow::R
         charter::Targets::AllLinear => peft::Targets::AllLinear,
         charter::Targets::Named(names) => peft::Targets::Named(names.clone()),
     };
-    let adapter = AdapterSpec {
-        r: charter.adapter.lora_r,
-        alpha: charter.adapter.lora_alpha,
-        targets,
-        seed: charter.adapter.seed,
-    };
+    let terms = &charter.adapter;
+    let adapter = AdapterSpec::lora(terms.lora_r, terms.lora_alpha, targets, terms.seed);
     Ok(EngineSetup {
         model,
         data,

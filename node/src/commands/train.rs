@@ -8,11 +8,12 @@ use conclave_protocol::names::Factor;
 use serde_json::json;
 
 use super::loading::{flag, peak_rss_bytes};
+use super::method::MethodArgs;
 use crate::cli::{note, print, print_json};
 use crate::learn::data::{Example, Excess, labels_of};
 use crate::learn::examples::Examples;
 use crate::learn::model::{self, Model};
-use crate::learn::peft::{Adapter, AdapterSpec, Targets};
+use crate::learn::peft::{Adapter, AdapterSpec};
 use crate::learn::prepare::{Wanted, prepare};
 use crate::learn::schedule::Scheduler;
 use crate::learn::steps::{Run, Step};
@@ -29,6 +30,8 @@ mod show;
 
 const EXAMPLE: &str = "Examples:
   conclave train --model llama/ --data notes.jsonl --out adapter/
+  conclave train --model llama/ --data notes.jsonl --method adapter --bottleneck-size 32 --out adapter/
+  conclave train --model llama/ --data notes.jsonl --method prompt --learning-rate 0.03 --out adapter/
   conclave train --model llama/ --data notes.csv --eval-every 50 --early-stop 3 --out adapter/
   conclave train --model llama/ --data notes.parquet --checkpoint-every 100 --out adapter/
   conclave train --model llama/ --data notes.parquet --checkpoint-every 100 --out adapter/ --resume";
@@ -57,18 +60,8 @@ pub struct Args {
     /// Where the adapter goes, as a PEFT folder with `metrics.jsonl` and `loss.svg`; it must not exist, or be empty.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// What is trained.
-    #[arg(long, value_enum, default_value = "lora")]
-    method: Method,
-    /// Rank of the LoRA factors.
-    #[arg(long, default_value_t = 8)]
-    lora_r: u32,
-    /// The side path counts alpha / r.
-    #[arg(long, default_value_t = 16)]
-    lora_alpha: u32,
-    /// Which linear maps carry factors: all-linear (all but the output head) or names with commas between.
-    #[arg(long, default_value = "all-linear")]
-    target_modules: Targets,
+    #[command(flatten)]
+    method: MethodArgs,
     /// Peak of the schedule; by default 5e-3 under 10 million parameters, else 2e-4.
     #[arg(long)]
     learning_rate: Option<f64>,
@@ -137,18 +130,16 @@ pub struct Args {
     json: bool,
 }
 
-/// Ways to train.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Method {
-    /// Low-rank factors beside the linear maps.
-    Lora,
-}
-
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let Method::Lora = args.method;
     let training = training(args);
     training.check().map_err(flag)?;
+    args.method.check()?;
+    if args.lora_dropout > 0.0 && !args.method.is_lora() {
+        return Err(flag(
+            "--lora-dropout belongs to --method lora; leave it out",
+        ));
+    }
     if args.steps == 0 {
         return Err(flag("--steps must be at least 1"));
     }
@@ -167,11 +158,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     let classes = model.config().labels.clone();
-    let adapter = Adapter::new(spec(args), model.config()).map_err(flag)?;
-    let bounds = training.bounds_for(model.config());
+    let spec = AdapterSpec {
+        method: args.method.terms(&args.model)?,
+        seed: args.seed,
+    };
+    let adapter = Adapter::new(spec, model.config()).map_err(flag)?;
+    let bounds = training.bounds_for(adapter.room(model.config()));
     let threads = super::loading::threads(args.threads)?;
     let vocabulary = model.config().vocabulary;
-    let trainer = Trainer::new(model, Subject::Lora(adapter), training, threads)?;
+    let trainer = Trainer::new(model, Subject::Adapter(adapter), training, threads)?;
     let (examples, held_out): (Box<dyn Examples>, Box<dyn Examples>) = if args.synthetic_tokens {
         (
             Box::new(synthetic(vocabulary, bounds.most, args.seed)),
@@ -234,7 +229,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let ended = course.run(resumed, folder.as_mut(), &show);
     show.finish();
     let ended = ended?;
-    if let (Some(folder), Subject::Lora(adapter)) = (folder, trainer.subject()) {
+    if let (Some(folder), Subject::Adapter(adapter)) = (folder, trainer.subject()) {
         let base = args.model.display().to_string();
         folder.finish(adapter, &ended.values, &base, &ended.past)?;
         if let Some(out) = out {
@@ -279,7 +274,7 @@ fn settings(
     let watched = |every: Option<u64>| every.map_or_else(|| "none".to_owned(), |n| n.to_string());
     settings.extend(
         [
-            ("adapter", format!("{:?}", spec(args))),
+            ("adapter", format!("{:?}", trainer.subject().spec())),
             ("steps", args.steps.to_string()),
             ("eval_every", watched(args.eval_every)),
             ("early_stop", watched(args.early_stop.map(u64::from))),
@@ -305,15 +300,6 @@ fn contents(examples: &dyn Examples) -> anyhow::Result<Digest> {
         digest = Digest::of("conclave/v1/examples", &[digest.as_bytes(), &bytes]);
     }
     Ok(digest)
-}
-
-fn spec(args: &Args) -> AdapterSpec {
-    AdapterSpec {
-        r: args.lora_r,
-        alpha: args.lora_alpha,
-        targets: args.target_modules.clone(),
-        seed: args.seed,
-    }
 }
 
 fn report(args: &Args, trainer: &Trainer, ended: &Ended) {

@@ -47,7 +47,7 @@ mod tests {
     use crate::learn::batch::Batch;
     use crate::learn::data::Example;
     use crate::learn::fixture::tiny;
-    use crate::learn::model::Moving;
+    use crate::learn::model::adapted::Moving;
 
     #[test]
     fn the_choice_is_that_of_the_lowest_loss() {

@@ -55,7 +55,7 @@ mod tests {
     use crate::learn::batch::Batch;
     use crate::learn::data::Example;
     use crate::learn::fixture::{adapter, tiny};
-    use crate::learn::model::Moving;
+    use crate::learn::model::adapted::{MethodTensors, Moving};
     use crate::learn::peft::uniform;
 
     #[test]
@@ -97,9 +97,13 @@ mod tests {
         }]);
         let pass = |dropout: Option<Dropout>| {
             let tensors = flat.tensors(&values, |_| true).unwrap();
-            let mut lora = adapter.bind(&tensors);
+            let mut bound = adapter.bind(&tensors);
+            let MethodTensors::Lora(lora) = &mut bound.method else {
+                panic!("LoRA is what drops");
+            };
             lora.dropout = dropout;
-            let (loss, score) = model.loss(&batch, &Moving::Lora(lora), 1.0).unwrap();
+            let moving = Moving::Adapter(bound);
+            let (loss, score) = model.loss(&batch, &moving, 1.0).unwrap();
             let mut sum = vec![0.0; flat.len()];
             let missing = flat
                 .add_gradients(&tensors, &loss.backward().unwrap(), &mut sum)

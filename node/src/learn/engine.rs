@@ -151,8 +151,8 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
     setup.training.check()?;
     let model = Model::open_at(&setup.model, setup.training.precision)?;
     let model_digest = model::digest(&setup.model)?;
-    let length = setup.training.bounds_for(model.config());
     let adapter = Adapter::new(setup.adapter.clone(), model.config())?;
+    let length = setup.training.bounds_for(adapter.room(model.config()));
     let wanted = Wanted {
         data: &setup.data,
         eval: setup.eval_data.as_deref(),
@@ -168,7 +168,7 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
     let layout = adapter.flat().layout();
     let trainer = Trainer::new(
         model,
-        Subject::Lora(adapter),
+        Subject::Adapter(adapter),
         setup.training.clone(),
         setup.threads,
     )?;
@@ -240,18 +240,14 @@ mod tests {
 
     use super::*;
     use crate::learn::fixture::folder;
+    use crate::learn::peft::Targets;
 
     fn setup(folder: &Path) -> EngineSetup {
         EngineSetup {
             model: folder.to_owned(),
             data: folder.join("rows.jsonl"),
             eval_data: None,
-            adapter: AdapterSpec {
-                r: 2,
-                alpha: 4,
-                targets: "all-linear".parse().unwrap(),
-                seed: 1,
-            },
+            adapter: AdapterSpec::lora(2, 4, Targets::AllLinear, 1),
             training: Training::default(),
             rounds: 2,
             local_steps: 6,

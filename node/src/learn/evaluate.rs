@@ -5,7 +5,8 @@ use candle_core::Result;
 use super::batch::Batch;
 use super::examples::Examples;
 use super::fused::head::Score;
-use super::model::{Model, Moving};
+use super::model::Model;
+use super::model::adapted::Moving;
 
 /// What a set of examples scored.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::model::Model;
+use super::model::adapted::{AdapterTensors, MethodTensors};
 use super::model::bert::{HEAD_BIAS, HEAD_WEIGHT};
-use super::model::{LoraTensors, Model};
 use super::peft::folder::{FolderError, serialize};
 use super::peft::{Adapter, folder};
 use super::weights::Weight;
@@ -24,6 +25,9 @@ pub enum ExportError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// No merging.
+    #[error("{0} cannot be merged into the weights; export it with --format peft")]
+    Apart(&'static str),
     /// The adapter's files.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -119,12 +123,17 @@ pub fn peft(
 pub fn merged(
     place: &Path,
     model: &Model,
-    lora: &LoraTensors,
+    adapter: &AdapterTensors,
     source: &Path,
 ) -> Result<(), ExportError> {
     if !model.config().fits_json() {
         return Err(ExportError::Frequencies(source.to_owned()));
     }
+    let lora = match &adapter.method {
+        MethodTensors::Lora(lora) => lora,
+        MethodTensors::Bottleneck(_) => return Err(ExportError::Apart("a bottleneck adapter")),
+        MethodTensors::Prompt(_) => return Err(ExportError::Apart("a soft prompt")),
+    };
     let output = Output::begin(place)?;
     let mut tensors = model.tensors();
     for (module, (a, b)) in &lora.factors {
@@ -132,7 +141,7 @@ pub fn merged(
         let merged = model.map(module).merged(&a, &b, lora.scale);
         tensors.insert(format!("{module}.weight"), merged);
     }
-    if let Some(head) = &lora.head {
+    if let Some(head) = &adapter.head {
         let bias = head.bias.to_vec1();
         let bias = bias.expect("a head is of f32 on the CPU");
         let shapes = [head.weight.dims().to_vec(), vec![bias.len()]];
@@ -186,30 +195,27 @@ fn flattened(factor: &candle_core::Tensor) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use conclave_protocol::charter::NonLinearity;
+
     use super::*;
-    use crate::learn::fixture::{bert, gpt2, tiny};
+    use crate::learn::fixture::{attached, bert, bottleneck, gpt2, prompt, tiny};
     use crate::learn::model::decode::Decoding;
     use crate::learn::peft::{AdapterSpec, uniform};
 
-    fn logits(model: &Model, lora: Option<&LoraTensors>) -> Vec<f32> {
+    fn logits(model: &Model, lora: Option<&AdapterTensors>) -> Vec<f32> {
         Decoding::new(model, lora).extend(&[1, 5, 9, 2])
     }
 
     /// An adapter on these maps, with random factors.
     fn random_adapter(model: &Model, targets: &str) -> (Adapter, Vec<f32>) {
-        let spec = AdapterSpec {
-            r: 2,
-            alpha: 3,
-            targets: targets.parse().unwrap(),
-            seed: 5,
-        };
+        let spec = AdapterSpec::lora(2, 3, targets.parse().unwrap(), 5);
         let adapter = Adapter::new(spec, model.config()).unwrap();
         let mut values = vec![0.0; adapter.flat().len()];
         uniform([4; 32], 0.5, &mut values);
         (adapter, values)
     }
 
-    fn bind(adapter: &Adapter, values: &[f32]) -> LoraTensors {
+    fn bind(adapter: &Adapter, values: &[f32]) -> AdapterTensors {
         adapter.bind(&adapter.flat().tensors(values, |_| false).unwrap())
     }
 
@@ -244,6 +250,22 @@ mod tests {
             .map(|e| e.unwrap().file_name())
             .collect();
         assert_eq!(left.len(), 2, "no partial folder stays: {left:?}");
+    }
+
+    #[test]
+    fn what_is_no_part_of_a_weight_is_not_merged_and_nothing_is_written() {
+        let (model, folder) = (tiny(true), tempfile::tempdir().unwrap());
+        for (method, name) in [
+            (bottleneck(2, NonLinearity::Tanh), "bottleneck"),
+            (prompt(2), "soft prompt"),
+        ] {
+            let adapter = attached(method, &model);
+            let bound = bind(&adapter, &adapter.initial(&model));
+            let place = folder.path().join("merged");
+            let said = merged(&place, &model, &bound, folder.path()).unwrap_err();
+            assert!(said.to_string().contains(name), "{said}");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
     }
 
     #[test]

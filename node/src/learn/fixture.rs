@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use conclave_protocol::charter::NonLinearity;
+
 use super::data::Example;
 use super::export::write_model;
 use super::model::Model;
 use super::model::config::Config;
-use super::peft::{Adapter, AdapterSpec, uniform};
+use super::peft::{Adapter, AdapterSpec, Bottleneck, Method, Prompt, Targets, uniform};
 use super::weights::Weight;
 
 /// A random model: grouped queries, a feed-forward width that is no power of two.
@@ -80,13 +82,30 @@ pub(crate) fn filled(config: Config) -> Model {
 
 /// An adapter of this rank on every linear map of a model, with an alpha of twice the rank.
 pub(crate) fn adapter(r: u32, model: &Model) -> Adapter {
-    let spec = AdapterSpec {
-        r,
-        alpha: 2 * r,
-        targets: "all-linear".parse().unwrap(),
-        seed: 1,
-    };
+    let spec = AdapterSpec::lora(r, 2 * r, Targets::AllLinear, 1);
     Adapter::new(spec, model.config()).unwrap()
+}
+
+/// An adapter of this method on a model.
+pub(crate) fn attached(method: Method, model: &Model) -> Adapter {
+    let spec = AdapterSpec { method, seed: 1 };
+    Adapter::new(spec, model.config()).unwrap()
+}
+
+/// Bottlenecks of this size.
+pub(crate) fn bottleneck(size: u32, non_linearity: NonLinearity) -> Method {
+    Method::Bottleneck(Bottleneck {
+        size,
+        non_linearity,
+    })
+}
+
+/// A soft prompt that starts from drawn words.
+pub(crate) fn prompt(virtual_tokens: u32) -> Method {
+    Method::Prompt(Prompt {
+        virtual_tokens,
+        start: None,
+    })
 }
 
 /// Thirty examples of three letters in turn, scored from different places on.

@@ -75,17 +75,23 @@ impl Flat {
         Digest::of("conclave/v1/shape", &[&bytes])
     }
 
-    /// Where the factors A and B stand. What is no factor, a classifier's head, goes with B.
+    /// Where the factors A and B stand; nowhere if there is no A. What is no factor, a classifier's head, goes with B.
     pub fn layout(&self) -> Layout {
         let factor = |factor| {
             let of = self.slots.iter().filter(|slot| slot.belongs_to(factor));
             of.map(|slot| slot.range.clone()).collect()
         };
+        let a: Vec<Range<usize>> = factor(Factor::A);
+        let b = if a.is_empty() {
+            Vec::new()
+        } else {
+            factor(Factor::B)
+        };
         Layout {
             shape: self.shape_digest(),
             len: self.len,
-            a: factor(Factor::A),
-            b: factor(Factor::B),
+            a,
+            b,
         }
     }
 
@@ -174,6 +180,9 @@ mod tests {
         );
         let other = Flat::new([("a.lora_A.weight".to_owned(), vec![5, 2])]);
         assert_ne!(other.shape_digest(), flat.shape_digest());
+        let whole = Flat::new([("prompt_embeddings".to_owned(), vec![5, 2])]).layout();
+        assert!(!whole.has_factors() && whole.is_sound());
+        assert_eq!(whole.count(Factor::All), 10);
         let values: Vec<f32> = (0..24).map(|i| i as f32).collect();
         let tensors = flat
             .tensors(&values, |slot| slot.belongs_to(Factor::B))

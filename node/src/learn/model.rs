@@ -2,7 +2,7 @@
 //!
 //! Each family ([`llama`], [`gpt2`], [`bert`]) lists its tensors and says once how they are combined, in terms of a
 //! few operations; training, decoding and the tests' plain twin carry these out. The base is frozen and lies in
-//! [`Weight`]s outside candle's graph; what moves, an adapter's factors or (to make a new base) every weight, comes in
+//! [`Weight`]s outside candle's graph; what moves, an adapter's tensors or (to make a new base) every weight, comes in
 //! with each forward pass as [`Moving`]. A batch is one packed row of tokens.
 
 use std::collections::BTreeMap;
@@ -15,21 +15,21 @@ use conclave_crypto::digest::Digest;
 use sha2::{Digest as _, Sha256};
 
 use super::batch::Batch;
-use super::dropout::Dropout;
 use super::fused::head::{self, Score};
 use super::kernel::attention::{Heads, Sight};
 use super::kernel::rope::RopeTable;
 use super::weights::affine::Affine;
 use super::weights::quantised::Precision;
 use super::weights::{Weight, Weights, WeightsError};
+use adapted::Moving;
 use bert::Bert;
 use config::{Config, ConfigError, Family};
 use gguf::{Gguf, GgufError};
 use gpt2::Gpt2;
-use labels::LabelHead;
 use llama::Llama;
 use parts::{Ops, Part};
 
+pub mod adapted;
 pub mod bert;
 pub mod config;
 pub mod decode;
@@ -53,30 +53,6 @@ pub struct Model {
     maps: BTreeMap<String, Affine>,
     /// All other tensors, by name.
     weights: BTreeMap<String, Weight>,
-}
-
-/// What a forward pass uses beside, or in place of, the frozen weights.
-#[derive(Debug)]
-pub enum Moving {
-    /// The base alone.
-    Nothing,
-    /// LoRA factors.
-    Lora(LoraTensors),
-    /// Every weight of the model, by name.
-    All(BTreeMap<String, Tensor>),
-}
-
-/// The factors of an adapter as tensors.
-#[derive(Debug, Clone)]
-pub struct LoraTensors {
-    /// alpha / r.
-    pub scale: f32,
-    /// What this pass drops before the factors; nothing outside of training.
-    pub dropout: Option<Dropout>,
-    /// The head of a classifier, which moves whole.
-    pub head: Option<LabelHead>,
-    /// `(A, B)` of each linear map that has them, by module.
-    pub factors: BTreeMap<String, (Tensor, Tensor)>,
 }
 
 /// Why a model folder is refused.
@@ -206,7 +182,7 @@ impl Model {
     pub fn loss(&self, batch: &Batch, moving: &Moving, factor: f32) -> Result<(Tensor, Score)> {
         let mut graph = graph::Graph {
             model: self,
-            batch,
+            batch: &moving.in_front(batch),
             moving,
         };
         let x = self.stack(&mut graph)?;
@@ -231,7 +207,7 @@ impl Model {
                 let head = &weights[self.config.head()];
                 head::free(&hidden, head, targets, factor)
             }
-            Moving::Nothing | Moving::Lora(_) => {
+            Moving::Nothing | Moving::Adapter(_) => {
                 head::frozen(&hidden, self.head(), targets, factor)
             }
         }
@@ -298,6 +274,14 @@ impl Model {
     /// A tensor that is no map's.
     fn weight(&self, name: &str) -> &Weight {
         &self.weights[name]
+    }
+
+    /// The rows of the embedding that belong to tokens: `(ids, hidden)`.
+    ///
+    /// # Panics
+    /// If one is outside the vocabulary.
+    pub fn embedded(&self, ids: &[u32]) -> Vec<f32> {
+        self.rows(self.config.embedding(), ids)
     }
 
     /// The rows of a table that belong to tokens.

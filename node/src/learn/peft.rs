@@ -1,51 +1,59 @@
-//! LoRA adapters: which maps carry one, how it starts, how it lies in the flat vector.
+//! Adapters: which tensors each method has, how they start, how they lie in the flat vector.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 use candle_core::Tensor;
 use conclave_crypto::digest::Digest;
-use conclave_protocol::names::Factor;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::flatten::Flat;
+use super::model::Model;
+use super::model::adapted::{AdapterTensors, MethodTensors};
 use super::model::bert::{HEAD_BIAS, HEAD_WEIGHT};
 use super::model::config::Config;
 use super::model::labels::LabelHead;
 use super::model::parts::LinearMap;
-use super::model::{LoraTensors, Model};
+pub use bottleneck::Bottleneck;
+pub use lora::{Lora, Targets};
+pub use prompt::Prompt;
 
+mod bottleneck;
 pub mod folder;
+mod lora;
+pub mod prompt;
 
 /// An adapter as the charter or a user describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterSpec {
-    /// Rank of the factors.
-    pub r: u32,
-    /// The side path counts alpha / r.
-    pub alpha: u32,
-    /// Which maps carry factors.
-    pub targets: Targets,
-    /// Where A comes from; the same on every machine.
+    /// What is trained.
+    pub method: Method,
+    /// Where it starts; the same on every machine.
     pub seed: u64,
 }
 
-/// The linear maps that carry factors.
+/// The kinds of adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Targets {
-    /// Every one but the output head.
-    AllLinear,
-    /// Those whose names end with one of these, from a dot on, in every layer.
-    Named(Vec<String>),
+pub enum Method {
+    /// Low-rank factors beside linear maps.
+    Lora(Lora),
+    /// Two small maps behind each sublayer.
+    Bottleneck(Bottleneck),
+    /// Rows in front of each text.
+    Prompt(Prompt),
 }
+
+/// A tensor's name and shape.
+type Tensors = (String, Vec<usize>);
 
 /// An adapter bound to a model's shape.
 #[derive(Debug, Clone)]
 pub struct Adapter {
     spec: AdapterSpec,
+    /// Where LoRA's factors stand; none for other methods.
     maps: Vec<LinearMap>,
+    /// Where bottlenecks stand.
+    joins: Vec<String>,
     labels: Vec<String>,
     flat: Flat,
 }
@@ -83,85 +91,96 @@ pub enum AdapterError {
     /// A scale of zero moves nothing.
     #[error("lora_alpha must be at least 1")]
     Alpha,
+    /// A bottleneck of nothing, or one that is none.
+    #[error(
+        "bottleneck_size = {size} is out of range; for this model it lies between 1 and {most}"
+    )]
+    Size {
+        /// What was asked.
+        size: u32,
+        /// Elements of the model's hidden rows.
+        most: usize,
+    },
+    /// No soft prompt, or one that leaves no room for a text.
+    #[error(
+        "num_virtual_tokens = {virtual_tokens} is out of range; for this model it lies between 1 and {most}"
+    )]
+    VirtualTokens {
+        /// What was asked.
+        virtual_tokens: u32,
+        /// One less than the model's context.
+        most: usize,
+    },
+    /// Nothing to start from.
+    #[error("prompt_tuning_init_text has no token; give some words, or leave it out")]
+    NoStart,
+    /// A tokenizer of another model.
+    #[error(
+        "prompt_tuning_init_text has token {token}, outside the model's vocabulary of {vocabulary}; the tokenizer \
+         belongs to another model"
+    )]
+    Vocabulary {
+        /// The token.
+        token: u32,
+        /// The vocabulary's size.
+        vocabulary: usize,
+    },
 }
 
-impl FromStr for Targets {
-    type Err = AdapterError;
-
-    fn from_str(text: &str) -> Result<Self, AdapterError> {
-        if text == "all-linear" {
-            return Ok(Self::AllLinear);
-        }
-        let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
-        if names.iter().any(String::is_empty) {
-            return Err(AdapterError::NoTargets);
-        }
-        Ok(Self::Named(names))
+impl AdapterSpec {
+    /// LoRA in these terms.
+    pub fn lora(r: u32, alpha: u32, targets: Targets, seed: u64) -> Self {
+        let method = Method::Lora(Lora { r, alpha, targets });
+        Self { method, seed }
     }
 }
 
-impl fmt::Display for Targets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Method {
+    /// Its name in charters and flags.
+    pub fn name(&self) -> &'static str {
         match self {
-            Self::AllLinear => f.write_str("all-linear"),
-            Self::Named(names) => f.write_str(&names.join(",")),
+            Self::Lora(_) => "lora",
+            Self::Bottleneck(_) => "adapter",
+            Self::Prompt(_) => "prompt",
         }
     }
-}
 
-impl Targets {
-    /// Which of a model's maps they are.
-    fn choose(&self, maps: Vec<LinearMap>) -> Result<Vec<LinearMap>, AdapterError> {
-        let Self::Named(targets) = self else {
-            return Ok(maps);
-        };
-        for target in targets {
-            if !maps.iter().any(|map| map.is_called(target)) {
-                let (name, known) = (target.clone(), names(&maps).join(", "));
-                return Err(AdapterError::UnknownTarget { name, known });
-            }
+    /// How many positions of the context it takes.
+    pub fn virtual_tokens(&self) -> usize {
+        match self {
+            Self::Lora(_) | Self::Bottleneck(_) => 0,
+            Self::Prompt(prompt) => prompt.virtual_tokens as usize,
         }
-        let called = |map: &LinearMap| targets.iter().any(|target| map.is_called(target));
-        let chosen: Vec<LinearMap> = maps.into_iter().filter(called).collect();
-        if chosen.is_empty() {
-            return Err(AdapterError::NoTargets);
-        }
-        Ok(chosen)
     }
 }
 
 impl Adapter {
     /// Binds an adapter to a model.
     pub fn new(spec: AdapterSpec, config: &Config) -> Result<Self, AdapterError> {
-        let maps = spec.targets.choose(config.maps())?;
-        if spec.r == 0 || spec.r as usize > config.hidden {
-            let most = config.hidden;
-            return Err(AdapterError::Rank { r: spec.r, most });
-        }
-        if spec.alpha == 0 {
-            return Err(AdapterError::Alpha);
-        }
-        let rank = spec.r as usize;
-        let mut tensors = Vec::with_capacity(2 * maps.len());
-        for map in &maps {
-            tensors.push((factor_name(&map.module, "A"), vec![rank, map.inside]));
-            tensors.push((factor_name(&map.module, "B"), vec![map.out, rank]));
-        }
+        let mut maps = Vec::new();
+        let mut tensors = match &spec.method {
+            Method::Lora(lora) => {
+                maps = lora.maps(config)?;
+                lora.tensors(config)?
+            }
+            Method::Bottleneck(bottleneck) => bottleneck.tensors(config)?,
+            Method::Prompt(prompt) => prompt.tensors(config)?,
+        };
         if config.classifies() {
             let labels = config.labels.len();
             if labels == 0 {
                 return Err(AdapterError::NoLabels);
             }
-            tensors.push((head_name(HEAD_WEIGHT), vec![labels, config.hidden]));
-            tensors.push((head_name(HEAD_BIAS), vec![labels]));
+            let name = |of| head_name(&spec.method, of);
+            tensors.push((name(HEAD_WEIGHT), vec![labels, config.hidden]));
+            tensors.push((name(HEAD_BIAS), vec![labels]));
         }
-        let flat = Flat::new(tensors);
-        let labels = config.labels.clone();
         Ok(Self {
             spec,
             maps,
-            labels,
-            flat,
+            joins: config.joins(),
+            labels: config.labels.clone(),
+            flat: Flat::new(tensors),
         })
     }
 
@@ -170,7 +189,7 @@ impl Adapter {
         &self.spec
     }
 
-    /// The maps that carry factors.
+    /// The maps that carry LoRA's factors; none for other methods.
     pub fn maps(&self) -> &[LinearMap] {
         &self.maps
     }
@@ -180,12 +199,9 @@ impl Adapter {
         &self.labels
     }
 
-    /// The names by which PEFT finds these maps and no others.
-    pub fn targets(&self) -> Vec<String> {
-        match &self.spec.targets {
-            Targets::AllLinear => names(&self.maps),
-            Targets::Named(names) => names.clone(),
-        }
+    /// How many tokens of a model's context it leaves to texts.
+    pub fn room(&self, config: &Config) -> usize {
+        config.context - self.spec.method.virtual_tokens()
     }
 
     /// Its order as one vector.
@@ -193,58 +209,60 @@ impl Adapter {
         &self.flat
     }
 
-    /// Where it starts: B = 0 and A uniform in ±1/sqrt(in) (Kaiming's bound with a = sqrt(5), as PEFT starts); a head
-    /// as the model has it, else its bias 0 and its matrix uniform with the standard deviation 0.02. From ChaCha20
-    /// keyed by seed and name, integers and correctly rounded operations only: the same bits everywhere.
+    /// Where it starts: each method in its own way; a head as the model has it, else its bias 0 and its matrix uniform
+    /// with the standard deviation 0.02. From ChaCha20 keyed by seed and name, integers and correctly rounded
+    /// operations only: the same bits everywhere.
     pub fn initial(&self, model: &Model) -> Vec<f32> {
-        let mut values = vec![0.0; self.flat.len()];
-        let head = head_name(HEAD_WEIGHT);
+        let mut all = vec![0.0; self.flat.len()];
         for slot in self.flat.slots() {
-            let of_head = slot.name == head;
-            if !of_head && !slot.belongs_to(Factor::A) {
-                continue;
-            }
+            let values = &mut all[slot.range.clone()];
             let key = Digest::of(
                 "conclave/v1/adapter-start",
                 &[&self.spec.seed.to_le_bytes(), slot.name.as_bytes()],
             );
-            let inside = u16::try_from(slot.shape[1]).unwrap_or(u16::MAX);
-            let bound = if of_head {
-                HEAD_BOUND
-            } else {
-                1.0 / f32::from(inside).sqrt()
-            };
-            uniform(*key.as_bytes(), bound, &mut values[slot.range.clone()]);
-        }
-        for slot in self.flat.slots() {
-            let name = slot.name.strip_prefix(PREFIX);
-            if let Some(stored) = name.and_then(|name| model.stored_head(name)) {
-                values[slot.range.clone()].copy_from_slice(stored.values());
+            let key = *key.as_bytes();
+            if let Some(name) = self.of_head(&slot.name) {
+                match model.stored_head(name) {
+                    Some(stored) => values.copy_from_slice(stored.values()),
+                    None if name == HEAD_WEIGHT => uniform(key, HEAD_BOUND, values),
+                    None => {}
+                }
+                continue;
+            }
+            match &self.spec.method {
+                Method::Lora(_) => Lora::start(slot, key, values),
+                Method::Bottleneck(_) => Bottleneck::start(slot, key, values),
+                Method::Prompt(prompt) => prompt.start(key, model, values),
             }
         }
-        values
+        all
     }
 
-    /// The factors by module, from the tensors of [`Flat::tensors`].
+    /// The model's name of a tensor of the head, if this is one.
+    fn of_head(&self, name: &str) -> Option<&'static str> {
+        let parts = [HEAD_WEIGHT, HEAD_BIAS];
+        parts
+            .into_iter()
+            .find(|part| name == head_name(&self.spec.method, part))
+    }
+
+    /// What a forward pass takes, from the tensors of [`Flat::tensors`].
     ///
     /// # Panics
     /// If the tensors are not this adapter's.
-    #[expect(clippy::cast_precision_loss, reason = "ranks and alphas are small")]
-    pub fn bind(&self, tensors: &BTreeMap<String, Tensor>) -> LoraTensors {
-        let factors = self.maps.iter().map(|map| {
-            let [a, b] = ["A", "B"].map(|of| tensors[&factor_name(&map.module, of)].clone());
-            (map.module.clone(), (a, b))
-        });
-        LoraTensors {
-            scale: self.spec.alpha as f32 / self.spec.r as f32,
-            dropout: None,
-            head: tensors
-                .get(&head_name(HEAD_WEIGHT))
-                .map(|weight| LabelHead {
-                    weight: weight.clone(),
-                    bias: tensors[&head_name(HEAD_BIAS)].clone(),
-                }),
-            factors: factors.collect(),
+    pub fn bind(&self, tensors: &BTreeMap<String, Tensor>) -> AdapterTensors {
+        let head = |of| tensors.get(&head_name(&self.spec.method, of)).cloned();
+        AdapterTensors {
+            head: head(HEAD_WEIGHT)
+                .zip(head(HEAD_BIAS))
+                .map(|(weight, bias)| LabelHead { weight, bias }),
+            method: match &self.spec.method {
+                Method::Lora(lora) => MethodTensors::Lora(lora.bind(&self.maps, tensors)),
+                Method::Bottleneck(bottleneck) => {
+                    MethodTensors::Bottleneck(bottleneck.bind(&self.joins, tensors))
+                }
+                Method::Prompt(_) => MethodTensors::Prompt(tensors[prompt::EMBEDDINGS].clone()),
+            },
         }
     }
 }
@@ -260,9 +278,22 @@ pub(crate) fn uniform(key: [u8; 32], bound: f32, values: &mut [f32]) {
     }
 }
 
+/// Kaiming's bound with a = sqrt(5) for rows of this width: 1/sqrt(inside).
+fn bound_of(inside: usize) -> f32 {
+    1.0 / f32::from(u16::try_from(inside).unwrap_or(u16::MAX)).sqrt()
+}
+
 /// PEFT's name of a tensor of the head, one of its `modules_to_save`.
-pub(crate) fn head_name(name: &str) -> String {
-    format!("{PREFIX}{name}")
+pub(crate) fn head_name(method: &Method, name: &str) -> String {
+    match method {
+        Method::Lora(_) | Method::Bottleneck(_) => format!("{PREFIX}{name}"),
+        Method::Prompt(_) => format!("{PROMPT_PREFIX}{name}"),
+    }
+}
+
+/// All of PEFT's names of a tensor of the head.
+fn head_names(name: &str) -> [String; 2] {
+    [PREFIX, PROMPT_PREFIX].map(|prefix| format!("{prefix}{name}"))
 }
 
 /// `0.02 · sqrt(3)`: uniform numbers inside have the standard deviation 0.02.
@@ -271,25 +302,15 @@ const HEAD_BOUND: f32 = 0.034_641_016;
 /// What PEFT puts in front of every name.
 const PREFIX: &str = "base_model.model.";
 
-/// PEFT's name of a factor.
-fn factor_name(module: &str, factor: &str) -> String {
-    format!("{PREFIX}{module}.lora_{factor}.weight")
-}
-
-/// The last components of the maps' names, each once, in their order.
-fn names(maps: &[LinearMap]) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for map in maps {
-        if !names.iter().any(|name| name == map.name()) {
-            names.push(map.name().to_owned());
-        }
-    }
-    names
-}
+/// The same for what trains beside a soft prompt.
+const PROMPT_PREFIX: &str = "base_model.";
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use conclave_protocol::charter::NonLinearity;
+    use conclave_protocol::names::Factor;
 
     use super::*;
     use crate::learn::fixture::{bert, random};
@@ -302,12 +323,7 @@ mod tests {
     }
 
     fn spec(targets: &str) -> AdapterSpec {
-        AdapterSpec {
-            r: 2,
-            alpha: 4,
-            targets: targets.parse().unwrap(),
-            seed: 7,
-        }
+        AdapterSpec::lora(2, 4, targets.parse().unwrap(), 7)
     }
 
     #[test]
@@ -373,15 +389,67 @@ mod tests {
         );
         let all = Adapter::new(spec("all-linear"), &config()).unwrap();
         assert_eq!(all.maps().len(), 14);
-        assert_eq!(all.targets().len(), 7);
+        let Method::Lora(lora) = &all.spec().method else {
+            panic!("LoRA was asked for");
+        };
+        assert_eq!(lora.names(all.maps()).len(), 7);
         assert!("q_proj,".parse::<Targets>().is_err());
         let one = Adapter::new(spec("layers.1.mlp.up_proj,q_proj"), &config()).unwrap();
         assert_eq!(one.maps().len(), 3);
-        let zero = AdapterSpec {
-            r: 0,
-            ..spec("all-linear")
-        };
+        let zero = AdapterSpec::lora(0, 4, Targets::AllLinear, 7);
         assert!(Adapter::new(zero, &config()).is_err());
+    }
+
+    #[test]
+    fn sizes_that_no_model_has_room_for_are_refused() {
+        let model = random(TINY);
+        let refused = |method| {
+            let spec = AdapterSpec { method, seed: 0 };
+            Adapter::new(spec, model.config()).unwrap_err().to_string()
+        };
+        for size in [0, 9] {
+            let non_linearity = NonLinearity::Relu;
+            let said = refused(Method::Bottleneck(Bottleneck {
+                size,
+                non_linearity,
+            }));
+            assert!(said.contains("between 1 and 8"), "{said}");
+        }
+        let prompt = |virtual_tokens, start| {
+            refused(Method::Prompt(Prompt {
+                virtual_tokens,
+                start,
+            }))
+        };
+        assert!(prompt(0, None).contains("between 1 and 2047"));
+        assert!(prompt(2048, None).contains("between 1 and 2047"));
+        assert!(prompt(2, Some(Vec::new())).contains("no token"));
+        assert!(prompt(2, Some(vec![3, 16])).contains("vocabulary of 16"));
+    }
+
+    #[test]
+    fn a_soft_prompt_starts_from_the_words_that_are_given_or_drawn() {
+        let model = random(TINY);
+        let start = |virtual_tokens, start, seed| {
+            let method = Method::Prompt(Prompt {
+                virtual_tokens,
+                start,
+            });
+            let adapter = Adapter::new(AdapterSpec { method, seed }, model.config()).unwrap();
+            adapter.initial(&model)
+        };
+        let given = start(5, Some(vec![3, 9]), 0);
+        assert_eq!(given, model.embedded(&[3, 9, 3, 9, 3]));
+        assert_eq!(start(1, Some(vec![3, 9]), 0), model.embedded(&[3]));
+        let drawn = start(64, None, 1);
+        assert_eq!(drawn, start(64, None, 1));
+        assert_ne!(drawn, start(64, None, 2));
+        let words: Vec<Vec<f32>> = (0..16).map(|id| model.embedded(&[id])).collect();
+        let known = |row: &[f32]| words.iter().position(|word| word == row);
+        let ids: Option<Vec<usize>> = drawn.chunks_exact(8).map(known).collect();
+        let ids = ids.expect("every row is a word's");
+        let distinct: std::collections::BTreeSet<usize> = ids.into_iter().collect();
+        assert!(distinct.len() > 8, "{distinct:?}");
     }
 
     const PINNED: [u32; 3] = [1_040_336_640, 1_048_635_468, 3_194_015_344];

@@ -79,7 +79,9 @@ impl<'a> Steps<'a> {
         let moving = slots.filter(|slot| slot.belongs_to(run.factor));
         let ranges = moving.map(|slot| slot.range.clone()).collect();
         let config = trainer.model().config();
-        let packed = training.sample_packing.then(|| training.length_for(config));
+        let packed = training
+            .sample_packing
+            .then(|| training.length_for(trainer.context()));
         Ok(Self {
             trainer,
             run,
@@ -222,7 +224,7 @@ mod tests {
     fn trainer(training: Training) -> Trainer {
         let model = tiny(true);
         let adapter = adapter(2, &model);
-        Trainer::new(model, Subject::Lora(adapter), training, 1).unwrap()
+        Trainer::new(model, Subject::Adapter(adapter), training, 1).unwrap()
     }
 
     #[test]
@@ -322,7 +324,7 @@ mod tests {
         let model = bert(false);
         let adapter = adapter(4, &model);
         let training = Training::default();
-        let trainer = Trainer::new(model, Subject::Lora(adapter), training, 1).unwrap();
+        let trainer = Trainer::new(model, Subject::Adapter(adapter), training, 1).unwrap();
         let mut values = trainer.initial();
         let before = trainer.evaluate(&values, &examples).unwrap().unwrap();
         assert!((before.loss - 3.0f64.ln()).abs() < 0.1, "{}", before.loss);

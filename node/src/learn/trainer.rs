@@ -11,9 +11,10 @@ use super::dropout::Dropout;
 use super::evaluate::{Measured, evaluate};
 use super::examples::Examples;
 use super::flatten::Flat;
+use super::model::adapted::{MethodTensors, Moving};
 use super::model::config::Config;
-use super::model::{Model, ModelError, Moving};
-use super::peft::{Adapter, AdapterError};
+use super::model::{Model, ModelError};
+use super::peft::{Adapter, AdapterError, AdapterSpec};
 use super::steps::{Run, Step, Steps};
 use super::training::{Training, TrainingError};
 
@@ -21,7 +22,7 @@ use super::training::{Training, TrainingError};
 #[derive(Debug)]
 pub enum Subject {
     /// An adapter on the frozen base.
-    Lora(Adapter),
+    Adapter(Adapter),
     /// Every weight of the model.
     All(Flat),
 }
@@ -67,7 +68,9 @@ pub enum TrainError {
         vocabulary: usize,
     },
     /// An example longer than the model's context.
-    #[error("sequence_len = {asked} is more than the model's context of {context}; lower it")]
+    #[error(
+        "sequence_len = {asked} is more than the {context} tokens that the model has room for; lower it"
+    )]
     Context {
         /// What was asked.
         asked: usize,
@@ -109,7 +112,7 @@ impl Trainer {
         threads: usize,
     ) -> Result<Self, TrainError> {
         training.check()?;
-        let context = model.config().context;
+        let context = subject.room(model.config());
         if let Some(asked) = training
             .sequence_len
             .map(|len| len as usize)
@@ -140,6 +143,11 @@ impl Trainer {
         &self.subject
     }
 
+    /// How many tokens of an example the model has room for.
+    pub fn context(&self) -> usize {
+        self.subject.room(self.model.config())
+    }
+
     /// The settings.
     pub fn training(&self) -> &Training {
         &self.training
@@ -148,7 +156,7 @@ impl Trainer {
     /// The order of the coordinates.
     pub fn flat(&self) -> &Flat {
         match &self.subject {
-            Subject::Lora(adapter) => adapter.flat(),
+            Subject::Adapter(adapter) => adapter.flat(),
             Subject::All(flat) => flat,
         }
     }
@@ -156,7 +164,7 @@ impl Trainer {
     /// Where the coordinates start: the adapter's start, or the model's weights.
     pub fn initial(&self) -> Vec<f32> {
         match &self.subject {
-            Subject::Lora(adapter) => adapter.initial(&self.model),
+            Subject::Adapter(adapter) => adapter.initial(&self.model),
             Subject::All(flat) => {
                 let tensors = self.model.tensors();
                 let values = flat
@@ -170,7 +178,7 @@ impl Trainer {
 
     /// Refuses examples that the model cannot take.
     pub fn admit(&self, examples: &dyn Examples) -> Result<(), TrainError> {
-        admit(self.model.config(), examples)
+        admit(self.model.config(), self.context(), examples)
     }
 
     /// Scores examples under a vector; `None` if no token counts.
@@ -214,20 +222,40 @@ impl Trainer {
         dropout: Option<[u8; 32]>,
     ) -> Moving {
         match &self.subject {
-            Subject::Lora(adapter) => {
-                let mut lora = adapter.bind(&tensors);
-                let share = self.training.lora_dropout;
-                let dropout = dropout.filter(|_| share > 0.0);
-                lora.dropout = dropout.map(|seed| Dropout::new(share, seed));
-                Moving::Lora(lora)
+            Subject::Adapter(adapter) => {
+                let mut adapter = adapter.bind(&tensors);
+                if let MethodTensors::Lora(lora) = &mut adapter.method {
+                    let share = self.training.lora_dropout;
+                    let dropout = dropout.filter(|_| share > 0.0);
+                    lora.dropout = dropout.map(|seed| Dropout::new(share, seed));
+                }
+                Moving::Adapter(adapter)
             }
             Subject::All(_) => Moving::All(tensors),
         }
     }
 }
 
-/// Refuses examples that a model cannot take.
-pub fn admit(config: &Config, examples: &dyn Examples) -> Result<(), TrainError> {
+impl Subject {
+    /// The adapter's terms; none where every weight moves.
+    pub fn spec(&self) -> Option<&AdapterSpec> {
+        match self {
+            Self::Adapter(adapter) => Some(adapter.spec()),
+            Self::All(_) => None,
+        }
+    }
+
+    /// How much of a model's context it leaves to texts.
+    fn room(&self, config: &Config) -> usize {
+        match self {
+            Self::Adapter(adapter) => adapter.room(config),
+            Self::All(_) => config.context,
+        }
+    }
+}
+
+/// Refuses examples that a model with room for `context` tokens cannot take.
+pub fn admit(config: &Config, context: usize, examples: &dyn Examples) -> Result<(), TrainError> {
     let vocabulary = config.vocabulary;
     if examples.count() == 0 {
         return Err(TrainError::NoExamples);
@@ -237,8 +265,8 @@ pub fn admit(config: &Config, examples: &dyn Examples) -> Result<(), TrainError>
         if let Some(&token) = example.ids.iter().find(|id| **id as usize >= vocabulary) {
             return Err(TrainError::Vocabulary { token, vocabulary });
         }
-        if example.ids.len() > config.context + 1 {
-            let (asked, context) = (example.ids.len(), config.context);
+        if example.ids.len() > context + 1 {
+            let asked = example.ids.len();
             return Err(TrainError::Context { asked, context });
         }
     }
@@ -250,16 +278,17 @@ const STACK: usize = 64 << 20;
 
 #[cfg(test)]
 mod tests {
+    use conclave_protocol::charter::NonLinearity;
     use conclave_protocol::names::Factor;
 
     use super::*;
     use crate::learn::data::Example;
-    use crate::learn::fixture::{adapter, examples, tiny};
+    use crate::learn::fixture::{adapter, attached, bottleneck, examples, prompt, tiny};
 
     fn trainer(training: Training, threads: usize) -> Trainer {
         let model = tiny(true);
         let adapter = adapter(2, &model);
-        Trainer::new(model, Subject::Lora(adapter), training, threads).unwrap()
+        Trainer::new(model, Subject::Adapter(adapter), training, threads).unwrap()
     }
 
     fn trained(trainer: &Trainer, factor: Factor, steps: u64) -> (Vec<f32>, Vec<f64>) {
@@ -288,6 +317,58 @@ mod tests {
         assert_eq!(one, two);
         let (first, last) = (one.1[0], one.1[59]);
         assert!(last < first - 0.5, "from {first} to {last}");
+    }
+
+    #[test]
+    fn every_tensor_of_every_method_moves_and_the_loss_falls() {
+        for method in [bottleneck(4, NonLinearity::Relu), prompt(4)] {
+            let trainer = |threads| {
+                let model = tiny(true);
+                let subject = Subject::Adapter(attached(method.clone(), &model));
+                let training = Training {
+                    learning_rate: Some(0.02),
+                    ..Training::default()
+                };
+                Trainer::new(model, subject, training, threads).unwrap()
+            };
+            let (one, start) = (trainer(1), trainer(1).initial());
+            // The way down moves from the second step on: in the first the way up is nothing.
+            let (moved, _) = trained(&one, Factor::All, 2);
+            for slot in one.flat().slots() {
+                let range = slot.range.clone();
+                assert_ne!(moved[range.clone()], start[range], "{}", slot.name);
+            }
+            let (values, losses) = trained(&one, Factor::All, 60);
+            assert_eq!(trained(&trainer(2), Factor::All, 60).0, values);
+            let (first, last) = (losses[0], losses[59]);
+            assert!(last < first - 0.4, "{method:?}: from {first} to {last}");
+        }
+    }
+
+    #[test]
+    fn a_soft_prompt_takes_room_in_the_context() {
+        let model = tiny(true);
+        let subject = Subject::Adapter(attached(prompt(100), &model));
+        let trainer = Trainer::new(model, subject, Training::default(), 1).unwrap();
+        assert_eq!(trainer.context(), 28);
+        let text = |length: usize| Example {
+            ids: vec![2; length],
+            scored: (0..length).map(|at| at > 0).collect(),
+        };
+        let values = trainer.initial();
+        let longest = vec![text(29)];
+        trainer.admit(&longest).unwrap();
+        assert!(trainer.evaluate(&values, &longest).unwrap().is_some());
+        let said = trainer.admit(&vec![text(30)]).unwrap_err().to_string();
+        assert!(said.contains("28 tokens"), "{said}");
+        let model = tiny(true);
+        let subject = Subject::Adapter(attached(prompt(100), &model));
+        let training = Training {
+            sequence_len: Some(64),
+            ..Training::default()
+        };
+        let said = Trainer::new(model, subject, training, 1).unwrap_err();
+        assert!(said.to_string().contains("28 tokens"), "{said}");
     }
 
     #[test]

@@ -172,16 +172,16 @@ impl Training {
             .unwrap_or(if small { 5e-3 } else { 2e-4 })
     }
 
-    /// The most tokens of an example for a model.
-    pub fn length_for(&self, config: &Config) -> usize {
-        let most = config.context;
-        self.sequence_len.map_or(512, |len| len as usize).min(most)
+    /// The most tokens of an example where a model has room for `context`.
+    pub fn length_for(&self, context: usize) -> usize {
+        let asked = self.sequence_len.map_or(512, |len| len as usize);
+        asked.min(context)
     }
 
     /// The same, with what becomes of longer ones.
-    pub fn bounds_for(&self, config: &Config) -> Length {
+    pub fn bounds_for(&self, context: usize) -> Length {
         Length {
-            most: self.length_for(config),
+            most: self.length_for(context),
             excess: self.excess_length_strategy,
         }
     }

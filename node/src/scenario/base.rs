@@ -64,7 +64,8 @@ mod tests {
     use super::*;
     use crate::learn::batch::Batch;
     use crate::learn::data::{Place, Row, Tokens};
-    use crate::learn::model::{Model, Moving};
+    use crate::learn::model::Model;
+    use crate::learn::model::adapted::Moving;
     use crate::scenario::Scenario;
 
     #[test]

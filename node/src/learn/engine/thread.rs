@@ -227,7 +227,7 @@ impl Thread {
 
     /// Writes `adapters/<round>/` by rename.
     fn keep(&self, adopted: &Adopted) -> Result<(), String> {
-        let (Some(folder), Subject::Lora(adapter)) = (&self.adapters, self.trainer.subject())
+        let (Some(folder), Subject::Adapter(adapter)) = (&self.adapters, self.trainer.subject())
         else {
             return Ok(());
         };

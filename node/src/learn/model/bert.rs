@@ -70,13 +70,13 @@ impl Bert {
         let hidden = config.hidden;
         let map = |module, out, inside| Part::map(module, [out, inside], true, Layout::OutIn);
         let mut parts = vec![
-            Part::tensor(TOKENS, [config.vocabulary, hidden]),
+            Part::tensor(Self::EMBEDDING, [config.vocabulary, hidden]),
             Part::tensor(POSITIONS, [config.context, hidden]),
             Part::tensor(SEGMENTS, [self.segments, hidden]),
         ];
         parts.extend(Part::layer_norm(EMBEDDING_NORM, hidden));
         for layer in 0..config.layers {
-            let at = |part: &str| format!("bert.encoder.layer.{layer}.{part}");
+            let at = |part: &str| config.in_layer(layer, part);
             for of in ["query", "key", "value"] {
                 let module = at(&format!("attention.self.{of}"));
                 parts.push(map(module, hidden, hidden));
@@ -99,9 +99,18 @@ impl Bert {
     /// What checkpoints of the bare model leave off the names.
     pub(super) const PREFIX: &'static str = "bert.";
 
+    /// The embedding of the tokens.
+    pub(super) const EMBEDDING: &'static str = "bert.embeddings.word_embeddings.weight";
+
+    /// What the names of the layers begin with.
+    pub(super) const LAYERS: &'static str = "bert.encoder.layer";
+
+    /// A layer's sublayers whose output joins the residual stream.
+    pub(super) const JOINS: [&'static str; 2] = ["attention.output", "output"];
+
     /// What enters the first layer.
     pub(super) fn begin<O: Ops>(config: &Config, ops: &mut O) -> Result<O::Rows> {
-        let tokens = ops.embed(TOKENS, Index::Token)?;
+        let tokens = ops.embed(Self::EMBEDDING, Index::Token)?;
         let segments = ops.embed(SEGMENTS, Index::First)?;
         let positions = ops.embed(POSITIONS, Index::Position)?;
         let x = ops.add(tokens, segments)?;
@@ -118,18 +127,18 @@ impl Bert {
         heads: &Heads,
         ops: &mut O,
     ) -> Result<O::Rows> {
-        let at = |part: &str| format!("bert.encoder.layer.{layer}.{part}");
+        let at = |part: &str| config.in_layer(layer, part);
         let q = ops.linear(&x, &at("attention.self.query"))?;
         let k = ops.linear(&x, &at("attention.self.key"))?;
         let v = ops.linear(&x, &at("attention.self.value"))?;
         let seen = ops.attend(layer, heads, [q, k, v])?;
         let seen = ops.linear(&seen, &at("attention.output.dense"))?;
-        let joined = ops.join(x, seen)?;
+        let joined = ops.join(x, seen, &at(Self::JOINS[0]))?;
         let x = ops.layer_norm(&joined, &at("attention.output.LayerNorm"), config.eps)?;
         let inner = ops.linear(&x, &at("intermediate.dense"))?;
         let inner = ops.gelu(&inner, self.gelu)?;
         let inner = ops.linear(&inner, &at("output.dense"))?;
-        let joined = ops.join(x, inner)?;
+        let joined = ops.join(x, inner, &at(Self::JOINS[1]))?;
         ops.layer_norm(&joined, &at("output.LayerNorm"), config.eps)
     }
 
@@ -146,7 +155,6 @@ pub const HEAD_WEIGHT: &str = "classifier.weight";
 /// The bias of the head.
 pub const HEAD_BIAS: &str = "classifier.bias";
 
-const TOKENS: &str = "bert.embeddings.word_embeddings.weight";
 const POSITIONS: &str = "bert.embeddings.position_embeddings.weight";
 const SEGMENTS: &str = "bert.embeddings.token_type_embeddings.weight";
 const EMBEDDING_NORM: &str = "bert.embeddings.LayerNorm";

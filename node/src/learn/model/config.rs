@@ -286,6 +286,37 @@ impl Config {
         self.parts().into_iter().filter_map(map).collect()
     }
 
+    /// The sublayers whose output joins the residual stream, in the order of their use: where bottlenecks stand.
+    pub fn joins(&self) -> Vec<String> {
+        let parts = match &self.family {
+            Family::Llama(_) => Llama::JOINS,
+            Family::Gpt2(_) => Gpt2::JOINS,
+            Family::Bert(_) => Bert::JOINS,
+        };
+        let layers = 0..self.layers;
+        let names = layers.flat_map(|layer| parts.map(|part| self.in_layer(layer, part)));
+        names.collect()
+    }
+
+    /// The name of a part of a layer.
+    pub(super) fn in_layer(&self, layer: usize, part: &str) -> String {
+        let layers = match &self.family {
+            Family::Llama(_) => Llama::LAYERS,
+            Family::Gpt2(_) => Gpt2::LAYERS,
+            Family::Bert(_) => Bert::LAYERS,
+        };
+        format!("{layers}.{layer}.{part}")
+    }
+
+    /// The name of the tokens' embedding.
+    pub(super) fn embedding(&self) -> &'static str {
+        match &self.family {
+            Family::Llama(_) => Llama::EMBEDDING,
+            Family::Gpt2(_) => Gpt2::EMBEDDING,
+            Family::Bert(_) => Bert::EMBEDDING,
+        }
+    }
+
     /// The name of the output head's matrix.
     pub(super) fn head(&self) -> &'static str {
         match &self.family {

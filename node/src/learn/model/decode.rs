@@ -1,11 +1,13 @@
 //! The forward pass for generation: a few new tokens at a time against the keys and values of all before.
 
 use candle_core::{Result, Tensor};
+use conclave_protocol::charter::NonLinearity;
 use rayon::prelude::*;
 
+use super::Model;
+use super::adapted::AdapterTensors;
 use super::bert::{HEAD_BIAS, HEAD_WEIGHT};
 use super::parts::{Index, Ops};
-use super::{LoraTensors, Model};
 use crate::learn::fused::Values;
 use crate::learn::kernel::attention::{Heads, attend};
 use crate::learn::kernel::elementwise::{add_to_rows, rms_norm, swiglu};
@@ -14,12 +16,13 @@ use crate::learn::kernel::layer_norm::layer_norm;
 use crate::learn::kernel::product::{Old, View, ViewMut, product};
 use crate::learn::kernel::rope::Turn;
 
-/// A text in the making: the keys and values of its tokens so far.
+/// A text in the making: the keys and values of its tokens so far, and of the soft prompt in front of them.
 #[derive(Debug)]
 pub struct Decoding<'a> {
     model: &'a Model,
-    lora: Option<&'a LoraTensors>,
+    adapter: Option<&'a AdapterTensors>,
     layers: Vec<Cache>,
+    /// Rows in the caches: the soft prompt, if there is one, and the tokens behind it.
     length: usize,
 }
 
@@ -34,15 +37,19 @@ struct Cache {
 struct Step<'a, 'b> {
     text: &'b mut Decoding<'a>,
     ids: &'b [u32],
+    /// A soft prompt that goes in front of them.
+    prompt: Option<&'a Tensor>,
+    /// How many they are together.
+    rows: usize,
 }
 
 impl<'a> Decoding<'a> {
     /// Starts an empty text.
-    pub fn new(model: &'a Model, lora: Option<&'a LoraTensors>) -> Self {
+    pub fn new(model: &'a Model, adapter: Option<&'a AdapterTensors>) -> Self {
         let layers = (0..model.config.layers).map(|_| Cache::default());
         Self {
             model,
-            lora,
+            adapter,
             layers: layers.collect(),
             length: 0,
         }
@@ -50,12 +57,15 @@ impl<'a> Decoding<'a> {
 
     /// How many more tokens fit the model's context.
     pub fn room(&self) -> usize {
-        self.model.config.context - self.length
+        self.model.config.context - self.length.max(self.virtual_tokens())
     }
 
     /// Forgets all but the first `length` tokens.
     pub fn rewind(&mut self, length: usize) {
-        let length = length.min(self.length);
+        let length = match length {
+            0 => 0,
+            _ => self.length.min(self.virtual_tokens() + length),
+        };
         for cache in &mut self.layers {
             for held in [&mut cache.keys, &mut cache.values] {
                 held.truncate(held.len() / self.length.max(1) * length);
@@ -90,7 +100,8 @@ impl<'a> Decoding<'a> {
         if !config.classifies() {
             return matrix(self.model.head().values());
         }
-        let (mut logits, bias) = match self.lora.and_then(|lora| lora.head.as_ref()) {
+        let head = self.adapter.and_then(|adapter| adapter.head.as_ref());
+        let (mut logits, bias) = match head {
             Some(head) => {
                 let flat = |x: &Tensor| x.flatten_all().and_then(|x| x.to_vec1());
                 let floats = "a head is of f32 on the CPU";
@@ -111,11 +122,28 @@ impl<'a> Decoding<'a> {
             !ids.is_empty() && ids.len() <= self.room(),
             "tokens must fit the context"
         );
-        let model = self.model;
-        let mut step = Step { text: self, ids };
-        let rows = model.forward(&mut step);
-        self.length += ids.len();
-        rows.expect("arithmetic on slices does not fail")
+        let (model, first) = (self.model, self.length == 0);
+        let prompt = self.adapter.and_then(AdapterTensors::prompt);
+        let prompt = prompt.filter(|_| first);
+        let before = prompt.map_or(0, |prompt| prompt.dims()[0]);
+        let rows = before + ids.len();
+        let mut step = Step {
+            text: self,
+            ids,
+            prompt,
+            rows,
+        };
+        let states = model.forward(&mut step);
+        self.length += rows;
+        let mut states = states.expect("arithmetic on slices does not fail");
+        if !model.config.classifies() {
+            states.drain(..before * model.config.hidden);
+        }
+        states
+    }
+
+    fn virtual_tokens(&self) -> usize {
+        self.adapter.map_or(0, AdapterTensors::virtual_tokens)
     }
 }
 
@@ -125,13 +153,18 @@ impl Ops for Step<'_, '_> {
     fn embed(&mut self, table: &str, index: Index) -> Result<Vec<f32>> {
         let model = self.text.model;
         Ok(match index {
-            Index::Token => model.rows(table, self.ids),
+            Index::Token => {
+                let prompt = self.prompt.map(Values::of).transpose()?;
+                let mut rows = prompt.map_or_else(Vec::new, |prompt| prompt.to_vec());
+                rows.extend(model.rows(table, self.ids));
+                rows
+            }
             Index::Position => {
                 let first = self.text.length;
-                let positions = (first..first + self.ids.len()).map(as_u32);
+                let positions = (first..first + self.rows).map(as_u32);
                 model.rows(table, &positions.collect::<Vec<u32>>())
             }
-            Index::First => model.rows(table, &vec![0; self.ids.len()]),
+            Index::First => model.rows(table, &vec![0; self.rows]),
         })
     }
 
@@ -139,11 +172,8 @@ impl Ops for Step<'_, '_> {
         let map = self.text.model.map(module);
         let (out, inside) = map.dims();
         let mut y = map.apply(x);
-        let factors = self.text.lora.and_then(|lora| {
-            let factors = lora.factors.get(module)?;
-            Some((lora.scale, factors))
-        });
-        if let Some((scale, (a, b))) = factors {
+        let adapter = self.text.adapter;
+        if let Some((lora, (a, b))) = adapter.and_then(|adapter| adapter.beside(module)) {
             let (a, b) = (Values::of(a)?, Values::of(b)?);
             let rank = a.len() / inside;
             let h = linear(x, &a, (rank, inside));
@@ -151,7 +181,7 @@ impl Ops for Step<'_, '_> {
             product(
                 ViewMut::new(&mut y, tokens, out),
                 Old::Keep,
-                scale,
+                lora.scale,
                 View::new(&h, tokens, rank),
                 View::new(&b, out, rank).t(),
             );
@@ -176,7 +206,7 @@ impl Ops for Step<'_, '_> {
     }
 
     fn thirds(&mut self, x: &Vec<f32>) -> Result<[Vec<f32>; 3]> {
-        let width = x.len() / self.ids.len() / 3;
+        let width = x.len() / self.rows / 3;
         let third = |i: usize| {
             let rows = x.chunks_exact(3 * width);
             rows.flat_map(|row| &row[i * width..(i + 1) * width])
@@ -234,11 +264,30 @@ impl Ops for Step<'_, '_> {
     }
 
     fn firsts(&mut self, x: &Vec<f32>) -> Result<Vec<f32>> {
-        Ok(x[..x.len() / self.ids.len()].to_vec())
+        Ok(x[..x.len() / self.rows].to_vec())
     }
 
     fn tanh(&mut self, x: &Vec<f32>) -> Result<Vec<f32>> {
         Ok(x.iter().map(|x| x.tanh()).collect())
+    }
+
+    fn bottleneck(&mut self, mut y: Vec<f32>, place: &str) -> Result<Vec<f32>> {
+        let adapter = self.text.adapter;
+        let Some((form, bottleneck)) = adapter.and_then(|adapter| adapter.behind(place)) else {
+            return Ok(y);
+        };
+        let (size, hidden) = bottleneck.down.dims2()?;
+        let mut down = linear(&y, &Values::of(&bottleneck.down)?, (size, hidden));
+        add_to_rows(&mut down, &Values::of(&bottleneck.down_bias)?);
+        let bent = match form {
+            NonLinearity::Gelu => self.gelu(&down, Gelu::Exact)?,
+            NonLinearity::Relu => down.iter().map(|x| x.max(0.0)).collect(),
+            NonLinearity::Silu => down.iter().map(|x| x / (1.0 + (-x).exp())).collect(),
+            NonLinearity::Tanh => self.tanh(&down)?,
+        };
+        let up = linear(&bent, &Values::of(&bottleneck.up)?, (hidden, size));
+        add_to_rows(&mut y, &Values::of(&bottleneck.up_bias)?);
+        self.add(y, up)
     }
 
     fn add(&mut self, mut x: Vec<f32>, y: Vec<f32>) -> Result<Vec<f32>> {

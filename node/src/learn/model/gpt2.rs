@@ -50,11 +50,11 @@ impl Gpt2 {
         let hidden = config.hidden;
         let map = |module, out, inside| Part::map(module, [out, inside], true, Layout::InOut);
         let mut parts = vec![
-            Part::tensor(EMBEDDING, [config.vocabulary, hidden]),
+            Part::tensor(Self::EMBEDDING, [config.vocabulary, hidden]),
             Part::tensor(POSITIONS, [config.context, hidden]),
         ];
         for layer in 0..config.layers {
-            let at = |part: &str| format!("transformer.h.{layer}.{part}");
+            let at = |part: &str| config.in_layer(layer, part);
             parts.extend(Part::layer_norm(&at("ln_1"), hidden));
             parts.push(map(at("attn.c_attn"), 3 * hidden, hidden));
             parts.push(map(at("attn.c_proj"), hidden, hidden));
@@ -71,15 +71,24 @@ impl Gpt2 {
 
     /// The matrix of the output head.
     pub(super) fn head(config: &Config) -> &'static str {
-        if config.tied { EMBEDDING } else { HEAD }
+        if config.tied { Self::EMBEDDING } else { HEAD }
     }
 
     /// What checkpoints of the bare model leave off the names.
     pub(super) const PREFIX: &'static str = "transformer.";
 
+    /// The embedding of the tokens.
+    pub(super) const EMBEDDING: &'static str = "transformer.wte.weight";
+
+    /// What the names of the layers begin with.
+    pub(super) const LAYERS: &'static str = "transformer.h";
+
+    /// A layer's sublayers whose output joins the residual stream.
+    pub(super) const JOINS: [&'static str; 2] = ["attn", "mlp"];
+
     /// What enters the first layer.
     pub(super) fn begin<O: Ops>(ops: &mut O) -> Result<O::Rows> {
-        let tokens = ops.embed(EMBEDDING, Index::Token)?;
+        let tokens = ops.embed(Self::EMBEDDING, Index::Token)?;
         let positions = ops.embed(POSITIONS, Index::Position)?;
         ops.add(tokens, positions)
     }
@@ -93,18 +102,18 @@ impl Gpt2 {
         heads: &Heads,
         ops: &mut O,
     ) -> Result<O::Rows> {
-        let at = |part: &str| format!("transformer.h.{layer}.{part}");
+        let at = |part: &str| config.in_layer(layer, part);
         let inside = ops.layer_norm(&x, &at("ln_1"), config.eps)?;
         let qkv = ops.linear(&inside, &at("attn.c_attn"))?;
         let qkv = ops.thirds(&qkv)?;
         let seen = ops.attend(layer, heads, qkv)?;
         let seen = ops.linear(&seen, &at("attn.c_proj"))?;
-        let x = ops.join(x, seen)?;
+        let x = ops.join(x, seen, &at(Self::JOINS[0]))?;
         let inside = ops.layer_norm(&x, &at("ln_2"), config.eps)?;
         let inner = ops.linear(&inside, &at("mlp.c_fc"))?;
         let inner = ops.gelu(&inner, self.gelu)?;
         let inner = ops.linear(&inner, &at("mlp.c_proj"))?;
-        ops.join(x, inner)
+        ops.join(x, inner, &at(Self::JOINS[1]))
     }
 
     /// The normed hidden states before the head.
@@ -113,7 +122,6 @@ impl Gpt2 {
     }
 }
 
-const EMBEDDING: &str = "transformer.wte.weight";
 const POSITIONS: &str = "transformer.wpe.weight";
 const FINAL_NORM: &str = "transformer.ln_f";
 const HEAD: &str = "lm_head.weight";

@@ -4,7 +4,8 @@ use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 
 use super::graph::Graph;
-use super::{Model, Moving};
+use super::Model;
+use super::adapted::Moving;
 use crate::learn::batch::Batch;
 use crate::learn::fused::head::Score;
 
@@ -30,7 +31,7 @@ impl Model {
         }
         let mut graph = Graph {
             model: self,
-            batch,
+            batch: &moving.in_front(batch),
             moving,
         };
         let mut x = self.begin(&mut graph)?;
@@ -72,11 +73,14 @@ fn below(gradient: &mut GradStore, x: &Tensor) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use conclave_protocol::charter::NonLinearity;
+
     use super::*;
     use crate::learn::data::Example;
     use crate::learn::dropout::Dropout;
-    use crate::learn::fixture::{adapter, bert, gpt2, llama, tiny};
+    use crate::learn::fixture::{adapter, attached, bert, bottleneck, gpt2, llama, prompt, tiny};
     use crate::learn::flatten::Flat;
+    use crate::learn::model::adapted::MethodTensors;
     use crate::learn::peft::uniform;
 
     /// The gradient by what is kept, and by what is computed again.
@@ -124,14 +128,20 @@ mod tests {
             bert(true),
             bert(false),
         ] {
-            let adapter = adapter(3, &model);
-            let mut values = vec![0.0; adapter.flat().len()];
-            uniform([9; 32], 0.3, &mut values);
-            for share in [0.0, 0.25] {
+            for (adapter, share) in [
+                (adapter(3, &model), 0.0),
+                (adapter(3, &model), 0.25),
+                (attached(bottleneck(5, NonLinearity::Silu), &model), 0.0),
+                (attached(prompt(6), &model), 0.0),
+            ] {
+                let mut values = vec![0.0; adapter.flat().len()];
+                uniform([9; 32], 0.3, &mut values);
                 let [kept, again] = both(&model, adapter.flat(), &values, |tensors| {
-                    let mut lora = adapter.bind(tensors);
-                    lora.dropout = (share > 0.0).then(|| Dropout::new(share, [1; 32]));
-                    Moving::Lora(lora)
+                    let mut bound = adapter.bind(tensors);
+                    if let MethodTensors::Lora(lora) = &mut bound.method {
+                        lora.dropout = (share > 0.0).then(|| Dropout::new(share, [1; 32]));
+                    }
+                    Moving::Adapter(bound)
                 });
                 for slot in adapter.flat().slots() {
                     let bits = |of: &[f32]| -> Vec<u32> {

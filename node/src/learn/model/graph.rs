@@ -1,11 +1,13 @@
 //! The forward pass for training and scoring: a packed row of tokens through candle's graph, by fused operations.
 
 use candle_core::{Device, Result, Tensor};
+use conclave_protocol::charter::NonLinearity;
 
+use super::Model;
+use super::adapted::{AdapterTensors, Moving};
 use super::bert::{HEAD_BIAS, HEAD_WEIGHT};
 use super::labels::LabelHead;
 use super::parts::{Index, Ops};
-use super::{LoraTensors, Model, Moving};
 use crate::learn::batch::Batch;
 use crate::learn::fused::{attention, gelu, layer_norm, linear, norm, swiglu};
 use crate::learn::kernel::attention::Heads;
@@ -22,10 +24,8 @@ pub(super) struct Graph<'a> {
 impl Graph<'_> {
     /// The head of a classifier.
     pub(super) fn label_head(&self) -> Result<LabelHead> {
-        if let Moving::Lora(LoraTensors {
-            head: Some(head), ..
-        }) = self.moving
-        {
+        let adapter = self.moving.adapter();
+        if let Some(head) = adapter.and_then(|adapter| adapter.head.as_ref()) {
             return Ok(head.clone());
         }
         if !self.model.has(HEAD_WEIGHT) {
@@ -43,7 +43,7 @@ impl Graph<'_> {
     fn tensor(&self, name: &str) -> Result<Tensor> {
         match self.moving {
             Moving::All(weights) => Ok(weights[name].clone()),
-            Moving::Nothing | Moving::Lora(_) => {
+            Moving::Nothing | Moving::Adapter(_) => {
                 let weight = self.model.weight(name);
                 Tensor::from_slice(weight.values(), weight.shape(), &Device::Cpu)
             }
@@ -58,23 +58,27 @@ impl Ops for Graph<'_> {
         let ids = match index {
             Index::Token => self.batch.ids.clone(),
             Index::Position => self.batch.positions(),
-            Index::First => vec![0; self.batch.ids.len()],
+            Index::First => vec![0; self.batch.rows()],
         };
         if let Moving::All(weights) = self.moving {
             return weights[table].index_select(&Tensor::new(&ids[..], &Device::Cpu)?, 0);
         }
         let rows = self.model.rows(table, &ids);
         let width = rows.len() / ids.len();
-        Tensor::from_vec(rows, (ids.len(), width), &Device::Cpu)
+        let rows = Tensor::from_vec(rows, (ids.len(), width), &Device::Cpu)?;
+        match self.moving.adapter().and_then(AdapterTensors::prompt) {
+            Some(prompt) if index == Index::Token => self.batch.interleave(prompt, &rows),
+            _ => Ok(rows),
+        }
     }
 
     fn linear(&mut self, x: &Tensor, module: &str) -> Result<Tensor> {
         let map = self.model.map(module);
         match self.moving {
             Moving::Nothing => linear::frozen(x, map),
-            Moving::Lora(lora) => match lora.factors.get(module) {
+            Moving::Adapter(adapter) => match adapter.beside(module) {
                 None => linear::frozen(x, map),
-                Some((a, b)) => match &lora.dropout {
+                Some((lora, (a, b))) => match &lora.dropout {
                     None => linear::lora(x, map, a, b, lora.scale),
                     Some(dropout) => {
                         let kept = dropout.drop(x, module)?;
@@ -131,6 +135,20 @@ impl Ops for Graph<'_> {
 
     fn tanh(&mut self, x: &Tensor) -> Result<Tensor> {
         x.tanh()
+    }
+
+    fn bottleneck(&mut self, y: Tensor, place: &str) -> Result<Tensor> {
+        let adapter = self.moving.adapter();
+        let Some((form, bottleneck)) = adapter.and_then(|adapter| adapter.behind(place)) else {
+            return Ok(y);
+        };
+        let side = bottleneck.through(&y, linear::free, |x| match form {
+            NonLinearity::Relu => x.relu(),
+            NonLinearity::Gelu => gelu::gelu(x, Gelu::Exact),
+            NonLinearity::Silu => x.silu(),
+            NonLinearity::Tanh => x.tanh(),
+        })?;
+        y + side
     }
 
     fn add(&mut self, x: Tensor, y: Tensor) -> Result<Tensor> {

@@ -108,9 +108,9 @@ impl Llama {
         let (inputs, output) = (self.biases != Biases::None, self.biases == Biases::All);
         let map = |module, out, inside, bias| Part::map(module, [out, inside], bias, Layout::OutIn);
         let table = [config.vocabulary, hidden];
-        let mut parts = vec![Part::tensor(EMBEDDING, table)];
+        let mut parts = vec![Part::tensor(Self::EMBEDDING, table)];
         for layer in 0..config.layers {
-            let at = |part: &str| format!("model.layers.{layer}.{part}");
+            let at = |part: &str| config.in_layer(layer, part);
             parts.extend([
                 map(at("self_attn.q_proj"), q, hidden, inputs),
                 map(at("self_attn.k_proj"), kv, hidden, inputs),
@@ -137,15 +137,24 @@ impl Llama {
 
     /// The matrix of the output head.
     pub(super) fn head(config: &Config) -> &'static str {
-        if config.tied { EMBEDDING } else { HEAD }
+        if config.tied { Self::EMBEDDING } else { HEAD }
     }
 
     /// What checkpoints of the bare model leave off the names.
     pub(super) const PREFIX: &'static str = "model.";
 
+    /// The embedding of the tokens.
+    pub(super) const EMBEDDING: &'static str = "model.embed_tokens.weight";
+
+    /// What the names of the layers begin with.
+    pub(super) const LAYERS: &'static str = "model.layers";
+
+    /// A layer's sublayers whose output joins the residual stream.
+    pub(super) const JOINS: [&'static str; 2] = ["self_attn", "mlp"];
+
     /// What enters the first layer.
     pub(super) fn begin<O: Ops>(ops: &mut O) -> Result<O::Rows> {
-        ops.embed(EMBEDDING, Index::Token)
+        ops.embed(Self::EMBEDDING, Index::Token)
     }
 
     /// What leaves a layer.
@@ -161,7 +170,7 @@ impl Llama {
             sight: self.sights[layer],
             ..heads.clone()
         };
-        let at = |part: &str| format!("model.layers.{layer}.{part}");
+        let at = |part: &str| config.in_layer(layer, part);
         let inside = ops.rms_norm(&x, &at("input_layernorm"), config.eps)?;
         let mut q = ops.linear(&inside, &at("self_attn.q_proj"))?;
         let mut k = ops.linear(&inside, &at("self_attn.k_proj"))?;
@@ -172,13 +181,13 @@ impl Llama {
         }
         let seen = ops.attend(layer, &heads, [q, k, v])?;
         let seen = ops.linear(&seen, &at("self_attn.o_proj"))?;
-        let x = ops.join(x, seen)?;
+        let x = ops.join(x, seen, &at(Self::JOINS[0]))?;
         let inside = ops.rms_norm(&x, &at("post_attention_layernorm"), config.eps)?;
         let gate = ops.linear(&inside, &at("mlp.gate_proj"))?;
         let up = ops.linear(&inside, &at("mlp.up_proj"))?;
         let inner = ops.swiglu(&gate, &up)?;
         let inner = ops.linear(&inner, &at("mlp.down_proj"))?;
-        ops.join(x, inner)
+        ops.join(x, inner, &at(Self::JOINS[1]))
     }
 
     /// The normed hidden states before the head.
@@ -228,6 +237,5 @@ fn sights(
     (0..layers).map(sight).collect()
 }
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
 const FINAL_NORM: &str = "model.norm";
 const HEAD: &str = "lm_head.weight";

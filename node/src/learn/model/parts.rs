@@ -54,7 +54,7 @@ pub(super) trait Ops {
     /// Rows of numbers.
     type Rows;
 
-    /// Rows of a table, one for each token. A soft prompt would stand here.
+    /// Rows of a table, one for each token. Where tokens are embedded, a soft prompt stands in front of each text.
     fn embed(&mut self, table: &str, index: Index) -> Result<Self::Rows>;
 
     /// What a linear map makes of its input, its adapter included.
@@ -87,10 +87,14 @@ pub(super) trait Ops {
     /// The sum, element by element.
     fn add(&mut self, x: Self::Rows, y: Self::Rows) -> Result<Self::Rows>;
 
-    /// A sublayer's output joins the residual stream. A bottleneck adapter would stand here.
-    fn join(&mut self, x: Self::Rows, y: Self::Rows) -> Result<Self::Rows> {
+    /// The output `y` of the sublayer `place` joins the residual stream `x`, through its bottleneck if it has one.
+    fn join(&mut self, x: Self::Rows, y: Self::Rows, place: &str) -> Result<Self::Rows> {
+        let y = self.bottleneck(y, place)?;
         self.add(x, y)
     }
+
+    /// What the bottleneck behind a sublayer makes of its output; the output itself where there is none.
+    fn bottleneck(&mut self, y: Self::Rows, place: &str) -> Result<Self::Rows>;
 }
 
 impl LinearMap {

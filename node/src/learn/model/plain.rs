@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Result, Tensor};
+use conclave_protocol::charter::NonLinearity;
 
+use super::Model;
+use super::adapted::{AdapterTensors, Moving};
 use super::bert::HEAD_BIAS;
 use super::config::Family;
 use super::parts::{Index, Ops};
 use super::rope::Rope;
-use super::{LoraTensors, Model, Moving};
 use crate::learn::batch::Batch;
 use crate::learn::kernel::attention::Heads;
 use crate::learn::kernel::gelu::Gelu;
@@ -56,9 +58,22 @@ impl Ops for Plain<'_> {
         let ids = match index {
             Index::Token => self.batch.ids.clone(),
             Index::Position => self.batch.positions(),
-            Index::First => vec![0; self.batch.ids.len()],
+            Index::First => vec![0; self.batch.rows()],
         };
-        self.weights[table].index_select(&Tensor::new(&ids[..], &Device::Cpu)?, 0)
+        let table = &self.weights[table];
+        let prompt = self.moving.adapter().and_then(AdapterTensors::prompt);
+        let Some(prompt) = prompt.filter(|_| index == Index::Token) else {
+            return table.index_select(&Tensor::new(&ids[..], &Device::Cpu)?, 0);
+        };
+        // The prompt as further words of the vocabulary.
+        let (words, mut all, mut next) = (table.dim(0)? as u32, Vec::new(), ids.iter());
+        for span in self.batch.spans.iter() {
+            let virtual_tokens = prompt.dim(0)? as u32;
+            all.extend(words..words + virtual_tokens);
+            all.extend(next.by_ref().take(span.len() - virtual_tokens as usize));
+        }
+        let table = Tensor::cat(&[table, prompt], 0)?;
+        table.index_select(&Tensor::new(&all[..], &Device::Cpu)?, 0)
     }
 
     fn linear(&mut self, x: &Tensor, module: &str) -> Result<Tensor> {
@@ -70,11 +85,11 @@ impl Ops for Plain<'_> {
         if let Some(bias) = self.weights.get(&format!("{module}.bias")) {
             y = y.broadcast_add(bias)?;
         }
-        let Moving::Lora(lora) = self.moving else {
-            return Ok(y);
-        };
-        match lora.factors.get(module) {
-            Some((a, b)) => y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * f64::from(lora.scale))?,
+        let adapter = self.moving.adapter();
+        match adapter.and_then(|adapter| adapter.beside(module)) {
+            Some((lora, (a, b))) => {
+                y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * f64::from(lora.scale))?
+            }
             None => Ok(y),
         }
     }
@@ -156,6 +171,25 @@ impl Ops for Plain<'_> {
         x.tanh()
     }
 
+    fn bottleneck(&mut self, y: Tensor, place: &str) -> Result<Tensor> {
+        let adapter = self.moving.adapter();
+        let Some((form, bottleneck)) = adapter.and_then(|adapter| adapter.behind(place)) else {
+            return Ok(y);
+        };
+        let down = y.matmul(&bottleneck.down.t()?)?;
+        let x = down.broadcast_add(&bottleneck.down_bias)?;
+        let bent = match form {
+            NonLinearity::Relu => x.maximum(0.0)?,
+            NonLinearity::Gelu => x.gelu_erf()?,
+            NonLinearity::Silu => (&x / (x.neg()?.exp()? + 1.0)?)?,
+            NonLinearity::Tanh => {
+                (((x * -2.0)?.exp()? + 1.0)?.recip()? * 2.0)?.affine(1.0, -1.0)?
+            }
+        };
+        let up = bent.matmul(&bottleneck.up.t()?)?;
+        (y + up)?.broadcast_add(&bottleneck.up_bias)
+    }
+
     fn add(&mut self, x: Tensor, y: Tensor) -> Result<Tensor> {
         x + y
     }
@@ -171,8 +205,9 @@ pub(crate) fn loss(model: &Model, batch: &Batch, moving: &Moving) -> Result<Tens
         tensors.map(|(name, w)| (name, tensor(&w))).collect()
     };
     let config = model.config();
+    let batch = &*moving.in_front(batch);
     let (head, bias) = match moving {
-        Moving::Lora(LoraTensors {
+        Moving::Adapter(AdapterTensors {
             head: Some(head), ..
         }) => (head.weight.clone(), Some(head.bias.clone())),
         _ => (

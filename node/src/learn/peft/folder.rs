@@ -7,7 +7,9 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
-use super::{Adapter, AdapterError, AdapterSpec, Targets, head_name};
+use super::{
+    Adapter, AdapterError, AdapterSpec, Bottleneck, Lora, Method, Prompt, Targets, head_names,
+};
 use crate::learn::model::Model;
 use crate::learn::model::bert::HEAD_WEIGHT;
 use crate::learn::model::config::{Config, ConfigError};
@@ -25,7 +27,7 @@ pub enum FolderError {
         /// The system's answer.
         source: std::io::Error,
     },
-    /// `adapter_config.json` is not what PEFT writes for plain LoRA.
+    /// `adapter_config.json` asks for what cannot be read.
     #[error("{path}: {reason}")]
     Config {
         /// The file.
@@ -43,7 +45,7 @@ pub enum FolderError {
     #[error(transparent)]
     Labels(#[from] ConfigError),
     /// A tensor that the configuration does not name.
-    #[error("{path}: the tensor {name} belongs to no target module of adapter_config.json")]
+    #[error("{path}: the tensor {name} belongs to nothing that adapter_config.json names")]
     Stray {
         /// The file.
         path: PathBuf,
@@ -72,22 +74,26 @@ pub fn write(
     } else {
         (json!(["classifier"]), "SEQ_CLS")
     };
-    let config = json!({
-        "base_model_name_or_path": base,
-        "bias": "none",
-        "fan_in_fan_out": adapter.maps()[0].layout == Layout::InOut,
-        "inference_mode": true,
-        "init_lora_weights": true,
-        "lora_alpha": adapter.spec().alpha,
-        "lora_dropout": 0.0,
-        "modules_to_save": head,
-        "peft_type": "LORA",
-        "r": adapter.spec().r,
-        "target_modules": adapter.targets(),
-        "task_type": task,
-        "use_dora": false,
-        "use_rslora": false,
-    });
+    let mut config = match &adapter.spec().method {
+        Method::Lora(lora) => json!({
+            "bias": "none",
+            "fan_in_fan_out": adapter.maps()[0].layout == Layout::InOut,
+            "init_lora_weights": true,
+            "lora_alpha": lora.alpha,
+            "lora_dropout": 0.0,
+            "peft_type": LORA,
+            "r": lora.r,
+            "target_modules": lora.names(adapter.maps()),
+            "use_dora": false,
+            "use_rslora": false,
+        }),
+        Method::Bottleneck(bottleneck) => bottleneck.to_json(),
+        Method::Prompt(prompt) => prompt.to_json(),
+    };
+    config["base_model_name_or_path"] = json!(base);
+    config["inference_mode"] = json!(true);
+    config["modules_to_save"] = head;
+    config["task_type"] = json!(task);
     put(&folder.join(CONFIG), format!("{config:#}\n").as_bytes())?;
     if !adapter.labels().is_empty() {
         let labels = json!(adapter.labels());
@@ -112,7 +118,8 @@ pub fn labels(folder: &Path) -> Result<Option<Vec<String>>, FolderError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let mut weights = Weights::default();
             weights.add_file(&folder.join(TENSORS))?;
-            return match weights.shape(&head_name(HEAD_WEIGHT)) {
+            let names = head_names(HEAD_WEIGHT).into_iter();
+            return match names.filter_map(|name| weights.shape(&name)).next() {
                 None => Ok(None),
                 Some(&[labels, width]) if width > 0 => {
                     Ok(Some((0..labels).map(|id| format!("LABEL_{id}")).collect()))
@@ -149,9 +156,9 @@ pub fn read(folder: &Path, model: &Config) -> Result<(Adapter, Vec<f32>), Folder
         path: path.clone(),
         source,
     })?;
-    let spec =
+    let method =
         parse(&text, model.classifies()).map_err(|reason| FolderError::Config { path, reason })?;
-    let adapter = Adapter::new(spec, model)?;
+    let adapter = Adapter::new(AdapterSpec { method, seed: 0 }, model)?;
     let path = folder.join(TENSORS);
     let mut weights = Weights::default();
     weights.add_file(&path)?;
@@ -209,14 +216,28 @@ pub fn serialize<'a>(
     safetensors::serialize(views, metadata).expect("distinct names and whole tensors serialize")
 }
 
-fn parse(text: &str, classifies: bool) -> Result<AdapterSpec, String> {
+fn parse(text: &str, classifies: bool) -> Result<Method, String> {
     let json: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
-    if json["peft_type"] != "LORA" {
-        return Err(format!(
-            "peft_type is {}; only LORA can be read",
-            json["peft_type"]
-        ));
+    match json["peft_type"].as_str() {
+        Some(LORA) => lora(&json, classifies).map(Method::Lora),
+        Some(Bottleneck::TYPE) => Bottleneck::from_json(&json).map(Method::Bottleneck),
+        Some(Prompt::TYPE) => Prompt::from_json(&json).map(Method::Prompt),
+        _ => Err(format!(
+            "peft_type is {}; only {LORA}, {} and {} can be read",
+            json["peft_type"],
+            Prompt::TYPE,
+            Bottleneck::TYPE
+        )),
     }
+}
+
+/// A whole number of a configuration.
+pub(super) fn number(json: &Value, key: &str) -> Result<u32, String> {
+    let value = json[key].as_u64().and_then(|n| u32::try_from(n).ok());
+    value.ok_or_else(|| format!("{key} is {}; it must be a whole number", json[key]))
+}
+
+fn lora(json: &Value, classifies: bool) -> Result<Lora, String> {
     for key in ["use_dora", "use_rslora", "lora_bias", "use_qalora"] {
         if !matches!(json[key], Value::Null | Value::Bool(false)) {
             return Err(format!(
@@ -257,10 +278,6 @@ fn parse(text: &str, classifies: bool) -> Result<AdapterSpec, String> {
             json["bias"]
         ));
     }
-    let number = |key: &str| {
-        let value = json[key].as_u64().and_then(|n| u32::try_from(n).ok());
-        value.ok_or_else(|| format!("{key} is {}; it must be a whole number", json[key]))
-    };
     let targets = match &json["target_modules"] {
         Value::String(name) => name.parse().map_err(|e: AdapterError| e.to_string())?,
         Value::Array(list) => {
@@ -274,11 +291,10 @@ fn parse(text: &str, classifies: bool) -> Result<AdapterSpec, String> {
             ));
         }
     };
-    Ok(AdapterSpec {
-        r: number("r")?,
-        alpha: number("lora_alpha")?,
+    Ok(Lora {
+        r: number(json, "r")?,
+        alpha: number(json, "lora_alpha")?,
         targets,
-        seed: 0,
     })
 }
 
@@ -289,6 +305,8 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), FolderError> {
     })
 }
 
+/// How PEFT calls LoRA.
+const LORA: &str = "LORA";
 /// The modules that PEFT saves whole for a classifier.
 const HEADS: [&str; 2] = ["classifier", "score"];
 /// The labels of a classifier's head; PEFT has no place for them.
@@ -298,6 +316,8 @@ const TENSORS: &str = "adapter_model.safetensors";
 
 #[cfg(test)]
 mod tests {
+    use conclave_protocol::charter::NonLinearity;
+
     use super::*;
 
     fn model() -> Config {
@@ -307,12 +327,7 @@ mod tests {
     }
 
     fn written() -> (tempfile::TempDir, Adapter, Vec<f32>) {
-        let spec = AdapterSpec {
-            r: 2,
-            alpha: 4,
-            targets: "q_proj,down_proj".parse().unwrap(),
-            seed: 3,
-        };
+        let spec = AdapterSpec::lora(2, 4, "q_proj,down_proj".parse().unwrap(), 3);
         let adapter = Adapter::new(spec, &model()).unwrap();
         let values: Vec<f32> = (0..adapter.flat().len()).map(|i| i as f32 / 7.0).collect();
         let folder = tempfile::tempdir().unwrap();
@@ -326,7 +341,63 @@ mod tests {
         let (again, read) = read(folder.path(), &model()).unwrap();
         assert_eq!(read, values);
         assert_eq!(again.flat(), adapter.flat());
-        assert_eq!(again.spec().alpha, 4);
+        assert_eq!(again.spec().method, adapter.spec().method);
+    }
+
+    #[test]
+    fn every_method_is_read_back_to_the_bit() {
+        let non_linearity = NonLinearity::Silu;
+        let methods = [
+            Method::Bottleneck(Bottleneck {
+                size: 3,
+                non_linearity,
+            }),
+            Method::Prompt(Prompt {
+                virtual_tokens: 5,
+                start: None,
+            }),
+        ];
+        for method in methods {
+            let spec = AdapterSpec { method, seed: 0 };
+            let adapter = Adapter::new(spec, &model()).unwrap();
+            let values: Vec<f32> = (0..adapter.flat().len()).map(|i| i as f32 / 7.0).collect();
+            let folder = tempfile::tempdir().unwrap();
+            write(folder.path(), &adapter, &values, "base").unwrap();
+            let (again, read_back) = read(folder.path(), &model()).unwrap();
+            assert_eq!(read_back, values);
+            assert_eq!(again.spec(), adapter.spec());
+            // Another size than that of the tensors.
+            let path = folder.path().join(CONFIG);
+            let text = std::fs::read_to_string(&path).unwrap();
+            let other = text.replace("tokens\": 5", "tokens\": 6");
+            let other = other.replace("size\": 3", "size\": 4");
+            assert_ne!(other, text);
+            std::fs::write(&path, other).unwrap();
+            let error = read(folder.path(), &model()).unwrap_err().to_string();
+            assert!(error.contains("has shape"), "{error}");
+            std::fs::write(&path, text.replace("peft_type\": \"", "peft_type\": \"X")).unwrap();
+            let error = read(folder.path(), &model()).unwrap_err().to_string();
+            assert!(error.contains("can be read"), "{error}");
+        }
+    }
+
+    #[test]
+    fn soft_prompts_of_other_shapes_are_refused_by_key() {
+        for (key, value) in [
+            ("num_transformer_submodules", json!(2)),
+            ("num_virtual_tokens", json!("five")),
+        ] {
+            let mut config = Prompt {
+                virtual_tokens: 5,
+                start: None,
+            }
+            .to_json();
+            config[key] = value;
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join(CONFIG), config.to_string()).unwrap();
+            let error = read(folder.path(), &model()).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
     }
 
     #[test]

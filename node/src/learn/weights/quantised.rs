@@ -183,7 +183,7 @@ mod tests {
         for precision in [Precision::F32, Precision::Q8, Precision::Q4] {
             let model = Model::open_at(folder.path(), precision).unwrap();
             let adapter = adapter(4, &model);
-            let trainer = Trainer::new(model, Subject::Lora(adapter), Training::default(), 2);
+            let trainer = Trainer::new(model, Subject::Adapter(adapter), Training::default(), 2);
             let trainer = trainer.unwrap();
             let mut values = trainer.initial();
             let run = Run {

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
+use conclave_protocol::charter::NonLinearity;
 use conclave_protocol::names::Factor;
 
 use super::loss;
 use crate::learn::batch::Batch;
 use crate::learn::data::Example;
-use crate::learn::fixture::{adapter, bert, gpt2, llama, tiny};
+use crate::learn::fixture::{adapter, attached, bert, bottleneck, gpt2, llama, prompt, tiny};
 use crate::learn::flatten::Flat;
+use crate::learn::model::Model;
+use crate::learn::model::adapted::Moving;
 use crate::learn::model::decode::Decoding;
-use crate::learn::model::{Model, Moving};
-use crate::learn::peft::{Adapter, uniform};
+use crate::learn::peft::{Adapter, Method, Prompt, uniform};
 
 /// Two examples, one scored in part, one longer than a block of attention's rows.
 fn examples() -> Vec<Example> {
@@ -75,10 +77,106 @@ fn both(
 }
 
 fn random_adapter(model: &Model) -> (Adapter, Vec<f32>) {
-    let adapter = adapter(3, model);
+    randomised(adapter(3, model))
+}
+
+fn randomised(adapter: Adapter) -> (Adapter, Vec<f32>) {
     let mut values = vec![0.0; adapter.flat().len()];
     uniform([9; 32], 0.3, &mut values);
     (adapter, values)
+}
+
+/// Bottlenecks of each non-linearity, and a soft prompt.
+fn other_adapters(model: &Model) -> Vec<(Adapter, Vec<f32>)> {
+    let bottlenecks = NonLinearity::ALL.map(|(_, non_linearity)| bottleneck(5, non_linearity));
+    let methods = bottlenecks.into_iter().chain([prompt(6)]);
+    let adapters = methods.map(|method| attached(method, model));
+    adapters.map(randomised).collect()
+}
+
+#[test]
+fn the_other_methods_have_the_plain_loss_and_gradients_and_decode_step_by_step() {
+    for model in [
+        tiny(true),
+        llama(false, RELATIVES[3]),
+        gpt2("gelu_new"),
+        bert(true),
+        bert(false),
+    ] {
+        for (adapter, values) in other_adapters(&model) {
+            both(&model, adapter.flat(), &values, Factor::All, |t| {
+                Moving::Adapter(adapter.bind(&t))
+            });
+            if !model.config().classifies() {
+                decodes_with(&model, &adapter, &values);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_bottleneck_changes_nothing_and_a_prompt_reads_as_the_words_that_it_starts_from() {
+    for model in [tiny(true), gpt2("gelu")] {
+        let text = |ids: Vec<u32>, from: usize| {
+            let scored = (0..ids.len()).map(|i| i >= from).collect();
+            Batch::pack(&[Example { ids, scored }])
+        };
+        let nats = |batch: &Batch, adapter: Option<&Adapter>| {
+            let moving = adapter.map_or(Moving::Nothing, |adapter| {
+                let start = adapter.initial(&model);
+                let tensors = adapter.flat().tensors(&start, |_| false).unwrap();
+                Moving::Adapter(adapter.bind(&tensors))
+            });
+            model.loss(batch, &moving, 1.0).unwrap().1.nats
+        };
+        let (short, long) = (vec![9, 2, 7, 7, 30], vec![4, 8, 4, 9, 2, 7, 7, 30]);
+        let base = nats(&text(short.clone(), 1), None);
+        let adapter = attached(bottleneck(5, NonLinearity::Gelu), &model);
+        assert_eq!(
+            nats(&text(short.clone(), 1), Some(&adapter)).to_bits(),
+            base.to_bits()
+        );
+        let start = Some(vec![4, 8]);
+        let virtual_tokens = 3;
+        let method = Method::Prompt(Prompt {
+            virtual_tokens,
+            start,
+        });
+        let adapter = attached(method, &model);
+        let (soft, hard) = (
+            nats(&text(short, 1), Some(&adapter)),
+            nats(&text(long, 4), None),
+        );
+        assert!((soft - hard).abs() < 1e-5, "{soft} soft, {hard} as words");
+        assert!((soft - base).abs() > 1e-3);
+    }
+}
+
+#[test]
+fn a_classifier_decodes_behind_a_soft_prompt_as_it_trains() {
+    let model = bert(true);
+    for (adapter, values) in other_adapters(&model) {
+        let tensors = adapter.flat().tensors(&values, |_| false).unwrap();
+        let bound = adapter.bind(&tensors);
+        let example = labelled().swap_remove(0);
+        let (label, ids) = example.ids.split_last().unwrap();
+        let mut decoding = Decoding::new(&model, Some(&bound));
+        for _ in 0..2 {
+            let logits = decoding.extend_all(ids);
+            assert_eq!(logits.len(), 3);
+            let sum: f64 = logits.iter().map(|l| f64::from(*l).exp()).sum();
+            let nats = sum.ln() - f64::from(logits[*label as usize]);
+            let batch = Batch::pack([&example]);
+            let moving = Moving::Adapter(bound.clone());
+            let (_, score) = model.loss(&batch, &moving, 1.0).unwrap();
+            assert!(
+                (score.nats - nats).abs() < 1e-4,
+                "{} and {nats}",
+                score.nats
+            );
+            decoding.rewind(0);
+        }
+    }
 }
 
 #[test]
@@ -88,7 +186,7 @@ fn fused_lora_has_the_plain_loss_and_gradients() {
         let (adapter, values) = random_adapter(&model);
         for factor in [Factor::A, Factor::B, Factor::All] {
             both(&model, adapter.flat(), &values, factor, |t| {
-                Moving::Lora(adapter.bind(&t))
+                Moving::Adapter(adapter.bind(&t))
             });
         }
     }
@@ -100,7 +198,7 @@ fn every_relative_of_llama_has_the_plain_loss_and_gradients() {
         let model = llama(false, more);
         let (adapter, values) = random_adapter(&model);
         both(&model, adapter.flat(), &values, Factor::All, |t| {
-            Moving::Lora(adapter.bind(&t))
+            Moving::Adapter(adapter.bind(&t))
         });
     }
 }
@@ -111,7 +209,7 @@ fn gpt2_has_the_plain_loss_and_gradients() {
         let model = gpt2(activation);
         let (adapter, values) = random_adapter(&model);
         both(&model, adapter.flat(), &values, Factor::All, |t| {
-            Moving::Lora(adapter.bind(&t))
+            Moving::Adapter(adapter.bind(&t))
         });
         decodes_as_the_whole(&model);
     }
@@ -139,7 +237,7 @@ fn bert_has_the_plain_loss_and_gradients() {
         assert_eq!(head.count(), 2);
         for factor in [Factor::A, Factor::B, Factor::All] {
             both(&model, adapter.flat(), &values, factor, |t| {
-                Moving::Lora(adapter.bind(&t))
+                Moving::Adapter(adapter.bind(&t))
             });
         }
     }
@@ -168,14 +266,21 @@ fn all_weights(model: &Model) {
 fn every_gradient_equals_finite_differences() {
     let model = tiny(true);
     let (adapter, values) = random_adapter(&model);
+    slopes_agree(&model, &adapter, &values);
+    for (adapter, values) in other_adapters(&model) {
+        slopes_agree(&model, &adapter, &values);
+    }
+}
+
+fn slopes_agree(model: &Model, adapter: &Adapter, values: &[f32]) {
     let batch = Batch::pack(&examples());
     let score = |values: &[f32]| {
         let tensors = adapter.flat().tensors(values, |_| false).unwrap();
-        let moving = Moving::Lora(adapter.bind(&tensors));
+        let moving = Moving::Adapter(adapter.bind(&tensors));
         model.loss(&batch, &moving, 1.0).unwrap().1.nats
     };
-    let tensors = adapter.flat().tensors(&values, |_| true).unwrap();
-    let moving = Moving::Lora(adapter.bind(&tensors));
+    let tensors = adapter.flat().tensors(values, |_| true).unwrap();
+    let moving = Moving::Adapter(adapter.bind(&tensors));
     let (loss, _) = model.loss(&batch, &moving, 1.0).unwrap();
     let mut gradient = vec![0.0; values.len()];
     let store = loss.backward().unwrap();
@@ -192,7 +297,7 @@ fn every_gradient_equals_finite_differences() {
         let norm = g.iter().map(|x| x * x).sum::<f32>().sqrt();
         assert!(norm > 1e-3, "{} has a gradient", slot.name);
         let at = |step: f32| {
-            let mut moved = values.clone();
+            let mut moved = values.to_vec();
             for (x, g) in moved[slot.range.clone()].iter_mut().zip(g) {
                 *x += step * g / norm;
             }
@@ -217,11 +322,24 @@ fn decoding_step_by_step_gives_the_logits_of_the_whole() {
 
 fn decodes_as_the_whole(model: &Model) {
     let (adapter, values) = random_adapter(model);
-    let tensors = adapter.flat().tensors(&values, |_| false).unwrap();
-    let lora = adapter.bind(&tensors);
+    decodes_with(model, &adapter, &values);
+}
+
+fn decodes_with(model: &Model, adapter: &Adapter, values: &[f32]) {
+    let tensors = adapter.flat().tensors(values, |_| false).unwrap();
+    let bound = adapter.bind(&tensors);
     let ids: Vec<u32> = (0..40).map(|i| (i * 7 + 3) % 32).collect();
-    let mut decoding = Decoding::new(model, Some(&lora));
-    decoding.extend(&ids[..5]);
+    let mut decoding = Decoding::new(model, Some(&bound));
+    // Another text first, of which the beginning stays; then all is forgotten once.
+    for kept in [2, 0] {
+        decoding.extend_all(&[ids[0], ids[1], 30, 31]);
+        decoding.rewind(kept);
+        assert_eq!(decoding.room(), adapter.room(model.config()) - kept);
+        decoding.extend(&ids[kept..5]);
+        if kept > 0 {
+            decoding.rewind(0);
+        }
+    }
     let mut nats = 0.0;
     for pair in ids[4..].windows(2).skip(1) {
         let logits = decoding.extend(&pair[..1]);
@@ -231,7 +349,7 @@ fn decodes_as_the_whole(model: &Model) {
     let mut scored = vec![false; 40];
     scored[6..].fill(true);
     let batch = Batch::pack(&[Example { ids, scored }]);
-    let (_, score) = model.loss(&batch, &Moving::Lora(lora), 1.0).unwrap();
+    let (_, score) = model.loss(&batch, &Moving::Adapter(bound), 1.0).unwrap();
     assert!(
         (score.nats - nats).abs() < 1e-3,
         "{} packed, {nats} step by step",

@@ -1,0 +1,130 @@
+//! The flags that say what is trained: a method, and the terms that belong to it.
+
+use std::path::Path;
+
+use conclave_protocol::charter::NonLinearity;
+
+use super::loading::flag;
+use crate::learn::peft::{Bottleneck, Lora, Method, Prompt, Targets, prompt};
+
+/// What is trained.
+#[derive(Debug, Clone, clap::Args)]
+pub struct MethodArgs {
+    /// What is trained.
+    #[arg(long, value_enum, default_value = "lora")]
+    method: Kind,
+    /// Of lora: the rank of the factors [default: 8]
+    #[arg(long, value_name = "R")]
+    lora_r: Option<u32>,
+    /// Of lora: the side path counts alpha / r [default: 16]
+    #[arg(long, value_name = "ALPHA")]
+    lora_alpha: Option<u32>,
+    /// Of lora: which linear maps carry factors, all-linear (all but the output head) or names with commas between
+    /// [default: all-linear]
+    #[arg(long, value_name = "NAMES")]
+    target_modules: Option<Targets>,
+    /// Of adapter: elements between the two maps [default: 16]
+    #[arg(long, value_name = "SIZE")]
+    bottleneck_size: Option<u32>,
+    /// Of adapter: what stands between the two maps, relu, gelu, silu or tanh [default: relu]
+    #[arg(long, value_name = "NAME")]
+    non_linearity: Option<NonLinearity>,
+    /// Of prompt: how many rows stand in front of each text [default: 16]
+    #[arg(long, value_name = "N")]
+    num_virtual_tokens: Option<u32>,
+    /// Of prompt: a text whose embeddings the rows start from; without, those of words drawn by the seed.
+    #[arg(long, value_name = "TEXT")]
+    prompt_tuning_init_text: Option<String>,
+}
+
+/// Ways to train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// Low-rank factors beside the linear maps.
+    Lora,
+    /// Bottlenecks behind attention and behind the MLP of every layer (Houlsby).
+    Adapter,
+    /// Prompt tuning: rows in front of each text that stand for no word.
+    Prompt,
+}
+
+impl MethodArgs {
+    /// Refuses a flag that belongs to another method.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let flags = [
+            (Kind::Lora, "--lora-r", self.lora_r.is_some()),
+            (Kind::Lora, "--lora-alpha", self.lora_alpha.is_some()),
+            (
+                Kind::Lora,
+                "--target-modules",
+                self.target_modules.is_some(),
+            ),
+            (
+                Kind::Adapter,
+                "--bottleneck-size",
+                self.bottleneck_size.is_some(),
+            ),
+            (
+                Kind::Adapter,
+                "--non-linearity",
+                self.non_linearity.is_some(),
+            ),
+            (
+                Kind::Prompt,
+                "--num-virtual-tokens",
+                self.num_virtual_tokens.is_some(),
+            ),
+            (
+                Kind::Prompt,
+                "--prompt-tuning-init-text",
+                self.prompt_tuning_init_text.is_some(),
+            ),
+        ];
+        for (of, name, given) in flags {
+            if given && of != self.method {
+                let (of, ours) = (of.name(), self.method.name());
+                return Err(flag(format!(
+                    "{name} belongs to --method {of}, and this is --method {ours}; leave it out"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether LoRA is trained.
+    pub fn is_lora(&self) -> bool {
+        self.method == Kind::Lora
+    }
+
+    /// The terms for a model: the tokenizer in its folder reads the text that a soft prompt starts from.
+    pub fn terms(&self, model: &Path) -> anyhow::Result<Method> {
+        Ok(match self.method {
+            Kind::Lora => Method::Lora(Lora {
+                r: self.lora_r.unwrap_or(8),
+                alpha: self.lora_alpha.unwrap_or(16),
+                targets: self.target_modules.clone().unwrap_or(Targets::AllLinear),
+            }),
+            Kind::Adapter => Method::Bottleneck(Bottleneck {
+                size: self.bottleneck_size.unwrap_or(16),
+                non_linearity: self.non_linearity.unwrap_or(NonLinearity::Relu),
+            }),
+            Kind::Prompt => {
+                let text = self.prompt_tuning_init_text.as_deref();
+                Method::Prompt(Prompt {
+                    virtual_tokens: self.num_virtual_tokens.unwrap_or(16),
+                    start: text.map(|text| prompt::start(model, text)).transpose()?,
+                })
+            }
+        })
+    }
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lora => "lora",
+            Self::Adapter => "adapter",
+            Self::Prompt => "prompt",
+        }
+    }
+}

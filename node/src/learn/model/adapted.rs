@@ -1,0 +1,159 @@
+//! What a forward pass takes beside the frozen weights, and where each kind of adapter attaches to it.
+//!
+//! LoRA stands beside linear maps, a bottleneck between a sublayer and the residual stream, a soft prompt in front of
+//! the embedded tokens: the three operations of [`super::parts::Ops`] that ask here whether somebody is there.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use candle_core::{Result, Tensor};
+use conclave_protocol::charter::NonLinearity;
+
+use super::labels::LabelHead;
+use crate::learn::batch::Batch;
+use crate::learn::dropout::Dropout;
+
+/// What a forward pass uses beside, or in place of, the frozen weights.
+#[derive(Debug)]
+pub enum Moving {
+    /// The base alone.
+    Nothing,
+    /// An adapter on the base.
+    Adapter(AdapterTensors),
+    /// Every weight of the model, by name.
+    All(BTreeMap<String, Tensor>),
+}
+
+/// An adapter as tensors.
+#[derive(Debug, Clone)]
+pub struct AdapterTensors {
+    /// The head of a classifier, which moves whole.
+    pub head: Option<LabelHead>,
+    /// What belongs to the method.
+    pub method: MethodTensors,
+}
+
+/// The tensors of a method.
+#[derive(Debug, Clone)]
+pub enum MethodTensors {
+    /// Beside linear maps.
+    Lora(LoraTensors),
+    /// Behind sublayers.
+    Bottleneck(BottleneckTensors),
+    /// In front of each text: `(virtual tokens, hidden)`.
+    Prompt(Tensor),
+}
+
+/// The factors of LoRA.
+#[derive(Debug, Clone)]
+pub struct LoraTensors {
+    /// alpha / r.
+    pub scale: f32,
+    /// What this pass drops before the factors; nothing outside of training.
+    pub dropout: Option<Dropout>,
+    /// `(A, B)` of each linear map that has them, by module.
+    pub factors: BTreeMap<String, (Tensor, Tensor)>,
+}
+
+/// The bottlenecks of Houlsby et al.
+#[derive(Debug, Clone)]
+pub struct BottleneckTensors {
+    /// Between down and up.
+    pub non_linearity: NonLinearity,
+    /// By the sublayer that they stand behind.
+    pub places: BTreeMap<String, Bottleneck>,
+}
+
+/// `y + up · f(down · y + down_bias) + up_bias`
+#[derive(Debug, Clone)]
+pub struct Bottleneck {
+    /// `(size, hidden)`.
+    pub down: Tensor,
+    /// `size` numbers.
+    pub down_bias: Tensor,
+    /// `(hidden, size)`.
+    pub up: Tensor,
+    /// `hidden` numbers.
+    pub up_bias: Tensor,
+}
+
+impl Moving {
+    /// The adapter, if one moves.
+    pub(super) fn adapter(&self) -> Option<&AdapterTensors> {
+        match self {
+            Self::Adapter(adapter) => Some(adapter),
+            Self::Nothing | Self::All(_) => None,
+        }
+    }
+
+    /// A batch with room for a soft prompt in front of each example, if there is one.
+    pub(super) fn in_front<'b>(&self, batch: &'b Batch) -> Cow<'b, Batch> {
+        match self.adapter().map_or(0, AdapterTensors::virtual_tokens) {
+            0 => Cow::Borrowed(batch),
+            virtual_tokens => Cow::Owned(batch.behind(virtual_tokens)),
+        }
+    }
+}
+
+impl AdapterTensors {
+    /// The factors beside a linear map, and LoRA's scale and dropout.
+    pub(super) fn beside(&self, module: &str) -> Option<(&LoraTensors, &(Tensor, Tensor))> {
+        match &self.method {
+            MethodTensors::Lora(lora) => Some((lora, lora.factors.get(module)?)),
+            MethodTensors::Bottleneck(_) | MethodTensors::Prompt(_) => None,
+        }
+    }
+
+    /// The bottleneck behind a sublayer.
+    pub(super) fn behind(&self, place: &str) -> Option<(NonLinearity, &Bottleneck)> {
+        match &self.method {
+            MethodTensors::Bottleneck(all) => Some((all.non_linearity, all.places.get(place)?)),
+            MethodTensors::Lora(_) | MethodTensors::Prompt(_) => None,
+        }
+    }
+
+    /// The soft prompt.
+    pub(super) fn prompt(&self) -> Option<&Tensor> {
+        match &self.method {
+            MethodTensors::Prompt(prompt) => Some(prompt),
+            MethodTensors::Lora(_) | MethodTensors::Bottleneck(_) => None,
+        }
+    }
+
+    /// How many positions of the context its soft prompt takes.
+    pub fn virtual_tokens(&self) -> usize {
+        self.prompt().map_or(0, |prompt| prompt.dims()[0])
+    }
+}
+
+impl Bottleneck {
+    /// Its four tensors, each by its name behind the place's.
+    pub(in crate::learn) fn of(tensor: impl Fn(&str) -> Tensor) -> Self {
+        Self {
+            down: tensor(DOWN),
+            down_bias: tensor(DOWN_BIAS),
+            up: tensor(UP),
+            up_bias: tensor(UP_BIAS),
+        }
+    }
+
+    /// What it adds to a sublayer's output, by candle's own operations and these two.
+    pub(super) fn through(
+        &self,
+        y: &Tensor,
+        linear: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+        bend: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let down = linear(y, &self.down)?.broadcast_add(&self.down_bias)?;
+        linear(&bend(&down)?, &self.up)?.broadcast_add(&self.up_bias)
+    }
+}
+
+/// The name of the matrix into the bottleneck, behind that of the place.
+pub(in crate::learn) const DOWN: &str = "down.weight";
+/// Of its bias.
+pub(in crate::learn) const DOWN_BIAS: &str = "down.bias";
+/// Of the matrix out of the bottleneck.
+pub(in crate::learn) const UP: &str = "up.weight";
+/// Of its bias.
+pub(in crate::learn) const UP_BIAS: &str = "up.bias";

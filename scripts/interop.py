@@ -11,7 +11,7 @@ from pathlib import Path
 
 import gguf
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from transformers import (AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig, GPT2Config,
                           LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config)
 from transformers.utils import logging
@@ -22,6 +22,7 @@ warnings.simplefilter("ignore")
 
 TOLERANCE = 1e-4
 TOKENS = 24
+ROWS = 5
 
 SMALL = dict(hidden_size=64, intermediate_size=88, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
              vocab_size=97, max_position_embeddings=64, initializer_range=0.2, bos_token_id=1, eos_token_id=2,
@@ -133,6 +134,8 @@ class Run:
         self.compare(f"{name}: our adapter, read by PEFT", ours,
                      theirs(PeftModel.from_pretrained(load(folder), adapter).eval(), ids), base)
 
+        self.prompt(name, folder, scratch, ids, labels, base)
+
         if config.model_type in GGUF_NAMES:
             self.gguf(name, config, folder, scratch, ids)
 
@@ -140,6 +143,28 @@ class Run:
         self.conclave("export", "--model", folder, "--adapter", adapter, "--format", "merged", "--out", merged)
         self.compare(f"{name}: merged, read by transformers", ours, theirs(load(merged), ids), base)
 
+    def prompt(self, name, folder, scratch, ids, labels, base):
+        """Soft prompts: PEFT's read here, ours read by PEFT. A row of logits belongs to each token, none to the prompt."""
+        peft, ours = scratch / f"{name}-prompt-peft", scratch / f"{name}-prompt-ours"
+        model = get_peft_model(load(folder), PromptTuningConfig(num_virtual_tokens=ROWS,
+                                                                task_type="SEQ_CLS" if labels else "CAUSAL_LM"))
+        with torch.no_grad():
+            for key, parameter in model.named_parameters():
+                if "prompt_encoder" in key or "modules_to_save" in key:
+                    parameter.copy_(torch.randn_like(parameter) * 0.5)
+        model.eval().save_pretrained(peft)
+        behind = 0 if labels else ROWS
+        self.compare(f"{name}: PEFT's soft prompt, read here", self.ours(folder, ids, peft),
+                     theirs(model, ids)[behind:], base)
+        if labels:
+            self.conclave("export", "--model", folder, "--adapter", peft, "--format", "peft", "--out", ours)
+        else:
+            self.conclave("train", "--model", folder, "--synthetic-tokens", "--method", "prompt", "--num-virtual-tokens",
+                          ROWS, "--steps", 4, "--learning-rate", 0.1, "--sequence-len", 32, "--micro-batch-size", 2,
+                          "--out", ours)
+        model = PeftModel.from_pretrained(load(folder), ours).eval()
+        self.compare(f"{name}: our soft prompt, read by PEFT", self.ours(folder, ids, ours),
+                     theirs(model, ids)[behind:], base)
 
     def gguf(self, name, config, folder, scratch, ids):
         """GGUF files: in f32 against the model itself, quantised against transformers' reading of the same file."""

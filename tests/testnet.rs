@@ -226,3 +226,65 @@ fn a_newcomer_enters_by_a_ticket_and_ends_with_the_same_adapter() {
     );
     assert!(living(&dir).is_empty(), "a node still runs");
 }
+
+#[test]
+fn bottlenecks_and_soft_prompts_federate_as_lora_does() {
+    for (method, kind, more) in [
+        ("adapter", "CONCLAVE_BOTTLENECK", ["--bottleneck-size", "8"]),
+        (
+            "prompt",
+            "PROMPT_TUNING",
+            ["--prompt-tuning-init-text", "Question: "],
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("run");
+        let arguments = [
+            "--nodes",
+            "3",
+            "--rounds",
+            "2",
+            "--local-steps",
+            "8",
+            "--method",
+            method,
+            "--json",
+        ];
+        let output = testnet(&dir, &[&arguments[..], &more].concat())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{method}: {said}");
+        let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(object["agreed"], true, "{method}: {said}");
+        assert_eq!(object["rounds_opened"], 2, "{method}: {said}");
+        let loss = |key: &str| object[key].as_f64().expect("a measured loss");
+        assert!(
+            loss("eval_loss_after") < loss("eval_loss_before") - 0.05,
+            "{method}: {object}"
+        );
+        assert!(loss("eval_loss_local") < loss("eval_loss_before"));
+        for member in object["members"].as_array().unwrap() {
+            assert_eq!(member["adapter_digest"], object["adapter_digest"]);
+            assert_eq!(member["rounds_contributed"], 2, "{method}: {said}");
+        }
+        // Every node wrote the same adapter, and the model with it scores as the report says.
+        let written = |node: u32, file: &str| {
+            let path = dir.join(format!("node-{node}/adapters/2/{file}"));
+            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        let tensors = "adapter_model.safetensors";
+        assert_eq!(written(1, tensors), written(2, tensors), "{method}");
+        assert_eq!(written(1, tensors), written(3, tensors), "{method}");
+        let config: Value = serde_json::from_slice(&written(1, "adapter_config.json")).unwrap();
+        assert_eq!(config["peft_type"], kind);
+        let mut eval = Command::new(env!("CARGO_BIN_EXE_conclave"));
+        eval.arg("eval").arg("--dir").arg(dir.join("node-2"));
+        eval.arg("--data").arg(dir.join("node-2/eval.jsonl"));
+        let output = eval.arg("--json").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let scored: Value = serde_json::from_slice(&output.stdout).expect(&said);
+        let apart = scored["loss"].as_f64().unwrap() - loss("eval_loss_after");
+        assert!(apart.abs() < 1e-6, "{method}: {scored} and {object}");
+    }
+}

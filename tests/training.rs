@@ -251,12 +251,63 @@ fn what_cannot_be_is_refused_before_any_work() {
             "--data few.csv --eval-every 1",
             "no rows are held out to score",
         ),
+        (
+            "--data rows.csv --method prompt --lora-r 4",
+            "--lora-r belongs to --method lora",
+        ),
+        (
+            "--data rows.csv --method adapter --lora-dropout 0.1",
+            "--lora-dropout belongs to --method lora",
+        ),
+        (
+            "--data rows.csv --method adapter --bottleneck-size 5000",
+            "bottleneck_size = 5000 is out of range",
+        ),
+        (
+            "--data rows.csv --method adapter --non-linearity relo",
+            "choose from relu, gelu",
+        ),
+        (
+            "--data rows.csv --method prompt --num-virtual-tokens 100000",
+            "num_virtual_tokens = 100000 is out of range",
+        ),
     ] {
         let words = ["train", "--model", "base"].into_iter();
         let arguments: Vec<&str> = words.chain(flags.split(' ')).collect();
         refused(at, &arguments, &[word]);
     }
     assert!(!at.join(".x.training").exists());
+}
+
+#[test]
+fn the_other_methods_train_write_and_leave_as_they_came() {
+    let folder = folder();
+    let at = folder.path();
+    let rows = ["--model", "base", "--data", "rows.csv", "--json"];
+    let before = object(at, &[&["eval"][..], &rows[..]].concat());
+    for (method, what) in [("adapter", "bottleneck"), ("prompt", "soft prompt")] {
+        let (out, copy) = (format!("{method}-out"), format!("{method}-copy"));
+        let train = ["train", "--steps", "12", "--method", method, "--out", &out];
+        let trained = object(at, &[&train[..], &rows[..]].concat());
+        let after = object(at, &[&["eval", "--adapter", &out][..], &rows[..]].concat());
+        let loss = |of: &Value| of["loss"].as_f64().expect("a loss");
+        assert!(loss(&after) < loss(&before) - 0.05, "{method}: {after}");
+        let used = ["--model", "base", "--adapter", &out];
+        let write = ["generate", "--prompt", "a", "--max-tokens", "8", "--json"];
+        let written = object(at, &[&write[..], &used[..]].concat());
+        assert!(written["text"].is_string(), "{written}");
+        let export = ["export", "--format", "peft", "--out", &copy, "--json"];
+        let exported = object(at, &[&export[..], &used[..]].concat());
+        assert_eq!(exported["adapter_digest"], trained["adapter_digest"]);
+        let tensors = |of: &str| std::fs::read(at.join(of).join("adapter_model.safetensors"));
+        assert_eq!(
+            tensors(&copy).expect("a copy"),
+            tensors(&out).expect("both")
+        );
+        let merge = ["export", "--format", "merged", "--out", "merged"];
+        refused(at, &[&merge[..], &used[..]].concat(), &[what, "merged"]);
+        assert!(!at.join("merged").exists());
+    }
 }
 
 #[test]

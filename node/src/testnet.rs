@@ -28,6 +28,7 @@ use crate::cli;
 use crate::keys::KeyError;
 use crate::learn::data::DataError;
 use crate::learn::model::ModelError;
+use crate::learn::peft::AdapterError;
 use crate::report::RunReport;
 use crate::scenario::base::UnpackError;
 use crate::ticket::{AcceptError, IssueError};
@@ -51,6 +52,9 @@ pub enum TestnetError {
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The adapter.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// An identity.
     #[error(transparent)]
     Key(#[from] KeyError),

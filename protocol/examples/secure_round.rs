@@ -19,8 +19,7 @@ use conclave_crypto::ladder::Delta;
 use conclave_crypto::mask::Prg;
 use conclave_crypto::sign::{IdentityKey, PublicKey};
 use conclave_protocol::charter::{
-    Adapter, Admission, Aggregation, Charter, Combination, Federation, Founder, Method, Model,
-    Rounds, Targets, Timers,
+    Adapter, Admission, Aggregation, Charter, Federation, Founder, Method, Model, Rounds, Timers,
 };
 use conclave_protocol::input::{Input, Verdict};
 use conclave_protocol::layout::Layout;
@@ -366,11 +365,7 @@ fn charter(terms: &Terms) -> Result<Charter, Failure> {
             architecture: "llama".to_owned(),
         },
         adapter: Adapter {
-            method: Method::Lora,
-            lora_r: 8,
-            lora_alpha: 16,
-            target_modules: Targets::AllLinear,
-            aggregation: Combination::Alternating,
+            method: Method::default(),
             seed: 0,
         },
         round: Rounds {

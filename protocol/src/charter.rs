@@ -18,7 +18,9 @@ use conclave_crypto::mask::Prg;
 use conclave_crypto::sign::PublicKey;
 
 pub use check::CharterError;
-pub use method::{NoNonLinearity, NonLinearity};
+pub use method::{
+    Bottleneck, Combination, Lora, Method, NoNonLinearity, NonLinearity, Prompt, Targets,
+};
 pub use timers::Timers;
 
 /// The most members that a charter may allow (GF(256) has room for 255 holders).
@@ -69,41 +71,10 @@ pub struct Model {
 /// `[adapter]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adapter {
-    /// Which kind of adapter.
+    /// Which kind of adapter, and its terms.
     pub method: Method,
-    /// The rank.
-    pub lora_r: u32,
-    /// The scaling is `lora_alpha / lora_r`.
-    pub lora_alpha: u32,
-    /// Which linear maps.
-    pub target_modules: Targets,
-    /// How factors are combined.
-    pub aggregation: Combination,
-    /// Of the common initialisation of A.
+    /// Of the common initialisation.
     pub seed: u64,
-}
-
-/// The kinds of adapter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
-    /// Low-rank adaptation.
-    Lora,
-}
-
-/// The linear maps that get an adapter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Targets {
-    /// Every linear map of the blocks; the output head is left out.
-    AllLinear,
-    /// Those whose name ends so, sorted.
-    Named(Vec<String>),
-}
-
-/// How LoRA factors are combined under sums.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Combination {
-    /// One factor a round (B in odd rounds, A in even ones): exact under sums.
-    Alternating,
 }
 
 /// `[round]`

@@ -83,6 +83,7 @@ impl Fleet {
     /// Writes the folders and starts all nodes.
     pub(crate) fn found(settings: &Settings, ground: Ground) -> Result<Self> {
         let plan = Plan {
+            method: conclave_protocol::charter::Method::default(),
             nodes: settings.nodes,
             rounds: ROUNDS,
             local_steps: LOCAL_STEPS,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use conclave_protocol::charter::Charter;
+use conclave_protocol::charter::{Charter, Method};
 use serde_json::{Value, json};
 
 use crate::cli;
@@ -98,14 +98,24 @@ fn report(charter: &Charter, json: bool) {
     cli::print(&charter.digest().to_string());
     let members: Vec<&str> = charter.members.iter().map(|m| m.name.as_str()).collect();
     cli::note(&format!(
-        "{}: {} rounds of {} steps, LoRA r = {}, {} founders ({}). Every member must see this digest.",
+        "{}: {} rounds of {} steps, {}, {} founders ({}). Every member must see this digest.",
         charter.federation.name,
         charter.round.rounds,
         charter.round.local_steps,
-        charter.adapter.lora_r,
+        method(&charter.adapter.method),
         members.len(),
         members.join(", "),
     ));
+}
+
+fn method(method: &Method) -> String {
+    match method {
+        Method::Lora(lora) => format!("LoRA r = {}", lora.r),
+        Method::Bottleneck(terms) => {
+            format!("bottlenecks of {} by {}", terms.size, terms.non_linearity)
+        }
+        Method::Prompt(terms) => format!("a soft prompt of {} rows", terms.virtual_tokens),
+    }
 }
 
 fn summary(charter: &Charter) -> Value {
@@ -115,7 +125,11 @@ fn summary(charter: &Charter) -> Value {
         "model": { "digest": charter.model.digest.to_string(), "architecture": charter.model.architecture },
         "rounds": charter.round.rounds,
         "local_steps": charter.round.local_steps,
-        "lora_r": charter.adapter.lora_r,
+        "method": charter.adapter.method.name(),
+        "lora_r": match &charter.adapter.method {
+            Method::Lora(lora) => Some(lora.r),
+            Method::Bottleneck(_) | Method::Prompt(_) => None,
+        },
         "members": charter.members.iter().map(|member| json!({
             "name": member.name, "key": member.key.to_string(),
         })).collect::<Vec<_>>(),

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use conclave_protocol::charter::NonLinearity;
+use conclave_protocol::charter::{Bottleneck, Lora, Method, NonLinearity, Prompt, Targets};
 
 use super::loading::flag;
-use crate::learn::peft::{Bottleneck, Lora, Method, Prompt, Targets, prompt};
+use crate::learn::peft;
 
 /// What is trained.
 #[derive(Debug, Clone, clap::Args)]
@@ -16,12 +16,12 @@ pub struct MethodArgs {
     /// Of lora: the rank of the factors [default: 8]
     #[arg(long, value_name = "R")]
     lora_r: Option<u32>,
-    /// Of lora: the side path counts alpha / r [default: 16]
+    /// Of lora: the side path counts alpha / r [default: twice the rank; of `train`: 16]
     #[arg(long, value_name = "ALPHA")]
     lora_alpha: Option<u32>,
     /// Of lora: which linear maps carry factors, all-linear (all but the output head) or names with commas between
     /// [default: all-linear]
-    #[arg(long, value_name = "NAMES")]
+    #[arg(long, value_name = "NAMES", value_parser = targets)]
     target_modules: Option<Targets>,
     /// Of adapter: elements between the two maps [default: 16]
     #[arg(long, value_name = "SIZE")]
@@ -33,7 +33,7 @@ pub struct MethodArgs {
     #[arg(long, value_name = "N")]
     num_virtual_tokens: Option<u32>,
     /// Of prompt: a text whose embeddings the rows start from; without, those of words drawn by the seed.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt_tuning_init_text: Option<String>,
 }
 
@@ -50,7 +50,7 @@ pub enum Kind {
 
 impl MethodArgs {
     /// Refuses a flag that belongs to another method.
-    pub fn check(&self) -> anyhow::Result<()> {
+    fn check(&self) -> anyhow::Result<()> {
         let flags = [
             (Kind::Lora, "--lora-r", self.lora_r.is_some()),
             (Kind::Lora, "--lora-alpha", self.lora_alpha.is_some()),
@@ -96,26 +96,60 @@ impl MethodArgs {
         self.method == Kind::Lora
     }
 
-    /// The terms for a model: the tokenizer in its folder reads the text that a soft prompt starts from.
-    pub fn terms(&self, model: &Path) -> anyhow::Result<Method> {
-        Ok(match self.method {
-            Kind::Lora => Method::Lora(Lora {
-                r: self.lora_r.unwrap_or(8),
-                alpha: self.lora_alpha.unwrap_or(16),
-                targets: self.target_modules.clone().unwrap_or(Targets::AllLinear),
-            }),
-            Kind::Adapter => Method::Bottleneck(Bottleneck {
-                size: self.bottleneck_size.unwrap_or(16),
-                non_linearity: self.non_linearity.unwrap_or(NonLinearity::Relu),
-            }),
-            Kind::Prompt => {
-                let text = self.prompt_tuning_init_text.as_deref();
-                Method::Prompt(Prompt {
-                    virtual_tokens: self.num_virtual_tokens.unwrap_or(16),
-                    start: text.map(|text| prompt::start(model, text)).transpose()?,
+    /// The terms as a charter has them.
+    pub fn charter(&self) -> anyhow::Result<Method> {
+        self.check()?;
+        Ok(self.method(|r| r.saturating_mul(2)))
+    }
+
+    /// The terms for training alone on a model: the tokenizer in its folder reads the text that a soft prompt starts
+    /// from.
+    pub fn solo(&self, model: &Path) -> anyhow::Result<peft::Method> {
+        self.check()?;
+        Ok(peft::Method::agreed(&self.method(|_| 16), model)?)
+    }
+
+    fn method(&self, alpha: impl FnOnce(u32) -> u32) -> Method {
+        match self.method {
+            Kind::Lora => {
+                let usual = Lora::default();
+                let r = self.lora_r.unwrap_or(usual.r);
+                Method::Lora(Lora {
+                    r,
+                    alpha: self.lora_alpha.unwrap_or_else(|| alpha(r)),
+                    target_modules: self.target_modules.clone().unwrap_or(usual.target_modules),
+                    aggregation: usual.aggregation,
                 })
             }
-        })
+            Kind::Adapter => {
+                let usual = Bottleneck::default();
+                Method::Bottleneck(Bottleneck {
+                    size: self.bottleneck_size.unwrap_or(usual.size),
+                    non_linearity: self.non_linearity.unwrap_or(usual.non_linearity),
+                })
+            }
+            Kind::Prompt => Method::Prompt(Prompt {
+                virtual_tokens: self
+                    .num_virtual_tokens
+                    .unwrap_or_else(|| Prompt::default().virtual_tokens),
+                init_text: self.prompt_tuning_init_text.clone(),
+            }),
+        }
+    }
+}
+
+/// Parses `all-linear` or a list of module names.
+fn targets(text: &str) -> Result<Targets, String> {
+    match text
+        .parse()
+        .map_err(|e: peft::AdapterError| e.to_string())?
+    {
+        peft::Targets::AllLinear => Ok(Targets::AllLinear),
+        peft::Targets::Named(mut names) => {
+            names.sort();
+            names.dedup();
+            Ok(Targets::Named(names))
+        }
     }
 }
 

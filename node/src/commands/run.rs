@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use conclave_crypto::sign::PublicKey;
-use conclave_protocol::charter::{self, Admission, Charter};
+use conclave_protocol::charter::{Admission, Charter};
 use conclave_protocol::ledger::Ledger;
 use conclave_protocol::member::Member;
 use conclave_protocol::memo::Remembered;
@@ -23,7 +23,7 @@ use crate::cli::FlagError;
 use crate::config::{self, NodeConfig};
 use crate::driver::{Clock, Driver, End, Guests, Stop, Told};
 use crate::learn::engine::{self, EngineSetup};
-use crate::learn::peft::{self, AdapterSpec};
+use crate::learn::peft::{AdapterSpec, Method};
 use crate::network::{self, Addressing};
 use crate::store::{self, Store};
 use crate::{api, cli, keys};
@@ -237,12 +237,10 @@ fn engine_setup(config: &NodeConfig, charter: &Charter, dir: &Path) -> anyhow::R
         .data
         .clone()
         .context("no data: set `data` in node.toml or give --data PATH")?;
-    let targets = match &charter.adapter.target_modules {
-        charter::Targets::AllLinear => peft::Targets::AllLinear,
-        charter::Targets::Named(names) => peft::Targets::Named(names.clone()),
+    let adapter = AdapterSpec {
+        method: Method::agreed(&charter.adapter.method, &model)?,
+        seed: charter.adapter.seed,
     };
-    let terms = &charter.adapter;
-    let adapter = AdapterSpec::lora(terms.lora_r, terms.lora_alpha, targets, terms.seed);
     Ok(EngineSetup {
         model,
         data,

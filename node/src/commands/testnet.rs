@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 
+use super::method::MethodArgs;
 use crate::cli::{self, FlagError};
 use crate::learn::data::Split;
 use crate::scenario::Scenario;
@@ -13,6 +14,7 @@ use crate::testnet::plan::{At, Plan, Rows};
 const EXAMPLE: &str = "Examples:
   conclave testnet
   conclave testnet --scenario bank --kill 1@3 --join 1@4 --dir demo
+  conclave testnet --method adapter --bottleneck-size 8
   conclave testnet --nodes 9 --model models/base --data data/medquad --split by:source --json";
 
 /// The flags of `testnet`.
@@ -37,6 +39,8 @@ pub struct Args {
     /// How they are dealt: iid, dirichlet:ALPHA or by:FIELD.
     #[arg(long, requires = "data", default_value = "iid")]
     split: Split,
+    #[command(flatten)]
+    method: MethodArgs,
     /// Optimiser steps of a node in a round.
     #[arg(long, default_value_t = 20)]
     local_steps: u32,
@@ -96,6 +100,7 @@ fn plan(args: Args) -> anyhow::Result<Plan> {
         rounds: args.rounds,
         local_steps: args.local_steps,
         seed: args.seed,
+        method: args.method.charter()?,
         model: args.model,
         rows: match args.data {
             Some(data) => Rows::Given {

@@ -62,7 +62,7 @@ pub struct Args {
     out: Option<PathBuf>,
     #[command(flatten)]
     method: MethodArgs,
-    /// Peak of the schedule; by default 5e-3 under 10 million parameters, else 2e-4.
+    /// Peak of the schedule; by default 5e-3 under 10 million parameters, else 2e-4; of a soft prompt 3e-2.
     #[arg(long)]
     learning_rate: Option<f64>,
     /// Rows that go through the model at once.
@@ -134,7 +134,6 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let training = training(args);
     training.check().map_err(flag)?;
-    args.method.check()?;
     if args.lora_dropout > 0.0 && !args.method.is_lora() {
         return Err(flag(
             "--lora-dropout belongs to --method lora; leave it out",
@@ -159,7 +158,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let classes = model.config().labels.clone();
     let spec = AdapterSpec {
-        method: args.method.terms(&args.model)?,
+        method: args.method.solo(&args.model)?,
         seed: args.seed,
     };
     let adapter = Adapter::new(spec, model.config()).map_err(flag)?;

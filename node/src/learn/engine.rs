@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::data::DataError;
 use super::examples::Examples as _;
 use super::model::{self, Model, ModelError};
-use super::peft::{Adapter, AdapterError, AdapterSpec};
+use super::peft::{Adapter, AdapterError, AdapterSpec, Method};
 use super::prepare::{Wanted, prepare};
 use super::trainer::{Subject, TrainError, Trainer};
 use super::training::{Training, TrainingError};
@@ -152,6 +152,13 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
     let model = Model::open_at(&setup.model, setup.training.precision)?;
     let model_digest = model::digest(&setup.model)?;
     let adapter = Adapter::new(setup.adapter.clone(), model.config())?;
+    if setup.training.lora_dropout > 0.0 && !matches!(setup.adapter.method, Method::Lora(_)) {
+        return Err(EngineError::Training(TrainingError {
+            key: "lora_dropout",
+            value: setup.training.lora_dropout.to_string(),
+            range: "0 where the charter's method is not lora",
+        }));
+    }
     let length = setup.training.bounds_for(adapter.room(model.config()));
     let wanted = Wanted {
         data: &setup.data,

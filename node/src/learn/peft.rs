@@ -1,12 +1,15 @@
 //! Adapters: which tensors each method has, how they start, how they lie in the flat vector.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use candle_core::Tensor;
 use conclave_crypto::digest::Digest;
+use conclave_protocol::charter;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use super::data::DataError;
 use super::flatten::Flat;
 use super::model::Model;
 use super::model::adapted::{AdapterTensors, MethodTensors};
@@ -21,7 +24,7 @@ pub use prompt::Prompt;
 mod bottleneck;
 pub mod folder;
 mod lora;
-pub mod prompt;
+mod prompt;
 
 /// An adapter as the charter or a user describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +44,13 @@ pub enum Method {
     Bottleneck(Bottleneck),
     /// Rows in front of each text.
     Prompt(Prompt),
+}
+
+/// Whether a model has room for a charter's adapter.
+pub fn fits(terms: &charter::Adapter, config: &Config) -> Result<(), AdapterError> {
+    let method = Method::started(&terms.method, None);
+    let seed = terms.seed;
+    Adapter::new(AdapterSpec { method, seed }, config).map(drop)
 }
 
 /// A tensor's name and shape.
@@ -142,6 +152,37 @@ impl Method {
             Self::Lora(_) => "lora",
             Self::Bottleneck(_) => "adapter",
             Self::Prompt(_) => "prompt",
+        }
+    }
+
+    /// What a charter means for a model: the tokenizer in its folder reads the text that a soft prompt starts from.
+    pub fn agreed(method: &charter::Method, model: &Path) -> Result<Self, DataError> {
+        let text = match method {
+            charter::Method::Prompt(terms) => terms.init_text.as_deref(),
+            charter::Method::Lora(_) | charter::Method::Bottleneck(_) => None,
+        };
+        let start = text.map(|text| prompt::start(model, text)).transpose()?;
+        Ok(Self::started(method, start))
+    }
+
+    fn started(method: &charter::Method, start: Option<Vec<u32>>) -> Self {
+        match method {
+            charter::Method::Lora(terms) => Self::Lora(Lora {
+                r: terms.r,
+                alpha: terms.alpha,
+                targets: match &terms.target_modules {
+                    charter::Targets::AllLinear => Targets::AllLinear,
+                    charter::Targets::Named(names) => Targets::Named(names.clone()),
+                },
+            }),
+            charter::Method::Bottleneck(terms) => Self::Bottleneck(Bottleneck {
+                size: terms.size,
+                non_linearity: terms.non_linearity,
+            }),
+            charter::Method::Prompt(terms) => Self::Prompt(Prompt {
+                virtual_tokens: terms.virtual_tokens,
+                start,
+            }),
         }
     }
 

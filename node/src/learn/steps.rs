@@ -86,7 +86,7 @@ impl<'a> Steps<'a> {
             trainer,
             run,
             ranges,
-            peak: training.rate_for(config),
+            peak: training.rate_for(config, trainer.subject()),
             next: run.steps.start,
             adam: AdamW::new(flat.len(), training.weight_decay),
             draw: Draw::new(run.examples, run.seed, packed),

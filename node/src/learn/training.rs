@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::data::{Excess, Length};
 use super::model::config::Config;
+use super::peft::Method;
 use super::schedule::Scheduler;
+use super::trainer::Subject;
 use super::weights::quantised::Precision;
 use crate::config::TrainingConfig;
 
@@ -12,7 +14,7 @@ use crate::config::TrainingConfig;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Training {
-    /// Peak learning rate; by default 5e-3 under 10 million parameters, else 2e-4.
+    /// Peak learning rate; by default 5e-3 under 10 million parameters, else 2e-4; of a soft prompt 3e-2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,
     /// Rows that go through the model at once.
@@ -165,11 +167,15 @@ impl Training {
         real("max_grad_norm", self.max_grad_norm, good, "above 0")
     }
 
-    /// The peak learning rate for a model.
-    pub fn rate_for(&self, config: &Config) -> f64 {
+    /// The peak learning rate for what moves in a model.
+    pub fn rate_for(&self, config: &Config, subject: &Subject) -> f64 {
         let small = config.parameters() < 10_000_000;
-        self.learning_rate
-            .unwrap_or(if small { 5e-3 } else { 2e-4 })
+        let usual = match subject.spec().map(|spec| &spec.method) {
+            Some(Method::Prompt(_)) => 3e-2,
+            _ if small => 5e-3,
+            _ => 2e-4,
+        };
+        self.learning_rate.unwrap_or(usual)
     }
 
     /// The most tokens of an example where a model has room for `context`.

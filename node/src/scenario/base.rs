@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::learn::model::config::Config;
+
 /// What to say wherever this model is shown.
 pub const LABEL: &str = "the embedded base model (generated, for demonstrations only)";
 
@@ -16,6 +18,13 @@ const FILES: [(&str, &[u8]); 4] = [
     ),
     ("README.md", include_bytes!("base/README.md")),
 ];
+
+/// Its shape.
+#[expect(clippy::missing_panics_doc, reason = "the embedded file is whole")]
+pub fn config() -> Config {
+    let text = include_str!("base/config.json");
+    Config::parse(text, Path::new("config.json")).expect("a whole configuration is embedded")
+}
 
 /// Why the embedded model could not be written out.
 #[derive(Debug, thiserror::Error)]

@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use conclave_protocol::charter::{
-    Adapter, Admission, Aggregation, Charter, Combination, Federation, Founder, Method, Model,
-    Rounds, Targets, Timers,
+    Admission, Aggregation, Charter, Federation, Founder, Model, Rounds, Timers,
 };
 use rand::RngExt as _;
 
@@ -15,6 +14,7 @@ use crate::config::NodeConfig;
 use crate::learn::data::{Place, Row, Tokens, hold_out, read_rows, split};
 use crate::learn::model::config::Config;
 use crate::learn::model::{self, Model as Network};
+use crate::learn::peft;
 use crate::report::ModelReport;
 use crate::scenario::base;
 use crate::{config, keys};
@@ -66,9 +66,11 @@ struct Dealt {
 
 /// Checks the model, then the data, then writes everything.
 pub fn prepare(plan: &Plan) -> Result<Folders, TestnetError> {
-    if let Some(folder) = &plan.model {
-        check_model(folder)?;
-    }
+    let config = match &plan.model {
+        Some(folder) => check_model(folder)?,
+        None => base::config(),
+    };
+    peft::fits(&plan.adapter(), &config)?;
     let dealt = deal(plan)?;
     let dir = make_dir(plan)?;
     let model_dir = if let Some(folder) = &plan.model {
@@ -78,7 +80,6 @@ pub fn prepare(plan: &Plan) -> Result<Folders, TestnetError> {
         base::unpack(&folder)?;
         folder
     };
-    let config = Config::read(&model_dir).map_err(model::ModelError::from)?;
     let model = ModelReport {
         name: match &plan.model {
             Some(folder) => folder
@@ -173,11 +174,11 @@ impl Folders {
     }
 }
 
-/// That the folder holds a whole model and a tokenizer that fits it.
-fn check_model(folder: &Path) -> Result<(), TestnetError> {
-    Network::open(folder)?;
+/// That the folder holds a whole model and a tokenizer that fits it; gives the model's shape.
+fn check_model(folder: &Path) -> Result<Config, TestnetError> {
+    let network = Network::open(folder)?;
     Tokens::open(folder)?;
-    Ok(())
+    Ok(network.config().clone())
 }
 
 fn deal(plan: &Plan) -> Result<Dealt, TestnetError> {
@@ -245,14 +246,7 @@ fn charter(
             digest: folders.model.digest.parse().expect("a digest was written"),
             architecture: folders.architecture.clone(),
         },
-        adapter: Adapter {
-            method: Method::Lora,
-            lora_r: 8,
-            lora_alpha: 16,
-            target_modules: Targets::AllLinear,
-            aggregation: Combination::Alternating,
-            seed: plan.seed,
-        },
+        adapter: plan.adapter(),
         round: Rounds {
             rounds: plan.rounds,
             local_steps: plan.local_steps,

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use conclave_protocol::charter::{Adapter, Method};
+
 use crate::learn::data::Split;
 use crate::scenario::Scenario;
 
@@ -20,6 +22,8 @@ pub struct Plan {
     pub local_steps: u32,
     /// Governs data, split, initialisation, batches and kills; never keys or masks.
     pub seed: u64,
+    /// What is trained.
+    pub method: Method,
     /// The base model; the embedded one where absent.
     pub model: Option<PathBuf>,
     /// The private rows.
@@ -78,6 +82,14 @@ impl FromStr for At {
 }
 
 impl Plan {
+    /// What the charter says of the adapter.
+    pub fn adapter(&self) -> Adapter {
+        Adapter {
+            method: self.method.clone(),
+            seed: self.seed,
+        }
+    }
+
     /// Those that begin and those that join.
     pub fn nodes_in_all(&self) -> usize {
         let joiners: usize = self.joins.iter().map(|at| at.count as usize).sum();
@@ -173,6 +185,7 @@ mod tests {
             rounds: 6,
             local_steps: 20,
             seed: 1,
+            method: Method::default(),
             model: None,
             rows: Rows::Scenario(Scenario::Clinic),
             kills: kills.iter().map(|kill| kill.parse().unwrap()).collect(),

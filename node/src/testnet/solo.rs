@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use conclave_protocol::charter::{Method, Targets};
 use serde::Deserialize;
 
 use super::TestnetError;
@@ -54,14 +55,13 @@ impl Solos {
                 ("--model", path(folders.model_dir.clone())),
                 ("--data", path(folder.dir.join(DATA))),
                 ("--eval-data", path(folder.dir.join(EVAL))),
-                ("--lora-r", "8".to_owned()),
-                ("--lora-alpha", "16".to_owned()),
                 ("--steps", steps.to_string()),
                 ("--threads", (cores / AT_ONCE).max(1).to_string()),
                 ("--seed", plan.seed.to_string()),
             ];
             let pairs = flags
                 .into_iter()
+                .chain(terms(&plan.method))
                 .flat_map(|(flag, value)| [flag.to_owned(), value]);
             Job {
                 node,
@@ -115,6 +115,31 @@ impl Solos {
     pub fn count(&self) -> usize {
         self.done.iter().flatten().count()
     }
+}
+
+/// The flags of `train` that mean the charter's terms.
+fn terms(method: &Method) -> Vec<(&'static str, String)> {
+    let mut flags = vec![("--method", method.name().to_owned())];
+    match method {
+        Method::Lora(lora) => {
+            flags.push(("--lora-r", lora.r.to_string()));
+            flags.push(("--lora-alpha", lora.alpha.to_string()));
+            if let Targets::Named(names) = &lora.target_modules {
+                flags.push(("--target-modules", names.join(",")));
+            }
+        }
+        Method::Bottleneck(terms) => {
+            flags.push(("--bottleneck-size", terms.size.to_string()));
+            flags.push(("--non-linearity", terms.non_linearity.to_string()));
+        }
+        Method::Prompt(terms) => {
+            flags.push(("--num-virtual-tokens", terms.virtual_tokens.to_string()));
+            if let Some(text) = &terms.init_text {
+                flags.push(("--prompt-tuning-init-text", text.clone()));
+            }
+        }
+    }
+    flags
 }
 
 impl Job {

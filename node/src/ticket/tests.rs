@@ -2,8 +2,7 @@
 
 use conclave_crypto::sign::IdentityKey;
 use conclave_protocol::charter::{
-    Adapter, Admission, Aggregation, Combination, Federation, Founder, Method, Model, Rounds,
-    Targets, Timers,
+    Adapter, Admission, Aggregation, Federation, Founder, Method, Model, Rounds, Timers,
 };
 use conclave_protocol::names::MemberId;
 
@@ -33,11 +32,7 @@ pub(crate) fn charter(nonce: u8) -> Charter {
             architecture: "llama".to_owned(),
         },
         adapter: Adapter {
-            method: Method::Lora,
-            lora_r: 8,
-            lora_alpha: 16,
-            target_modules: Targets::AllLinear,
-            aggregation: Combination::Alternating,
+            method: Method::default(),
             seed: 1,
         },
         round: Rounds {

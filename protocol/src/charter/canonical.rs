@@ -4,7 +4,7 @@ use conclave_crypto::digest::Digest;
 use conclave_crypto::fraction::Fraction;
 use conclave_crypto::mask::Prg;
 
-use super::{Admission, Charter, Combination, Method, Targets};
+use super::{Admission, Charter, Combination, Lora, Method, NonLinearity, Targets};
 
 /// `SHA-256("conclave/v1/charter" ‖ bytes)`
 pub(super) fn digest(charter: &Charter) -> Digest {
@@ -21,23 +21,7 @@ fn encode(charter: &Charter) -> Vec<u8> {
     bytes.text(&charter.model.architecture);
 
     let adapter = &charter.adapter;
-    bytes.number(match adapter.method {
-        Method::Lora => 0,
-    });
-    bytes.number(adapter.lora_r.into());
-    bytes.number(adapter.lora_alpha.into());
-    match &adapter.target_modules {
-        Targets::AllLinear => bytes.number(0),
-        Targets::Named(names) => {
-            bytes.count(names.len());
-            for name in names {
-                bytes.text(name);
-            }
-        }
-    }
-    bytes.number(match adapter.aggregation {
-        Combination::Alternating => 0,
-    });
+    bytes.method(&adapter.method);
     bytes.number(adapter.seed);
 
     bytes.number(charter.round.rounds.into());
@@ -77,6 +61,48 @@ fn encode(charter: &Charter) -> Vec<u8> {
 struct Bytes(Vec<u8>);
 
 impl Bytes {
+    fn method(&mut self, method: &Method) {
+        match method {
+            Method::Lora(lora) => {
+                self.number(0);
+                self.lora(lora);
+            }
+            Method::Bottleneck(bottleneck) => {
+                self.number(1);
+                self.number(bottleneck.size.into());
+                self.number(match bottleneck.non_linearity {
+                    NonLinearity::Relu => 0,
+                    NonLinearity::Gelu => 1,
+                    NonLinearity::Silu => 2,
+                    NonLinearity::Tanh => 3,
+                });
+            }
+            Method::Prompt(prompt) => {
+                self.number(2);
+                self.number(prompt.virtual_tokens.into());
+                self.number(u64::from(prompt.init_text.is_some()));
+                self.text(prompt.init_text.as_deref().unwrap_or_default());
+            }
+        }
+    }
+
+    fn lora(&mut self, lora: &Lora) {
+        self.number(lora.r.into());
+        self.number(lora.alpha.into());
+        match &lora.target_modules {
+            Targets::AllLinear => self.number(0),
+            Targets::Named(names) => {
+                self.count(names.len());
+                for name in names {
+                    self.text(name);
+                }
+            }
+        }
+        self.number(match lora.aggregation {
+            Combination::Alternating => 0,
+        });
+    }
+
     fn number(&mut self, number: u64) {
         self.0.extend_from_slice(&number.to_le_bytes());
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use conclave_crypto::fixed::Scale;
 use conclave_crypto::fraction::Fraction;
 
-use super::{Charter, MEMBERS_MAX, SURVIVORS_MIN, Targets};
+use super::{Charter, Lora, MEMBERS_MAX, Method, SURVIVORS_MIN, Targets};
 
 /// Why a text is no charter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +37,16 @@ pub enum CharterError {
         found: String,
         /// What it may be.
         expected: String,
+    },
+    /// A term of another method.
+    #[error("{key} belongs to the method {of}, and this is {method}; leave it out")]
+    Foreign {
+        /// Section and key.
+        key: &'static str,
+        /// Whose it is.
+        of: &'static str,
+        /// The charter's.
+        method: &'static str,
     },
     /// Two founders share a name or key.
     #[error("members: {0} appears twice; every founder has its own name and key")]
@@ -73,11 +83,25 @@ pub(super) fn scale(charter: &Charter) -> Result<Scale, CharterError> {
 }
 
 fn adapter(charter: &Charter) -> Result<(), CharterError> {
-    let adapter = &charter.adapter;
-    within("adapter.lora_r", adapter.lora_r, 1, 1024)?;
-    within("adapter.lora_alpha", adapter.lora_alpha, 1, 65_536)?;
-    within("adapter.seed", adapter.seed, 0, i64::MAX.unsigned_abs())?;
-    if let Targets::Named(names) = &adapter.target_modules {
+    let seed = charter.adapter.seed;
+    within("adapter.seed", seed, 0, i64::MAX.unsigned_abs())?;
+    match &charter.adapter.method {
+        Method::Lora(terms) => lora(terms),
+        Method::Bottleneck(terms) => within("adapter.bottleneck_size", terms.size, 1, 65_536),
+        Method::Prompt(terms) => {
+            let rows = terms.virtual_tokens;
+            within("adapter.num_virtual_tokens", rows, 1, 65_536)?;
+            let key = "adapter.prompt_tuning_init_text (its characters)";
+            let length = terms.init_text.as_ref().map(|text| text.chars().count());
+            length.map_or(Ok(()), |length| within(key, length, 1, 4096))
+        }
+    }
+}
+
+fn lora(terms: &Lora) -> Result<(), CharterError> {
+    within("adapter.lora_r", terms.r, 1, 1024)?;
+    within("adapter.lora_alpha", terms.alpha, 1, 65_536)?;
+    if let Targets::Named(names) = &terms.target_modules {
         within("adapter.target_modules (their number)", names.len(), 1, 64)?;
         for name in names {
             named("adapter.target_modules", name)?;

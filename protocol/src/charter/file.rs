@@ -6,8 +6,8 @@ use conclave_crypto::mask::Prg;
 use serde::Deserialize;
 
 use super::{
-    Adapter, Admission, Aggregation, Charter, CharterError, Combination, Federation, Founder,
-    Method, Model, Rounds, Targets, Timers,
+    Adapter, Admission, Aggregation, Bottleneck, Charter, CharterError, Combination, Federation,
+    Founder, Lora, Method, Model, NonLinearity, Prompt, Rounds, Targets, Timers,
 };
 use crate::nearest::{nearest, suggestion};
 use crate::time::Span;
@@ -24,6 +24,10 @@ const SECTIONS: [(&str, &[&str]); 7] = [
             "lora_alpha",
             "target_modules",
             "aggregation",
+            "bottleneck_size",
+            "non_linearity",
+            "num_virtual_tokens",
+            "prompt_tuning_init_text",
             "seed",
         ],
     ),
@@ -83,6 +87,10 @@ struct AdapterText {
     lora_alpha: Option<u32>,
     target_modules: Option<TargetsText>,
     aggregation: Option<String>,
+    bottleneck_size: Option<u32>,
+    non_linearity: Option<String>,
+    num_virtual_tokens: Option<u32>,
+    prompt_tuning_init_text: Option<String>,
     seed: Option<u64>,
 }
 
@@ -169,7 +177,74 @@ fn federation(text: FederationText) -> Result<Federation, CharterError> {
 }
 
 fn adapter(text: AdapterText) -> Result<Adapter, CharterError> {
-    let lora_r = text.lora_r.unwrap_or(8);
+    let words = [("lora", 0), ("adapter", 1), ("prompt", 2)];
+    let chosen = choice("adapter.method", text.method.as_deref(), &words)?;
+    own_keys(&text, words, chosen)?;
+    let seed = text.seed.unwrap_or(0);
+    let method = match chosen {
+        0 => Method::Lora(lora(text)?),
+        1 => Method::Bottleneck(Bottleneck {
+            size: text
+                .bottleneck_size
+                .unwrap_or_else(|| Bottleneck::default().size),
+            non_linearity: choice(
+                "adapter.non_linearity",
+                text.non_linearity.as_deref(),
+                &NonLinearity::ALL,
+            )?,
+        }),
+        _ => Method::Prompt(Prompt {
+            virtual_tokens: text
+                .num_virtual_tokens
+                .unwrap_or_else(|| Prompt::default().virtual_tokens),
+            init_text: text.prompt_tuning_init_text,
+        }),
+    };
+    Ok(Adapter { method, seed })
+}
+
+/// Refuses a key that belongs to another method.
+fn own_keys(
+    text: &AdapterText,
+    words: [(&'static str, usize); 3],
+    chosen: usize,
+) -> Result<(), CharterError> {
+    let given = [
+        ("adapter.lora_r", 0, text.lora_r.is_some()),
+        ("adapter.lora_alpha", 0, text.lora_alpha.is_some()),
+        ("adapter.target_modules", 0, text.target_modules.is_some()),
+        ("adapter.aggregation", 0, text.aggregation.is_some()),
+        ("adapter.bottleneck_size", 1, text.bottleneck_size.is_some()),
+        ("adapter.non_linearity", 1, text.non_linearity.is_some()),
+        (
+            "adapter.num_virtual_tokens",
+            2,
+            text.num_virtual_tokens.is_some(),
+        ),
+        (
+            "adapter.prompt_tuning_init_text",
+            2,
+            text.prompt_tuning_init_text.is_some(),
+        ),
+    ];
+    let name = |of| {
+        words
+            .iter()
+            .find(|(_, number)| *number == of)
+            .map_or("", |(name, _)| name)
+    };
+    match given.iter().find(|(_, of, given)| *given && *of != chosen) {
+        None => Ok(()),
+        Some((key, of, _)) => Err(CharterError::Foreign {
+            key,
+            of: name(*of),
+            method: name(chosen),
+        }),
+    }
+}
+
+fn lora(text: AdapterText) -> Result<Lora, CharterError> {
+    let r = text.lora_r.unwrap_or_else(|| Lora::default().r);
     let target_modules = match text.target_modules {
         None => Targets::AllLinear,
         Some(TargetsText::One(word)) => choice(
@@ -182,21 +257,15 @@ fn adapter(text: AdapterText) -> Result<Adapter, CharterError> {
             Targets::Named(names)
         }
     };
-    Ok(Adapter {
-        method: choice(
-            "adapter.method",
-            text.method.as_deref(),
-            &[("lora", Method::Lora)],
-        )?,
-        lora_r,
-        lora_alpha: text.lora_alpha.unwrap_or_else(|| lora_r.saturating_mul(2)),
+    Ok(Lora {
+        r,
+        alpha: text.lora_alpha.unwrap_or_else(|| r.saturating_mul(2)),
         target_modules,
         aggregation: choice(
             "adapter.aggregation",
             text.aggregation.as_deref(),
             &[("alternating", Combination::Alternating)],
         )?,
-        seed: text.seed.unwrap_or(0),
     })
 }
 

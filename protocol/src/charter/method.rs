@@ -1,7 +1,112 @@
-//! The kinds of adapter.
+//! The kinds of adapter, and the terms of each.
 
 use core::fmt;
 use core::str::FromStr;
+
+/// The kinds of adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Method {
+    /// Low-rank adaptation: `lora`.
+    Lora(Lora),
+    /// Bottlenecks behind sublayers: `adapter`.
+    Bottleneck(Bottleneck),
+    /// A soft prompt: `prompt`.
+    Prompt(Prompt),
+}
+
+/// The terms of LoRA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lora {
+    /// The rank.
+    pub r: u32,
+    /// The scaling is `alpha / r`.
+    pub alpha: u32,
+    /// Which linear maps.
+    pub target_modules: Targets,
+    /// How factors are combined.
+    pub aggregation: Combination,
+}
+
+/// The linear maps that get an adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Targets {
+    /// Every linear map of the blocks; the output head is left out.
+    AllLinear,
+    /// Those whose name ends so, sorted.
+    Named(Vec<String>),
+}
+
+/// How LoRA factors are combined under sums. Other methods have no product of factors: all their coordinates are summed
+/// in every round, which is exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Combination {
+    /// One factor a round (B in odd rounds, A in even ones): exact under sums.
+    Alternating,
+}
+
+/// The terms of bottleneck adapters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bottleneck {
+    /// Elements between the two maps.
+    pub size: u32,
+    /// What stands between them.
+    pub non_linearity: NonLinearity,
+}
+
+/// The terms of a soft prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// How many rows stand in front of each text.
+    pub virtual_tokens: u32,
+    /// The text whose embeddings they start from; without, those of words drawn by the seed.
+    pub init_text: Option<String>,
+}
+
+impl Method {
+    /// Its name in charters and flags.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Lora(_) => "lora",
+            Self::Bottleneck(_) => "adapter",
+            Self::Prompt(_) => "prompt",
+        }
+    }
+}
+
+impl Default for Method {
+    fn default() -> Self {
+        Self::Lora(Lora::default())
+    }
+}
+
+impl Default for Lora {
+    fn default() -> Self {
+        Self {
+            r: 8,
+            alpha: 16,
+            target_modules: Targets::AllLinear,
+            aggregation: Combination::Alternating,
+        }
+    }
+}
+
+impl Default for Bottleneck {
+    fn default() -> Self {
+        Self {
+            size: 16,
+            non_linearity: NonLinearity::Relu,
+        }
+    }
+}
+
+impl Default for Prompt {
+    fn default() -> Self {
+        Self {
+            virtual_tokens: 16,
+            init_text: None,
+        }
+    }
+}
 
 /// What stands between the two maps of a bottleneck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -23,11 +23,7 @@ fn sample() -> Charter {
             architecture: "llama".to_owned(),
         },
         adapter: Adapter {
-            method: Method::Lora,
-            lora_r: 8,
-            lora_alpha: 16,
-            target_modules: Targets::AllLinear,
-            aggregation: Combination::Alternating,
+            method: Method::default(),
             seed: 1,
         },
         round: Rounds {
@@ -45,7 +41,10 @@ fn sample() -> Charter {
 fn a_written_charter_reads_the_same() {
     let mut charter = sample().checked().unwrap();
     assert_eq!(Charter::parse(&charter.to_toml()).unwrap(), charter);
-    charter.adapter.target_modules = Targets::Named(vec!["k_proj".into(), "q_proj".into()]);
+    charter.adapter.method = Method::Lora(Lora {
+        target_modules: Targets::Named(vec!["k_proj".into(), "q_proj".into()]),
+        ..Lora::default()
+    });
     charter.admission = Admission::Invite;
     charter.aggregation.prg = Prg::Aes256Ctr;
     charter.round.timers = Timers::testnet();
@@ -95,6 +94,62 @@ fn the_digest_is_stable_and_sees_every_term() {
     }
     let same = text.replacen("corruption = \"0.2\"", "corruption = \"0.20\"", 1);
     assert_eq!(Charter::parse(&same).unwrap().digest(), charter.digest());
+}
+
+#[test]
+fn every_method_is_written_read_and_seen_by_the_digest() {
+    let bottleneck = |(_, non_linearity)| {
+        Method::Bottleneck(Bottleneck {
+            size: 24,
+            non_linearity,
+        })
+    };
+    let texts = [None, Some("Answer:\n\"yes\" or no"), Some("Answer:")];
+    let prompt = |text: Option<&str>| {
+        Method::Prompt(Prompt {
+            virtual_tokens: 24,
+            init_text: text.map(str::to_owned),
+        })
+    };
+    let mut seen = std::collections::BTreeSet::from([sample().digest()]);
+    let bottlenecks = NonLinearity::ALL.map(bottleneck).into_iter();
+    let defaults = [
+        Method::Bottleneck(Bottleneck::default()),
+        Method::Prompt(Prompt::default()),
+    ];
+    for method in bottlenecks.chain(texts.map(prompt)).chain(defaults) {
+        let mut charter = sample();
+        charter.adapter.method = method;
+        let charter = charter.checked().unwrap();
+        let text = charter.to_toml();
+        assert_eq!(Charter::parse(&text).unwrap(), charter, "{text}");
+        assert!(seen.insert(charter.digest()), "{text}");
+        let name = charter.adapter.method.name();
+        for (from, to, said) in [
+            (
+                "seed =",
+                "lora_r = 8\nseed =",
+                "adapter.lora_r belongs to the method lora, and this is",
+            ),
+            ("= 24", "= 0", "it must be from 1"),
+            ("= 24", "= 65537", "to 65536"),
+            ("= \"relu\"", "= \"relo\"", "did you mean `relu`?"),
+            (
+                "init_text = \"Answer:\"",
+                "init_text = \"\"",
+                "from 1 to 4096",
+            ),
+        ] {
+            if text.contains(from) {
+                let changed = text.replacen(from, to, 1);
+                let error = Charter::parse(&changed).expect_err(to).to_string();
+                assert!(error.contains(said), "{name}, {to}: {error}");
+            }
+        }
+    }
+    let other = sample().to_toml().replacen("\"lora\"", "\"adapter\"", 1);
+    let error = Charter::parse(&other).unwrap_err().to_string();
+    assert!(error.contains("lora_r belongs to the method lora, and this is adapter"));
 }
 
 #[test]

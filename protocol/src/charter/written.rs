@@ -15,13 +15,7 @@ pub(super) fn write(charter: &Charter) -> String {
         admission,
         members,
     } = charter;
-    let targets = match &adapter.target_modules {
-        Targets::AllLinear => quoted("all-linear"),
-        Targets::Named(names) => {
-            let names: Vec<String> = names.iter().map(|name| quoted(name)).collect();
-            format!("[{}]", names.join(", "))
-        }
-    };
+    let terms = terms(&adapter.method);
     let timers = join(
         round
             .timers
@@ -32,12 +26,6 @@ pub(super) fn write(charter: &Charter) -> String {
         let (name, key) = (quoted(&member.name), member.key);
         format!("\n[[members]]\nname = {name}\nkey = \"{key}\"\n")
     }));
-    let method = match adapter.method {
-        Method::Lora => "lora",
-    };
-    let combination = match adapter.aggregation {
-        Combination::Alternating => "alternating",
-    };
     let prg = match aggregation.prg {
         Prg::ChaCha20 => "chacha20",
         Prg::Aes256Ctr => "aes256ctr",
@@ -49,8 +37,7 @@ pub(super) fn write(charter: &Charter) -> String {
     format!(
         "[federation]\nname = {}\nprotocol = {}\nnonce = \"{}\"\n\n\
          [model]\ndigest = \"{}\"\narchitecture = {}\n\n\
-         [adapter]\nmethod = \"{method}\"\nlora_r = {}\nlora_alpha = {}\ntarget_modules = {targets}\n\
-         aggregation = \"{combination}\"\nseed = {}\n\n\
+         [adapter]\nmethod = \"{}\"\n{terms}seed = {}\n\n\
          [round]\nrounds = {}\nlocal_steps = {}\n{timers}\n\
          [aggregation]\nmin_survivors = {}\nmembers_max = {}\ncorruption = \"{}\"\nclip = \"{}\"\n\
          weight_max = {}\nweight_unit = {}\nring_bits = {}\nprg = \"{prg}\"\ninline_limit = {}\n\
@@ -61,8 +48,7 @@ pub(super) fn write(charter: &Charter) -> String {
         hex::encode(federation.nonce),
         model.digest,
         quoted(&model.architecture),
-        adapter.lora_r,
-        adapter.lora_alpha,
+        adapter.method.name(),
         adapter.seed,
         round.rounds,
         round.local_steps,
@@ -77,6 +63,41 @@ pub(super) fn write(charter: &Charter) -> String {
         aggregation.replicas,
         aggregation.absent_rounds,
     )
+}
+
+/// What belongs to a method.
+fn terms(method: &Method) -> String {
+    match method {
+        Method::Lora(lora) => {
+            let targets = match &lora.target_modules {
+                Targets::AllLinear => quoted("all-linear"),
+                Targets::Named(names) => {
+                    let names: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+                    format!("[{}]", names.join(", "))
+                }
+            };
+            let combination = match lora.aggregation {
+                Combination::Alternating => "alternating",
+            };
+            format!(
+                "lora_r = {}\nlora_alpha = {}\ntarget_modules = {targets}\naggregation = \"{combination}\"\n",
+                lora.r, lora.alpha
+            )
+        }
+        Method::Bottleneck(bottleneck) => format!(
+            "bottleneck_size = {}\nnon_linearity = \"{}\"\n",
+            bottleneck.size, bottleneck.non_linearity
+        ),
+        Method::Prompt(prompt) => {
+            let text = prompt.init_text.iter();
+            let text = text.map(|text| format!("prompt_tuning_init_text = {}\n", quoted(text)));
+            format!(
+                "num_virtual_tokens = {}\n{}",
+                prompt.virtual_tokens,
+                join(text)
+            )
+        }
+    }
 }
 
 fn join(lines: impl IntoIterator<Item = String>) -> String {

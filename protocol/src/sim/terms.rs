@@ -4,8 +4,7 @@ use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::IdentityKey;
 
 use crate::charter::{
-    Adapter, Admission, Aggregation, Charter, Combination, Federation, Founder, Method, Model,
-    Rounds, Targets, Timers,
+    Adapter, Admission, Aggregation, Charter, Federation, Founder, Method, Model, Rounds, Timers,
 };
 use crate::layout::Layout;
 use crate::names::Factor;
@@ -93,11 +92,7 @@ impl Terms {
                 architecture: "llama".to_owned(),
             },
             adapter: Adapter {
-                method: Method::Lora,
-                lora_r: 8,
-                lora_alpha: 16,
-                target_modules: Targets::AllLinear,
-                aggregation: Combination::Alternating,
+                method: Method::default(),
                 seed: 1,
             },
             round: Rounds {

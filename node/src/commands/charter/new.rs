@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use conclave_crypto::sign::PublicKey;
 use conclave_protocol::charter::{
-    Adapter, Admission, Aggregation, Charter, Combination, Federation, Founder, Method, Model,
-    Rounds, Targets, Timers,
+    Adapter, Admission, Aggregation, Charter, Federation, Founder, Model, Rounds, Timers,
 };
 use rand::RngExt as _;
 
+use super::super::loading::flag;
+use super::super::method::MethodArgs;
 use crate::learn::model::config::Config;
 use crate::learn::model::{check, digest};
+use crate::learn::peft;
 
 const EXAMPLE: &str = "Example:
   conclave init --dir berlin     # prints a public key; likewise paris, rome
@@ -39,15 +41,8 @@ pub struct Args {
     /// Optimiser steps of a member in a round.
     #[arg(long, default_value_t = 20)]
     local_steps: u32,
-    /// The rank of the adapter.
-    #[arg(long, default_value_t = 8)]
-    lora_r: u32,
-    /// The adapter's scaling is alpha / r; default: twice the rank.
-    #[arg(long)]
-    lora_alpha: Option<u32>,
-    /// Which linear maps get an adapter: all-linear, or names such as q_proj,v_proj.
-    #[arg(long, default_value = "all-linear", value_parser = targets)]
-    target_modules: Targets,
+    #[command(flatten)]
+    method: MethodArgs,
     /// Who may enter later: nobody, or whoever a member invites (`conclave invite`).
     #[arg(long, value_enum, default_value = "closed")]
     admission: Mode,
@@ -80,6 +75,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             args.out.display()
         );
     }
+    let adapter = Adapter {
+        method: args.method.charter()?,
+        seed: args.seed,
+    };
+    peft::fits(&adapter, &Config::read(&args.model)?).map_err(flag)?;
     let charter = Charter {
         federation: Federation {
             name: args.name.clone(),
@@ -87,16 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             nonce: rand::rng().random(),
         },
         model: model(&args.model)?,
-        adapter: Adapter {
-            method: Method::Lora,
-            lora_r: args.lora_r,
-            lora_alpha: args
-                .lora_alpha
-                .unwrap_or_else(|| args.lora_r.saturating_mul(2)),
-            target_modules: args.target_modules.clone(),
-            aggregation: Combination::Alternating,
-            seed: args.seed,
-        },
+        adapter,
         round: Rounds {
             rounds: args.rounds,
             local_steps: args.local_steps,
@@ -163,16 +154,4 @@ fn founder(text: &str) -> Result<Founder, String> {
         name: name.to_owned(),
         key,
     })
-}
-
-/// Parses `all-linear` or a list of module names.
-#[expect(clippy::unnecessary_wraps, reason = "the shape of a value parser")]
-fn targets(text: &str) -> Result<Targets, String> {
-    if text == "all-linear" {
-        return Ok(Targets::AllLinear);
-    }
-    let mut names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
-    names.sort();
-    names.dedup();
-    Ok(Targets::Named(names))
 }

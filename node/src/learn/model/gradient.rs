@@ -3,9 +3,9 @@
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 
-use super::graph::Graph;
 use super::Model;
 use super::adapted::Moving;
+use super::graph::Graph;
 use crate::learn::batch::Batch;
 use crate::learn::fused::head::Score;
 

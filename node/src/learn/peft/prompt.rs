@@ -98,7 +98,7 @@ fn drawn(key: [u8; 32], vocabulary: usize, count: usize) -> Vec<u32> {
 }
 
 /// The tokens of a text that a soft prompt is to start from, as a model's own tokenizer reads a text's beginning.
-pub fn start(model: &Path, text: &str) -> Result<Vec<u32>, DataError> {
+pub(super) fn start(model: &Path, text: &str) -> Result<Vec<u32>, DataError> {
     Tokens::open(model)?.prompt(text)
 }
 

@@ -92,11 +92,11 @@ pub(super) fn charter(founders: usize, rounds: u32, inline_limit: u64) -> Charte
             architecture: "llama".into(),
         },
         adapter: charter::Adapter {
-            method: charter::Method::Lora,
-            lora_r: 2,
-            lora_alpha: 4,
-            target_modules: charter::Targets::AllLinear,
-            aggregation: charter::Combination::Alternating,
+            method: charter::Method::Lora(charter::Lora {
+                r: 2,
+                alpha: 4,
+                ..charter::Lora::default()
+            }),
             seed: 0,
         },
         round: charter::Rounds {

@@ -429,7 +429,8 @@ mod tests {
     fn the_rows_of_a_head_are_its_labels() {
         let folder = tempfile::tempdir().unwrap();
         let head = |shape: &[usize], values: &[f32]| {
-            let tensor = (head_name(HEAD_WEIGHT), shape.to_vec(), values);
+            let [name, _] = head_names(HEAD_WEIGHT);
+            let tensor = (name, shape.to_vec(), values);
             std::fs::write(folder.path().join(TENSORS), serialize([tensor])).unwrap();
             labels(folder.path())
         };

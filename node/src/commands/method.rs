@@ -50,7 +50,7 @@ pub enum Kind {
 
 impl MethodArgs {
     /// Refuses a flag that belongs to another method.
-    fn check(&self) -> anyhow::Result<()> {
+    pub fn check(&self) -> anyhow::Result<()> {
         let flags = [
             (Kind::Lora, "--lora-r", self.lora_r.is_some()),
             (Kind::Lora, "--lora-alpha", self.lora_alpha.is_some()),
@@ -96,7 +96,7 @@ impl MethodArgs {
         self.method == Kind::Lora
     }
 
-    /// The terms as a charter has them.
+    /// The terms as a charter has them, checked.
     pub fn charter(&self) -> anyhow::Result<Method> {
         self.check()?;
         Ok(self.method(|r| r.saturating_mul(2)))
@@ -105,7 +105,6 @@ impl MethodArgs {
     /// The terms for training alone on a model: the tokenizer in its folder reads the text that a soft prompt starts
     /// from.
     pub fn solo(&self, model: &Path) -> anyhow::Result<peft::Method> {
-        self.check()?;
         Ok(peft::Method::agreed(&self.method(|_| 16), model)?)
     }
 

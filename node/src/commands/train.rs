@@ -132,16 +132,7 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let training = training(args);
-    training.check().map_err(flag)?;
-    if args.lora_dropout > 0.0 && !args.method.is_lora() {
-        return Err(flag(
-            "--lora-dropout belongs to --method lora; leave it out",
-        ));
-    }
-    if args.steps == 0 {
-        return Err(flag("--steps must be at least 1"));
-    }
+    let training = checked(args)?;
     let out = args.out.as_deref();
     let mut folder = out.map(|out| Folder::new(out, args.resume)).transpose()?;
     let mut model = Model::open_at(&args.model, training.precision)?;
@@ -237,6 +228,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     report(args, &trainer, &ended);
     Ok(())
+}
+
+/// The settings, after a look at all flags that no model is needed for.
+fn checked(args: &Args) -> anyhow::Result<Training> {
+    let training = training(args);
+    training.check().map_err(flag)?;
+    args.method.check()?;
+    if args.lora_dropout > 0.0 && !args.method.is_lora() {
+        return Err(flag(
+            "--lora-dropout belongs to --method lora; leave it out",
+        ));
+    }
+    if args.steps == 0 {
+        return Err(flag("--steps must be at least 1"));
+    }
+    Ok(training)
 }
 
 fn training(args: &Args) -> Training {

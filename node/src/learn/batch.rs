@@ -59,6 +59,7 @@ impl Batch {
     ///
     /// # Panics
     /// If the batch has four billion rows.
+    #[must_use]
     pub fn behind(&self, virtual_tokens: usize) -> Self {
         let mut targets = Targets::default();
         let mut spans = Vec::with_capacity(self.spans.len());

@@ -1,7 +1,7 @@
 //! What a forward pass takes beside the frozen weights, and where each kind of adapter attaches to it.
 //!
 //! LoRA stands beside linear maps, a bottleneck between a sublayer and the residual stream, a soft prompt in front of
-//! the embedded tokens: the three operations of [`super::parts::Ops`] that ask here whether somebody is there.
+//! the embedded tokens: the three operations of `Ops` that ask here whether somebody is there.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -66,11 +66,11 @@ impl Ops for Plain<'_> {
             return table.index_select(&Tensor::new(&ids[..], &Device::Cpu)?, 0);
         };
         // The prompt as further words of the vocabulary.
-        let (words, mut all, mut next) = (table.dim(0)? as u32, Vec::new(), ids.iter());
+        let (words, rows) = (table.dim(0)?, prompt.dim(0)?);
+        let (mut all, mut next) = (Vec::new(), ids.iter());
         for span in self.batch.spans.iter() {
-            let virtual_tokens = prompt.dim(0)? as u32;
-            all.extend(words..words + virtual_tokens);
-            all.extend(next.by_ref().take(span.len() - virtual_tokens as usize));
+            all.extend((words..words + rows).map(|row| u32::try_from(row).unwrap()));
+            all.extend(next.by_ref().take(span.len() - rows));
         }
         let table = Tensor::cat(&[table, prompt], 0)?;
         table.index_select(&Tensor::new(&all[..], &Device::Cpu)?, 0)

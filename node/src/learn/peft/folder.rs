@@ -118,8 +118,8 @@ pub fn labels(folder: &Path) -> Result<Option<Vec<String>>, FolderError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let mut weights = Weights::default();
             weights.add_file(&folder.join(TENSORS))?;
-            let names = head_names(HEAD_WEIGHT).into_iter();
-            return match names.filter_map(|name| weights.shape(&name)).next() {
+            let mut names = head_names(HEAD_WEIGHT).into_iter();
+            return match names.find_map(|name| weights.shape(&name)) {
                 None => Ok(None),
                 Some(&[labels, width]) if width > 0 => {
                     Ok(Some((0..labels).map(|id| format!("LABEL_{id}")).collect()))

@@ -1,0 +1,126 @@
+//! `[adapter]`: a method, and the keys that belong to it.
+
+use serde::Deserialize;
+
+use super::choice;
+use crate::charter::{
+    Adapter, Bottleneck, CharterError, Combination, Lora, Method, NonLinearity, Prompt, Targets,
+};
+
+/// The table as it is written.
+#[derive(Deserialize, Default)]
+pub(super) struct Table {
+    method: Option<String>,
+    lora_r: Option<u32>,
+    lora_alpha: Option<u32>,
+    target_modules: Option<TargetsText>,
+    aggregation: Option<String>,
+    bottleneck_size: Option<u32>,
+    non_linearity: Option<String>,
+    num_virtual_tokens: Option<u32>,
+    prompt_tuning_init_text: Option<String>,
+    seed: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum TargetsText {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Table {
+    /// The terms, their bounds not yet checked.
+    pub(super) fn read(self) -> Result<Adapter, CharterError> {
+        let words = [("lora", 0), ("adapter", 1), ("prompt", 2)];
+        let chosen = choice("adapter.method", self.method.as_deref(), &words)?;
+        own_keys(&self, words, chosen)?;
+        let seed = self.seed.unwrap_or(0);
+        let method = match chosen {
+            0 => Method::Lora(lora(self)?),
+            1 => Method::Bottleneck(Bottleneck {
+                size: self
+                    .bottleneck_size
+                    .unwrap_or_else(|| Bottleneck::default().size),
+                non_linearity: choice(
+                    "adapter.non_linearity",
+                    self.non_linearity.as_deref(),
+                    &NonLinearity::ALL,
+                )?,
+            }),
+            _ => Method::Prompt(Prompt {
+                virtual_tokens: self
+                    .num_virtual_tokens
+                    .unwrap_or_else(|| Prompt::default().virtual_tokens),
+                init_text: self.prompt_tuning_init_text,
+            }),
+        };
+        Ok(Adapter { method, seed })
+    }
+}
+
+/// Refuses a key that belongs to another method.
+fn own_keys(
+    text: &Table,
+    words: [(&'static str, usize); 3],
+    chosen: usize,
+) -> Result<(), CharterError> {
+    let given = [
+        ("adapter.lora_r", 0, text.lora_r.is_some()),
+        ("adapter.lora_alpha", 0, text.lora_alpha.is_some()),
+        ("adapter.target_modules", 0, text.target_modules.is_some()),
+        ("adapter.aggregation", 0, text.aggregation.is_some()),
+        ("adapter.bottleneck_size", 1, text.bottleneck_size.is_some()),
+        ("adapter.non_linearity", 1, text.non_linearity.is_some()),
+        (
+            "adapter.num_virtual_tokens",
+            2,
+            text.num_virtual_tokens.is_some(),
+        ),
+        (
+            "adapter.prompt_tuning_init_text",
+            2,
+            text.prompt_tuning_init_text.is_some(),
+        ),
+    ];
+    let name = |of| {
+        words
+            .iter()
+            .find(|(_, number)| *number == of)
+            .map_or("", |(name, _)| name)
+    };
+    match given.iter().find(|(_, of, given)| *given && *of != chosen) {
+        None => Ok(()),
+        Some((key, of, _)) => Err(CharterError::Foreign {
+            key,
+            of: name(*of),
+            method: name(chosen),
+        }),
+    }
+}
+
+fn lora(text: Table) -> Result<Lora, CharterError> {
+    let r = text.lora_r.unwrap_or_else(|| Lora::default().r);
+    let target_modules = match text.target_modules {
+        None => Targets::AllLinear,
+        Some(TargetsText::One(word)) => choice(
+            "adapter.target_modules",
+            Some(&word),
+            &[("all-linear", Targets::AllLinear)],
+        )?,
+        Some(TargetsText::Many(mut names)) => {
+            names.sort();
+            Targets::Named(names)
+        }
+    };
+    Ok(Lora {
+        r,
+        alpha: text.lora_alpha.unwrap_or_else(|| r.saturating_mul(2)),
+        target_modules,
+        aggregation: choice(
+            "adapter.aggregation",
+            text.aggregation.as_deref(),
+            &[("alternating", Combination::Alternating)],
+        )?,
+    })
+}

@@ -74,6 +74,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     training.check().map_err(flag)?;
     let pool = pool(threads(args.threads)?)?;
     let (loaded, folder) = args.source.open()?;
+    anyhow::ensure!(
+        loaded.model.config().outputs() > 0,
+        "{}: the model is an encoder without a classification head; give --adapter with one that brings it",
+        folder.display()
+    );
     let context = loaded.context();
     if let Some(asked) = args.sequence_len.filter(|len| *len as usize > context) {
         return Err(TrainError::Context {
@@ -330,5 +335,35 @@ fn show(measured: &Measured, labels: Option<&Labels>, generated: Option<&Generat
                 generated.answers.0
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::export::write_model;
+    use crate::learn::fixture::{encoder, folder};
+
+    #[test]
+    fn a_bare_encoder_is_refused_before_any_row_is_read() {
+        let folder = folder();
+        write_model(folder.path(), &encoder("BertModel")).unwrap();
+        let args = Args {
+            source: Source {
+                model: Some(folder.path().to_owned()),
+                adapter: None,
+                dir: None,
+            },
+            data: folder.path().join("none"),
+            labels: false,
+            generate: None,
+            max_tokens: 1,
+            sequence_len: None,
+            threads: Some(1),
+            json: true,
+        };
+        let said = run(&args).unwrap_err().to_string();
+        assert!(said.contains("without a classification head"), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
     }
 }

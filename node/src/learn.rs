@@ -1,4 +1,4 @@
-//! The learning engine: a Llama-family model, LoRA on its linear maps, and the training of it, on candle.
+//! The learning engine: models, adapters on them, and the training of these, on candle.
 //!
 //! From the bottom up: [`kernel`] is arithmetic on slices, [`fused`] wraps it into operations with gradients,
 //! [`model`] is the forward pass made of them. [`peft`] says what an adapter is and [`flatten`] where each of its

@@ -28,7 +28,7 @@ use crate::cli;
 use crate::keys::KeyError;
 use crate::learn::data::DataError;
 use crate::learn::model::ModelError;
-use crate::learn::peft::AdapterError;
+use crate::learn::peft::Unfit;
 use crate::report::RunReport;
 use crate::scenario::base::UnpackError;
 use crate::ticket::{AcceptError, IssueError};
@@ -54,7 +54,7 @@ pub enum TestnetError {
     Data(#[from] DataError),
     /// The adapter.
     #[error(transparent)]
-    Adapter(#[from] AdapterError),
+    Adapter(#[from] Unfit),
     /// An identity.
     #[error(transparent)]
     Key(#[from] KeyError),

@@ -91,7 +91,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let length = bounds.most;
     let classes = &loaded.model.config().labels;
     let tokens = Tokens::open(&folder)?.telling_apart(classes);
-    let labels = args.labels || loaded.model.config().classifies();
+    let classifies = loaded.model.config().classifies();
+    if args.generate.is_some() && classifies {
+        return Err(flag(
+            "--generate: the model tells labels apart and writes nothing; leave it out",
+        ));
+    }
+    let labels = args.labels || classifies;
     // Rows are only held where more than their tokens is asked for, and no more of them.
     let mut rows = Vec::new();
     let pairs = args.generate.unwrap_or(0) as usize;

@@ -14,6 +14,8 @@ pub struct Draw<'a> {
     /// Where the generator stood before it shuffled `order`; `None` before the first pass.
     shuffled_at: Option<u128>,
     packed: Option<usize>,
+    /// Rows of a soft prompt in front of each example.
+    in_front: usize,
 }
 
 /// Where a stream stands: enough to go on from, given its seed.
@@ -40,7 +42,15 @@ impl<'a> Draw<'a> {
             rng: ChaCha20Rng::from_seed(seed),
             shuffled_at: None,
             packed,
+            in_front: 0,
         }
+    }
+
+    /// The same where a soft prompt of so many rows stands in front of each example: they count in packs, but for the
+    /// first one's.
+    #[must_use]
+    pub fn behind(self, in_front: usize) -> Self {
+        Self { in_front, ..self }
     }
 
     /// The next row: one example, or a pack of them.
@@ -50,7 +60,7 @@ impl<'a> Draw<'a> {
         let Some(most) = self.packed else { return row };
         let mut length = self.examples.length(first);
         loop {
-            length += self.examples.length(self.peek());
+            length += self.in_front + self.examples.length(self.peek());
             if length > most {
                 return row;
             }
@@ -157,6 +167,12 @@ mod tests {
             rows.iter().all(|row| row.len() == 2),
             "4 + 4 fit into 10, 12 do not"
         );
+        for (in_front, fit) in [(2, 2), (3, 1)] {
+            let packs = Draw::new(&examples, [0; 32], Some(10))
+                .behind(in_front)
+                .row();
+            assert_eq!(packs.len(), fit, "4 + {in_front} + 4 into 10");
+        }
         let single = Draw::new(&examples, [0; 32], Some(3)).row();
         assert_eq!(single.len(), 1, "a row longer than the pack stands alone");
     }

@@ -29,16 +29,15 @@ pub fn evaluate(
     moving: &Moving,
     examples: &dyn Examples,
 ) -> Result<Option<Measured>> {
+    let rows = |example| moving.virtual_tokens() + examples.length(example);
     let mut total = Score::default();
     let mut tokens = 0;
     let mut next = 0;
     while next < examples.count() {
         let mut now = Vec::new();
         let mut length = 0;
-        while next < examples.count()
-            && (now.is_empty() || length + examples.length(next) <= TOKENS)
-        {
-            length += examples.length(next);
+        while next < examples.count() && (now.is_empty() || length + rows(next) <= TOKENS) {
+            length += rows(next);
             now.push(examples.example(next).map_err(candle_core::Error::wrap)?);
             next += 1;
         }

@@ -46,11 +46,30 @@ pub enum Method {
     Prompt(Prompt),
 }
 
-/// Whether a model has room for a charter's adapter.
-pub fn fits(terms: &charter::Adapter, config: &Config) -> Result<(), AdapterError> {
-    let method = Method::started(&terms.method, None);
+/// Why a charter's adapter cannot be trained on a model.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfit {
+    /// The model has no room for it.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// Nor has any charter.
+    #[error(transparent)]
+    Terms(#[from] charter::CharterError),
+    /// The model's tokenizer makes no start for it.
+    #[error(transparent)]
+    Start(#[from] DataError),
+}
+
+/// Whether a charter's adapter can be trained on a model: one in a folder, or without a folder the embedded one, whose
+/// tokenizer reads any text.
+pub fn fits(terms: &charter::Adapter, config: &Config, folder: Option<&Path>) -> Result<(), Unfit> {
+    let method = match folder {
+        Some(folder) => Method::agreed(&terms.method, folder)?,
+        None => Method::started(&terms.method, None),
+    };
     let seed = terms.seed;
-    Adapter::new(AdapterSpec { method, seed }, config).map(drop)
+    Adapter::new(AdapterSpec { method, seed }, config)?;
+    Ok(terms.check()?)
 }
 
 /// A tensor's name and shape.
@@ -466,6 +485,25 @@ mod tests {
         assert!(prompt(2048, None).contains("between 1 and 2047"));
         assert!(prompt(2, Some(Vec::new())).contains("no token"));
         assert!(prompt(2, Some(vec![3, 16])).contains("vocabulary of 16"));
+    }
+
+    #[test]
+    fn terms_that_no_charter_may_have_and_texts_that_cannot_be_read_are_refused_before_any_work() {
+        let refused = |seed, text: &str, folder| {
+            let method = charter::Method::Prompt(charter::Prompt {
+                virtual_tokens: 2,
+                init_text: Some(text.to_owned()),
+            });
+            let terms = charter::Adapter { method, seed };
+            let fit = fits(&terms, &config(), folder);
+            fit.map_or_else(|unfit| unfit.to_string(), |()| String::new())
+        };
+        assert_eq!(refused(0, "a", None), "");
+        assert!(refused(u64::MAX, "a", None).contains("adapter.seed"));
+        assert!(refused(0, "", None).contains("from 1 to 4096"));
+        let empty = tempfile::tempdir().unwrap();
+        let said = refused(0, "a", Some(empty.path()));
+        assert!(said.contains("config.json"), "{said}");
     }
 
     #[test]

@@ -89,7 +89,8 @@ impl<'a> Steps<'a> {
             peak: training.rate_for(config, trainer.subject()),
             next: run.steps.start,
             adam: AdamW::new(flat.len(), training.weight_decay),
-            draw: Draw::new(run.examples, run.seed, packed),
+            draw: Draw::new(run.examples, run.seed, packed)
+                .behind(config.context - trainer.context()),
         })
     }
 
@@ -227,6 +228,17 @@ mod tests {
         Trainer::new(model, Subject::Adapter(adapter), training, 1).unwrap()
     }
 
+    /// A run of these steps, which end the schedule.
+    fn run(examples: &dyn Examples, steps: Range<u64>) -> Run<'_> {
+        Run {
+            examples,
+            factor: Factor::All,
+            total: steps.end,
+            steps,
+            seed: [7; 32],
+        }
+    }
+
     #[test]
     fn a_run_goes_on_bit_for_bit_from_whatever_was_remembered() {
         for (sample_packing, lora_dropout) in [(false, 0.0), (true, 0.0), (false, 0.25)] {
@@ -238,13 +250,7 @@ mod tests {
                 ..Training::default()
             };
             let (trainer, examples) = (trainer(training), examples());
-            let run = Run {
-                examples: &examples,
-                factor: Factor::All,
-                steps: 0..14,
-                total: 14,
-                seed: [7; 32],
-            };
+            let run = run(&examples, 0..14);
             let mut values = trainer.initial();
             let mut steps = Steps::new(&trainer, &run).unwrap();
             let mut remembered = Vec::new();
@@ -273,14 +279,7 @@ mod tests {
     #[test]
     fn what_another_run_remembered_is_refused() {
         let (trainer, examples) = (trainer(Training::default()), examples());
-        let run = |steps| Run {
-            examples: &examples,
-            factor: Factor::All,
-            steps,
-            total: 9,
-            seed: [7; 32],
-        };
-        let (long, short) = (run(0..9), run(4..9));
+        let (long, short) = (run(&examples, 0..9), run(&examples, 4..9));
         let state = Steps::new(&trainer, &long).unwrap().state();
         assert!(Steps::new(&trainer, &long).unwrap().resume(state.clone()));
         assert!(!Steps::new(&trainer, &short).unwrap().resume(state.clone()));
@@ -292,18 +291,12 @@ mod tests {
     #[test]
     fn numbers_that_are_none_name_the_step_and_the_rows() {
         let (trainer, examples) = (trainer(Training::default()), examples());
-        let run = Run {
-            examples: &examples,
-            factor: Factor::All,
-            steps: 4..9,
-            total: 9,
-            seed: [0; 32],
-        };
+        let run = run(&examples, 4..9);
         let mut values = trainer.initial();
         values[3] = f32::INFINITY;
         let error = Steps::new(&trainer, &run).unwrap().step(&mut values);
         let said = error.unwrap_err().to_string();
-        let first = Draw::new(&examples, [0; 32], None).row()[0];
+        let first = Draw::new(&examples, [7; 32], None).row()[0];
         for words in ["step 5", "loss is not finite", &examples.place(first)] {
             assert!(said.contains(words), "{words}: {said}");
         }
@@ -328,13 +321,7 @@ mod tests {
         let mut values = trainer.initial();
         let before = trainer.evaluate(&values, &examples).unwrap().unwrap();
         assert!((before.loss - 3.0f64.ln()).abs() < 0.1, "{}", before.loss);
-        let run = Run {
-            examples: &examples,
-            factor: Factor::All,
-            steps: 0..150,
-            total: 150,
-            seed: [7; 32],
-        };
+        let run = run(&examples, 0..150);
         let mut steps = Steps::new(&trainer, &run).unwrap();
         while steps.step(&mut values).unwrap().is_some() {}
         let after = trainer.evaluate(&values, &examples).unwrap().unwrap();

@@ -41,7 +41,7 @@ pub struct Training {
     /// How the frozen linear maps are held in memory.
     pub precision: Precision,
     /// Whether what a layer computes is forgotten, and computed again for the gradient: less memory, more time, the
-    /// same bits.
+    /// same bits of an adapter.
     pub gradient_checkpointing: bool,
     /// Draws batches in solo training, and held-out rows; in a federation batches are bound to the session.
     pub seed: u64,

@@ -1,6 +1,7 @@
 //! Databases of older schemas become those of this one.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use conclave_protocol::output::{Table, Write};
@@ -83,8 +84,12 @@ pub(super) fn cut_sums(path: &Path) -> Result<(), StoreError> {
         for (name, path) in files.files(table)? {
             let fault = |error| StoreError::io(&path, &error);
             // What the disk cannot read is told, and removed, when it is first asked for.
-            let Ok(file) = File::options().read(true).write(true).open(&path) else {
-                continue;
+            let file = match File::options().read(true).write(true).open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    return Err(fault(error));
+                }
+                Err(_) => continue,
             };
             let length = file.metadata().map_or(0, |known| known.len());
             let Some(length) = length.checked_sub(row::SUM as u64) else {

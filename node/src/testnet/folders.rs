@@ -70,7 +70,7 @@ pub fn prepare(plan: &Plan) -> Result<Folders, TestnetError> {
         Some(folder) => check_model(folder)?,
         None => base::config(),
     };
-    peft::fits(&plan.adapter(), &config)?;
+    peft::fits(&plan.adapter(), &config, plan.model.as_deref())?;
     let dealt = deal(plan)?;
     let dir = make_dir(plan)?;
     let model_dir = if let Some(folder) = &plan.model {

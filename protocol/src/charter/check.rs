@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use conclave_crypto::fixed::Scale;
 use conclave_crypto::fraction::Fraction;
 
-use super::{Charter, Lora, MEMBERS_MAX, Method, SURVIVORS_MIN, Targets};
+use super::{Adapter, Charter, Lora, MEMBERS_MAX, Method, SURVIVORS_MIN, Targets};
 
 /// Why a text is no charter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +61,7 @@ pub(super) fn check(charter: &Charter) -> Result<(), CharterError> {
     named("federation.name", &charter.federation.name)?;
     within("federation.protocol", charter.federation.protocol, 1, 1)?;
     named("model.architecture", &charter.model.architecture)?;
-    adapter(charter)?;
+    charter.adapter.check()?;
     within("round.rounds", charter.round.rounds, 1, 100_000)?;
     within("round.local_steps", charter.round.local_steps, 1, 1_000_000)?;
     timers(charter)?;
@@ -82,18 +82,21 @@ pub(super) fn scale(charter: &Charter) -> Result<Scale, CharterError> {
     .map_err(|infeasible| CharterError::Infeasible(infeasible.to_string()))
 }
 
-fn adapter(charter: &Charter) -> Result<(), CharterError> {
-    let seed = charter.adapter.seed;
-    within("adapter.seed", seed, 0, i64::MAX.unsigned_abs())?;
-    match &charter.adapter.method {
-        Method::Lora(terms) => lora(terms),
-        Method::Bottleneck(terms) => within("adapter.bottleneck_size", terms.size, 1, 65_536),
-        Method::Prompt(terms) => {
-            let rows = terms.virtual_tokens;
-            within("adapter.num_virtual_tokens", rows, 1, 65_536)?;
-            let key = "adapter.prompt_tuning_init_text (its characters)";
-            let length = terms.init_text.as_ref().map(|text| text.chars().count());
-            length.map_or(Ok(()), |length| within(key, length, 1, 4096))
+impl Adapter {
+    /// Whether its terms lie within a charter's bounds, whatever the model.
+    pub fn check(&self) -> Result<(), CharterError> {
+        let seed = self.seed;
+        within("adapter.seed", seed, 0, i64::MAX.unsigned_abs())?;
+        match &self.method {
+            Method::Lora(terms) => lora(terms),
+            Method::Bottleneck(terms) => within("adapter.bottleneck_size", terms.size, 1, 65_536),
+            Method::Prompt(terms) => {
+                let rows = terms.virtual_tokens;
+                within("adapter.num_virtual_tokens", rows, 1, 65_536)?;
+                let key = "adapter.prompt_tuning_init_text (its characters)";
+                let length = terms.init_text.as_ref().map(|text| text.chars().count());
+                length.map_or(Ok(()), |length| within(key, length, 1, 4096))
+            }
         }
     }
 }

@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         method: args.method.charter()?,
         seed: args.seed,
     };
-    peft::fits(&adapter, &Config::read(&args.model)?).map_err(flag)?;
+    peft::fits(&adapter, &Config::read(&args.model)?, Some(&args.model)).map_err(flag)?;
     let charter = Charter {
         federation: Federation {
             name: args.name.clone(),

@@ -86,9 +86,14 @@ impl Moving {
         }
     }
 
+    /// Rows that stand in front of each example.
+    pub fn virtual_tokens(&self) -> usize {
+        self.adapter().map_or(0, AdapterTensors::virtual_tokens)
+    }
+
     /// A batch with room for a soft prompt in front of each example, if there is one.
     pub(super) fn in_front<'b>(&self, batch: &'b Batch) -> Cow<'b, Batch> {
-        match self.adapter().map_or(0, AdapterTensors::virtual_tokens) {
+        match self.virtual_tokens() {
             0 => Cow::Borrowed(batch),
             virtual_tokens => Cow::Owned(batch.behind(virtual_tokens)),
         }

@@ -13,7 +13,7 @@ use crate::learn::kernel::attention::{Heads, attend};
 use crate::learn::kernel::elementwise::{add_to_rows, rms_norm, swiglu};
 use crate::learn::kernel::gelu::Gelu;
 use crate::learn::kernel::layer_norm::layer_norm;
-use crate::learn::kernel::product::{Old, View, ViewMut, product};
+use crate::learn::kernel::product::{Old, View, ViewMut, multiplied, product};
 use crate::learn::kernel::rope::Turn;
 
 /// A text in the making: the keys and values of its tokens so far, and of the soft prompt in front of them.
@@ -304,14 +304,6 @@ fn as_u32(position: usize) -> u32 {
 
 /// `x · Wᵀ` for a matrix of these dimensions.
 fn linear(x: &[f32], weight: &[f32], (out, inside): (usize, usize)) -> Vec<f32> {
-    let tokens = x.len() / inside;
-    let mut y = vec![0.0; tokens * out];
-    product(
-        ViewMut::new(&mut y, tokens, out),
-        Old::Replace,
-        1.0,
-        View::new(x, tokens, inside),
-        View::new(weight, out, inside).t(),
-    );
-    y
+    let x = View::new(x, x.len() / inside, inside);
+    multiplied(1.0, x, View::new(weight, out, inside).t())
 }

@@ -55,11 +55,7 @@ impl Ops for Graph<'_> {
     type Rows = Tensor;
 
     fn embed(&mut self, table: &str, index: Index) -> Result<Tensor> {
-        let ids = match index {
-            Index::Token => self.batch.ids.clone(),
-            Index::Position => self.batch.positions(),
-            Index::First => vec![0; self.batch.rows()],
-        };
+        let ids = index.of(self.batch);
         if let Moving::All(weights) = self.moving {
             return weights[table].index_select(&Tensor::new(&ids[..], &Device::Cpu)?, 0);
         }

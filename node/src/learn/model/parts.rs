@@ -5,6 +5,7 @@
 
 use candle_core::Result;
 
+use crate::learn::batch::Batch;
 use crate::learn::kernel::attention::Heads;
 use crate::learn::kernel::gelu::Gelu;
 use crate::learn::weights::affine::Layout;
@@ -47,6 +48,17 @@ pub(super) enum Index {
     Position,
     /// The first row, for all.
     First,
+}
+
+impl Index {
+    /// The row of each token of a batch.
+    pub(super) fn of(self, batch: &Batch) -> Vec<u32> {
+        match self {
+            Self::Token => batch.ids.clone(),
+            Self::Position => batch.positions(),
+            Self::First => vec![0; batch.rows()],
+        }
+    }
 }
 
 /// The operations that families are made of. Rows are `(tokens, width)`.

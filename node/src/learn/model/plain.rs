@@ -55,11 +55,7 @@ impl Ops for Plain<'_> {
     type Rows = Tensor;
 
     fn embed(&mut self, table: &str, index: Index) -> Result<Tensor> {
-        let ids = match index {
-            Index::Token => self.batch.ids.clone(),
-            Index::Position => self.batch.positions(),
-            Index::First => vec![0; self.batch.rows()],
-        };
+        let ids = index.of(self.batch);
         let table = &self.weights[table];
         let prompt = self.moving.adapter().and_then(AdapterTensors::prompt);
         let Some(prompt) = prompt.filter(|_| index == Index::Token) else {

@@ -28,8 +28,13 @@ const CONTROL: u64 = 4096;
 /// Judges every height of every honest place.
 pub fn check(world: &World) -> Result<(), Violation> {
     for height in world.watch().diary.decided.keys().copied() {
-        let (sound, calm) = (is_sound(world, height), is_calm(world, height));
-        let late = late(world, height);
+        let sound = is_sound(world, height);
+        let calm = sound && whole_around(world, height);
+        let late = if calm {
+            late(world, height)
+        } else {
+            BTreeSet::new()
+        };
         let n = count(members(world, height).len());
         let control = CONTROL.saturating_mul(n.saturating_mul(n));
         for way in [Way::Sent, Way::Received] {
@@ -40,7 +45,6 @@ pub fn check(world: &World) -> Result<(), Violation> {
             };
             for place in (0..world.len()).filter(|place| !world.is_hostile(*place)) {
                 let fetched = match way {
-                    _ if !calm => 0,
                     Way::Received => late.contains(&place).into(),
                     Way::Sent => late.len(),
                 };
@@ -136,8 +140,12 @@ fn seats(world: &World, coordinates: usize, sharers: usize) -> u64 {
 
 /// Whether nothing went wrong around a height, and nobody is so slow that a sum goes without it.
 pub fn is_calm(world: &World, height: Height) -> bool {
+    is_sound(world, height) && whole_around(world, height)
+}
+
+fn whole_around(world: &World, height: Height) -> bool {
     let around = [earlier(height, 1), height, later(height, 1)];
-    is_sound(world, height) && around.iter().all(|at| is_whole(world, *at))
+    around.iter().all(|at| is_whole(world, *at))
 }
 
 /// Whether there is no loss and no cut around a height, and nobody away, coming, going or hostile.

@@ -311,6 +311,32 @@ fn the_other_methods_train_write_and_leave_as_they_came() {
 }
 
 #[test]
+fn an_adapter_is_used_on_its_own_base_alone() {
+    let folder = folder();
+    let at = folder.path();
+    let train = [
+        "train", "--model", "base", "--data", "rows.csv", "--steps", "2",
+    ];
+    object(at, &[&train[..], &["--out", "out", "--json"]].concat());
+    let used = ["--adapter", "out", "--model"];
+    let merge = ["export", "--format", "merged", "--out", "merged"];
+    object(at, &[&merge[..], &used[..], &["base", "--json"]].concat());
+    for command in [
+        &["generate", "--max-tokens", "1"][..],
+        &["eval", "--data", "rows.csv"],
+        &["export", "--format", "peft", "--out", "copy"],
+    ] {
+        let on_another = [command, &used[..], &["merged"]].concat();
+        refused(
+            at,
+            &on_another,
+            &["out: the adapter was trained on another base"],
+        );
+        object(at, &[&on_another[..], &["--any-base", "--json"]].concat());
+    }
+}
+
+#[test]
 fn labels_are_learnt_chosen_and_counted() {
     let folder = folder();
     let at = folder.path();

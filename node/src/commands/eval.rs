@@ -359,6 +359,7 @@ mod tests {
                 model: Some(folder.path().to_owned()),
                 adapter: None,
                 dir: None,
+                any_base: false,
             },
             data: folder.path().join("none"),
             labels: false,

@@ -8,7 +8,7 @@ use super::loading::flag;
 use crate::cli::{print, print_json};
 use crate::learn::export::{self, Output};
 use crate::learn::model::Model;
-use crate::learn::peft::folder;
+use crate::learn::peft::folder::{self, Base};
 
 const EXAMPLE: &str = "Example:
   conclave export --model llama/ --adapter berlin/adapters/6 --format merged --out tuned/";
@@ -23,6 +23,9 @@ pub struct Args {
     /// The adapter: a PEFT folder, such as `adapters/<round>` of a node.
     #[arg(long, value_name = "DIR")]
     adapter: PathBuf,
+    /// Take the adapter although it names another base: the same model in another number format.
+    #[arg(long)]
+    any_base: bool,
     /// What to write.
     #[arg(long, value_enum)]
     format: Format,
@@ -47,11 +50,18 @@ pub enum Format {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     Output::check(&args.out).map_err(|e| flag(format!("--out {e}")))?;
     let mut model = Model::open(&args.model)?;
-    let (adapter, values) = folder::open(&args.adapter, &mut model)?;
+    let (adapter, values) = if args.any_base {
+        folder::open_on_any(&args.adapter, &mut model)?
+    } else {
+        folder::open(&args.adapter, &mut model)?
+    };
     match args.format {
         Format::Peft => {
-            let base = args.model.display().to_string();
-            export::peft(&args.out, &adapter, &values, &base)?;
+            let base = Base {
+                name: &args.model.display().to_string(),
+                identity: model.identity(),
+            };
+            export::peft(&args.out, &adapter, &values, base)?;
         }
         Format::Merged => {
             let adapter = adapter.bind(&adapter.flat().tensors(&values, |_| false)?);

@@ -143,6 +143,7 @@ mod tests {
                 model: Some(model),
                 adapter: None,
                 dir: None,
+                any_base: false,
             },
             prompt: String::new(),
             writing: Writing {

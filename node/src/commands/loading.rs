@@ -17,12 +17,17 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Opens both folders.
-    pub fn open(model: &Path, adapter: Option<&Path>) -> anyhow::Result<Self> {
+    /// Opens both folders; an adapter that was trained on another base only where `any_base` says so.
+    pub fn open(model: &Path, adapter: Option<&Path>, any_base: bool) -> anyhow::Result<Self> {
         let mut model = Model::open(model)?;
         let mut bound = None;
         if let Some(adapter) = adapter {
-            let (adapter, values) = folder::open(adapter, &mut model)?;
+            let open = if any_base {
+                folder::open_on_any
+            } else {
+                folder::open
+            };
+            let (adapter, values) = open(adapter, &mut model)?;
             bound = Some(adapter.bind(&adapter.flat().tensors(&values, |_| false)?));
         }
         Ok(Self {

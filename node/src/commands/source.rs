@@ -19,6 +19,9 @@ pub struct Source {
     /// A node's data folder: its model, and the adapter that it adopted last.
     #[arg(long, value_name = "DIR", conflicts_with = "model")]
     pub dir: Option<PathBuf>,
+    /// Take the adapter although it names another base: the same model in another number format.
+    #[arg(long)]
+    pub any_base: bool,
 }
 
 impl Source {
@@ -54,7 +57,7 @@ impl Source {
     /// Opens both, and gives the model's folder.
     pub fn open(&self) -> anyhow::Result<(Loaded, PathBuf)> {
         let (model, adapter) = self.folders()?;
-        let loaded = Loaded::open(&model, adapter.as_deref())?;
+        let loaded = Loaded::open(&model, adapter.as_deref(), self.any_base)?;
         Ok((loaded, model))
     }
 }
@@ -89,6 +92,7 @@ mod tests {
             model: None,
             adapter: None,
             dir: Some(dir.path().to_owned()),
+            any_base: false,
         };
         let said = source.folders().unwrap_err().to_string();
         assert!(said.contains("names no model"), "{said}");

@@ -13,6 +13,7 @@ use crate::cli::{note, print, print_json};
 use crate::learn::data::{Example, Excess, labels_of};
 use crate::learn::examples::Examples;
 use crate::learn::model::{self, Model};
+use crate::learn::peft::folder::Base;
 use crate::learn::peft::{Adapter, AdapterSpec};
 use crate::learn::prepare::{Wanted, prepare};
 use crate::learn::schedule::Scheduler;
@@ -220,8 +221,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     show.finish();
     let ended = ended?;
     if let (Some(folder), Subject::Adapter(adapter)) = (folder, trainer.subject()) {
-        let base = args.model.display().to_string();
-        folder.finish(adapter, &ended.values, &base, &ended.past)?;
+        let base = Base {
+            name: &args.model.display().to_string(),
+            identity: trainer.model().identity(),
+        };
+        folder.finish(adapter, &ended.values, base, &ended.past)?;
         if let Some(out) = out {
             note(&format!("the adapter is in {}", out.display()));
         }

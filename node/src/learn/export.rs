@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::model::Model;
 use super::model::adapted::{AdapterTensors, MethodTensors};
 use super::model::bert::{HEAD_BIAS, HEAD_WEIGHT};
-use super::peft::folder::{FolderError, serialize};
+use super::peft::folder::{Base, FolderError, serialize};
 use super::peft::{Adapter, folder};
 use super::weights::Weight;
 
@@ -112,7 +112,7 @@ pub fn peft(
     place: &Path,
     adapter: &Adapter,
     values: &[f32],
-    base: &str,
+    base: Base<'_>,
 ) -> Result<(), ExportError> {
     let output = Output::begin(place)?;
     folder::write(output.path(), adapter, values, base)?;
@@ -180,7 +180,7 @@ fn write_tensors(
         .map(|(name, w)| (name.clone(), w.shape().to_vec(), w.values()));
     for (name, bytes) in [
         ("config.json", model.config().to_json().into_bytes()),
-        ("model.safetensors", serialize(views)),
+        ("model.safetensors", serialize(views, &[])),
     ] {
         let path = place.join(name);
         fs::write(&path, bytes).map_err(|source| ExportError::Io { path, source })?;
@@ -201,6 +201,14 @@ mod tests {
     use crate::learn::fixture::{attached, bert, bottleneck, gpt2, prompt, tiny};
     use crate::learn::model::decode::Decoding;
     use crate::learn::peft::{AdapterSpec, uniform};
+
+    fn base_of(model: &Model) -> Base<'static> {
+        let identity = model.identity();
+        Base {
+            name: "base",
+            identity,
+        }
+    }
 
     fn logits(model: &Model, lora: Option<&AdapterTensors>) -> Vec<f32> {
         Decoding::new(model, lora).extend(&[1, 5, 9, 2])
@@ -228,7 +236,7 @@ mod tests {
         assert_ne!(want, logits(&model, None));
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("peft");
-        peft(&place, &adapter, &values, "base").unwrap();
+        peft(&place, &adapter, &values, base_of(&model)).unwrap();
         let (again, read) = folder::read(&place, model.config()).unwrap();
         assert_eq!(
             logits(&model, Some(&bind(&again, &read))),
@@ -288,11 +296,11 @@ mod tests {
         let place = folder.path().join("bare");
         fs::create_dir(&place).unwrap();
         fs::write(place.join("config.json"), model.config().to_json()).unwrap();
-        fs::write(place.join("model.safetensors"), serialize(bare)).unwrap();
+        fs::write(place.join("model.safetensors"), serialize(bare, &[])).unwrap();
         let again = Model::open(&place).unwrap();
         assert_eq!(logits(&again, None), logits(&whole, None));
         let place = folder.path().join("peft");
-        peft(&place, &adapter, &values, "base").unwrap();
+        peft(&place, &adapter, &values, base_of(&model)).unwrap();
         let config = fs::read_to_string(place.join("adapter_config.json")).unwrap();
         assert!(config.contains("\"fan_in_fan_out\": true"), "{config}");
         let (_, read) = folder::read(&place, model.config()).unwrap();
@@ -307,7 +315,7 @@ mod tests {
         let want = logits(&model, Some(&lora));
         assert_eq!(want.len(), 3);
         let place = folder.path().join("peft");
-        peft(&place, &adapter, &values, "base").unwrap();
+        peft(&place, &adapter, &values, base_of(&model)).unwrap();
         let labels = folder::labels(&place).unwrap().unwrap();
         assert_eq!(labels, ["a", "b", "c"]);
         assert_eq!(folder::read(&place, model.config()).unwrap().1, values);
@@ -335,6 +343,7 @@ mod tests {
         write_model(path, &tiny(true)).unwrap();
         let opened = Model::open(path).unwrap();
         assert_eq!(logits(&opened, None), logits(&tiny(true), None));
+        assert_eq!(opened.identity(), tiny(true).identity());
         let config = fs::read_to_string(path.join("config.json")).unwrap();
         let untied = config.replace(
             "\"tie_word_embeddings\": true",

@@ -19,6 +19,7 @@ use super::fused::head::{self, Score};
 use super::kernel::attention::{Heads, Sight};
 use super::kernel::rope::RopeTable;
 use super::weights::affine::Affine;
+use super::weights::identity::Identity;
 use super::weights::quantised::Precision;
 use super::weights::{Weight, Weights, WeightsError};
 use adapted::Moving;
@@ -53,6 +54,7 @@ pub struct Model {
     maps: BTreeMap<String, Affine>,
     /// All other tensors, by name.
     weights: BTreeMap<String, Weight>,
+    identity: Digest,
 }
 
 /// Why a model folder is refused.
@@ -112,6 +114,12 @@ impl Model {
         precision: Precision,
         mut take: impl FnMut(&str, &[usize]) -> std::result::Result<Weight, E>,
     ) -> std::result::Result<Self, E> {
+        let mut identity = Identity::new();
+        let mut take = |name: &str, shape: &[usize]| {
+            let weight = take(name, shape)?;
+            identity.add(name, &weight);
+            Ok(weight)
+        };
         let (mut maps, mut weights) = (BTreeMap::new(), BTreeMap::new());
         for part in config.parts() {
             match part {
@@ -147,7 +155,13 @@ impl Model {
             heads,
             maps,
             weights,
+            identity: identity.finish(),
         })
+    }
+
+    /// What tells this base from others, at whatever precision it is held.
+    pub fn identity(&self) -> Digest {
+        self.identity
     }
 
     /// Its shape.

@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use mapped::{floats, map, release};
 
 pub mod affine;
+pub mod identity;
 mod mapped;
 pub mod quantised;
 
@@ -226,6 +227,17 @@ impl Weights {
             self.tensors.insert(name.to_owned(), stored);
         }
         Ok(())
+    }
+
+    /// A note that stands in the head of a file, beside the tensors.
+    pub fn note(path: &Path, key: &str) -> Result<Option<String>, WeightsError> {
+        let map = map(path)?;
+        let head = SafeTensors::read_metadata(&map).map_err(|e| WeightsError::Malformed {
+            path: path.to_owned(),
+            reason: e.to_string(),
+        })?;
+        let notes = head.1.metadata().as_ref();
+        Ok(notes.and_then(|notes| notes.get(key).cloned()))
     }
 
     /// Whether there is a tensor of this name.

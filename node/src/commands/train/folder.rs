@@ -11,7 +11,8 @@ use serde_json::json;
 use super::super::loading::flag;
 use crate::learn::checkpoint::{self, Checkpoint, Past};
 use crate::learn::export::Output;
-use crate::learn::peft::{Adapter, folder};
+use crate::learn::peft::Adapter;
+use crate::learn::peft::folder::{self, Base};
 use crate::learn::steps::Step;
 use crate::report::training;
 
@@ -92,7 +93,7 @@ impl Folder {
         self,
         adapter: &Adapter,
         values: &[f32],
-        base: &str,
+        base: Base<'_>,
         past: &Past,
     ) -> anyhow::Result<()> {
         let output = Output::begin(&self.out)?;

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::EngineReport;
 use crate::learn::data::Part;
 use crate::learn::examples::Examples as _;
-use crate::learn::peft::folder;
+use crate::learn::peft::folder::{self, Base};
 use crate::learn::steps::Run;
 use crate::learn::trainer::{Subject, TrainError, Trainer};
 
@@ -244,8 +244,11 @@ impl Thread {
         if adopted.adapter.len() != self.layout.len {
             return Err("the adopted adapter belongs to another model; it was not kept".into());
         }
-        folder::write(&partial, adapter, &adopted.adapter, &self.base)
-            .map_err(|e| e.to_string())?;
+        let base = Base {
+            name: &self.base,
+            identity: self.trainer.model().identity(),
+        };
+        folder::write(&partial, adapter, &adopted.adapter, base).map_err(|e| e.to_string())?;
         fs::rename(&partial, &place).map_err(|e| fault(&place, e))
     }
 

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
+use conclave_crypto::digest::Digest;
 use serde_json::{Value, json};
 
 use super::{
@@ -52,6 +51,19 @@ pub enum FolderError {
         /// The tensor.
         name: String,
     },
+    /// Trained on another base.
+    #[error(
+        "{folder}: the adapter was trained on another base ({trained:.12}) than the model given ({given:.12}); give \
+         its own, or --any-base if both are the same model in different number formats"
+    )]
+    Base {
+        /// The adapter's folder.
+        folder: PathBuf,
+        /// The base that its tensors name.
+        trained: String,
+        /// The one that it is to be put on.
+        given: String,
+    },
     /// NaN or infinity.
     #[error("{path}: the tensor {name} has values that are not finite; this adapter is broken")]
     NotFinite {
@@ -62,12 +74,21 @@ pub enum FolderError {
     },
 }
 
-/// Writes both files into an existing folder; `base` is the model's name for PEFT.
+/// The base that an adapter was trained on.
+#[derive(Debug, Clone, Copy)]
+pub struct Base<'a> {
+    /// Its name for PEFT.
+    pub name: &'a str,
+    /// What tells it from others: [`Model::identity`].
+    pub identity: Digest,
+}
+
+/// Writes both files into an existing folder.
 pub fn write(
     folder: &Path,
     adapter: &Adapter,
     values: &[f32],
-    base: &str,
+    base: Base<'_>,
 ) -> Result<(), FolderError> {
     let (head, task) = if adapter.labels().is_empty() {
         (Value::Null, "CAUSAL_LM")
@@ -90,7 +111,7 @@ pub fn write(
         Method::Bottleneck(bottleneck) => bottleneck.to_json(),
         Method::Prompt(prompt) => prompt.to_json(),
     };
-    config["base_model_name_or_path"] = json!(base);
+    config["base_model_name_or_path"] = json!(base.name);
     config["inference_mode"] = json!(true);
     config["modules_to_save"] = head;
     config["task_type"] = json!(task);
@@ -107,7 +128,8 @@ pub fn write(
             &values[slot.range.clone()],
         )
     });
-    put(&folder.join(TENSORS), &serialize(tensors))
+    let notes = [(BASE, base.identity.to_string())];
+    put(&folder.join(TENSORS), &serialize(tensors, &notes))
 }
 
 /// What the head of an adapter tells apart; `None` where it has none. PEFT keeps no names: then they are numbers.
@@ -141,8 +163,22 @@ pub fn labels(folder: &Path) -> Result<Option<Vec<String>>, FolderError> {
     })
 }
 
-/// Reads an adapter for a model, which takes on the labels of its head.
+/// Reads an adapter for the model that it was trained on, which takes on the labels of its head. A folder that names no
+/// base, such as PEFT's own, is taken at its word.
 pub fn open(folder: &Path, model: &mut Model) -> Result<(Adapter, Vec<f32>), FolderError> {
+    let given = model.identity().to_string();
+    match Weights::note(&folder.join(TENSORS), BASE)? {
+        Some(trained) if trained != given => Err(FolderError::Base {
+            folder: folder.to_owned(),
+            trained,
+            given,
+        }),
+        _ => open_on_any(folder, model),
+    }
+}
+
+/// The same, whichever base it was trained on.
+pub fn open_on_any(folder: &Path, model: &mut Model) -> Result<(Adapter, Vec<f32>), FolderError> {
     if let Some(labels) = labels(folder)? {
         model.set_labels(labels)?;
     }
@@ -184,36 +220,29 @@ pub fn read(folder: &Path, model: &Config) -> Result<(Adapter, Vec<f32>), Folder
     Ok((adapter, values))
 }
 
-/// A safetensors file of f32 tensors, in the order given.
-#[expect(
-    clippy::missing_panics_doc,
-    reason = "a shape always counts its own slot's values"
-)]
+/// A safetensors file of f32 tensors, in the order given, with notes beside the one that torch wrote them.
 pub fn serialize<'a>(
     tensors: impl IntoIterator<Item = (String, Vec<usize>, &'a [f32])>,
+    notes: &[(&str, String)],
 ) -> Vec<u8> {
-    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
-        .into_iter()
-        .map(|(name, shape, values)| {
-            (
-                name,
-                shape,
-                values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            )
-        })
-        .collect();
-    let views: Vec<(&str, TensorView<'_>)> = bytes
-        .iter()
-        .map(|(name, shape, bytes)| {
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-            (name.as_str(), view.expect("a shape counts its values"))
-        })
-        .collect();
-    let metadata = Some(std::collections::HashMap::from([(
-        "format".to_owned(),
-        "pt".to_owned(),
-    )]));
-    safetensors::serialize(views, metadata).expect("distinct names and whole tensors serialize")
+    let mut about = serde_json::Map::from_iter([("format".to_owned(), json!("pt"))]);
+    about.extend(
+        notes
+            .iter()
+            .map(|(key, note)| ((*key).to_owned(), json!(note))),
+    );
+    let mut header = serde_json::Map::from_iter([("__metadata__".to_owned(), about.into())]);
+    let mut data = Vec::new();
+    for (name, shape, values) in tensors {
+        let start = data.len();
+        data.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+        let place = json!({"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]});
+        header.insert(name, place);
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let length = (header.len() as u64).to_le_bytes();
+    [&length[..], &header, &data].concat()
 }
 
 fn parse(text: &str, classifies: bool) -> Result<Method, String> {
@@ -313,12 +342,15 @@ const HEADS: [&str; 2] = ["classifier", "score"];
 const LABELS: &str = "labels.json";
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
+/// The note of its base beside the tensors, where readers of safetensors ignore it.
+const BASE: &str = "conclave.base";
 
 #[cfg(test)]
 mod tests {
     use conclave_protocol::charter::NonLinearity;
 
     use super::*;
+    use crate::learn::fixture::{attached, llama, prompt, tiny};
 
     fn model() -> Config {
         let text = r#"{"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
@@ -326,12 +358,17 @@ mod tests {
         Config::parse(text, Path::new("config.json")).unwrap()
     }
 
+    const BASE_OF_TESTS: Base<'_> = Base {
+        name: "base",
+        identity: Digest::ZERO,
+    };
+
     fn written() -> (tempfile::TempDir, Adapter, Vec<f32>) {
         let spec = AdapterSpec::lora(2, 4, "q_proj,down_proj".parse().unwrap(), 3);
         let adapter = Adapter::new(spec, &model()).unwrap();
         let values: Vec<f32> = (0..adapter.flat().len()).map(|i| i as f32 / 7.0).collect();
         let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), &adapter, &values, "base").unwrap();
+        write(folder.path(), &adapter, &values, BASE_OF_TESTS).unwrap();
         (folder, adapter, values)
     }
 
@@ -342,6 +379,41 @@ mod tests {
         assert_eq!(read, values);
         assert_eq!(again.flat(), adapter.flat());
         assert_eq!(again.spec().method, adapter.spec().method);
+    }
+
+    #[test]
+    fn an_adapter_of_another_base_is_refused_and_one_of_no_known_base_is_taken() {
+        let mut own = tiny(true);
+        let adapter = attached(prompt(2), &own);
+        let values = adapter.initial(&own);
+        let folder = tempfile::tempdir().unwrap();
+        let identity = own.identity();
+        let base = Base {
+            identity,
+            ..BASE_OF_TESTS
+        };
+        write(folder.path(), &adapter, &values, base).unwrap();
+        assert_eq!(open(folder.path(), &mut own).unwrap().1, values);
+        let mut other = llama(true, ", \"rms_norm_eps\": 1e-5");
+        assert_eq!(
+            open(folder.path(), &mut other).unwrap().1,
+            values,
+            "the same weights"
+        );
+        let mut other = tiny(false);
+        let said = open(folder.path(), &mut other).unwrap_err().to_string();
+        assert!(
+            said.contains("another base") && said.contains("--any-base"),
+            "{said}"
+        );
+        assert_eq!(open_on_any(folder.path(), &mut other).unwrap().1, values);
+        let path = folder.path().join(TENSORS);
+        let bytes = std::fs::read(&path).unwrap();
+        let key = bytes.windows(BASE.len()).position(|w| w == BASE.as_bytes());
+        let mut unnamed = bytes;
+        unnamed[key.unwrap()] = b'C';
+        std::fs::write(&path, unnamed).unwrap();
+        assert_eq!(open(folder.path(), &mut other).unwrap().1, values);
     }
 
     #[test]
@@ -362,7 +434,7 @@ mod tests {
             let adapter = Adapter::new(spec, &model()).unwrap();
             let values: Vec<f32> = (0..adapter.flat().len()).map(|i| i as f32 / 7.0).collect();
             let folder = tempfile::tempdir().unwrap();
-            write(folder.path(), &adapter, &values, "base").unwrap();
+            write(folder.path(), &adapter, &values, BASE_OF_TESTS).unwrap();
             let (again, read_back) = read(folder.path(), &model()).unwrap();
             assert_eq!(read_back, values);
             assert_eq!(again.spec(), adapter.spec());
@@ -404,7 +476,7 @@ mod tests {
     fn broken_folders_are_refused_in_one_sentence() {
         let (folder, adapter, mut values) = written();
         values[5] = f32::NAN;
-        write(folder.path(), &adapter, &values, "base").unwrap();
+        write(folder.path(), &adapter, &values, BASE_OF_TESTS).unwrap();
         let error = read(folder.path(), &model()).unwrap_err().to_string();
         assert!(error.contains("not finite"), "{error}");
         let tensors = folder.path().join(TENSORS);
@@ -431,7 +503,7 @@ mod tests {
         let head = |shape: &[usize], values: &[f32]| {
             let [name, _] = head_names(HEAD_WEIGHT);
             let tensor = (name, shape.to_vec(), values);
-            std::fs::write(folder.path().join(TENSORS), serialize([tensor])).unwrap();
+            std::fs::write(folder.path().join(TENSORS), serialize([tensor], &[])).unwrap();
             labels(folder.path())
         };
         let found = head(&[2, 1], &[0.5; 2]).unwrap().unwrap();

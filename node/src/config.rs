@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::learn::data::Excess;
+use crate::learn::device::Device;
 use crate::learn::schedule::Scheduler;
 use crate::learn::training::Training;
 use crate::learn::weights::quantised::Precision;
@@ -31,9 +32,6 @@ pub struct NodeConfig {
     /// Rows that score instead of a part of `data`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_data: Option<PathBuf>,
-    /// Where it computes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<Device>,
     /// Threads of the engine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
@@ -90,7 +88,10 @@ pub struct TrainingConfig {
     /// The share of the inputs of LoRA's factors that is zeroed at each step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora_dropout: Option<f64>,
-    /// How the frozen linear maps are held in memory: `f32`, `q8_0` or `q4_k`.
+    /// Where the engine computes: `auto`, `cpu` or `cuda:0`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
+    /// How the frozen linear maps are held in memory: `f32`, `bf16`, `q8_0` or `q4_k`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
     /// Whether what a layer computes is forgotten, and computed again for the gradient.
@@ -99,14 +100,6 @@ pub struct TrainingConfig {
     /// Of batches and splits; never of keys or masks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-}
-
-/// Where the engine computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Device {
-    /// The processor.
-    Cpu,
 }
 
 /// Why a configuration is refused.

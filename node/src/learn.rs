@@ -17,6 +17,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod choose;
 pub mod data;
+pub mod device;
 pub mod draw;
 pub mod dropout;
 pub mod engine;

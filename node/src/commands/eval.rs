@@ -13,6 +13,7 @@ use super::writing::{Script, Writing};
 use crate::cli::{note, print, print_json};
 use crate::learn::choose::choose;
 use crate::learn::data::{Corpus, Form, Row, Tokens};
+use crate::learn::device::Device;
 use crate::learn::evaluate::{Measured, evaluate};
 use crate::learn::model::decode::Decoding;
 use crate::learn::prepare::excess;
@@ -21,6 +22,7 @@ use crate::learn::score::labels::Labels;
 use crate::learn::score::{answer, rouge};
 use crate::learn::trainer::{TrainError, admit};
 use crate::learn::training::Training;
+use crate::learn::weights::quantised::Precision;
 
 const EXAMPLE: &str = "Examples:
   conclave eval --model llama/ --adapter adapter/ --data held-out.jsonl
@@ -48,6 +50,9 @@ pub struct Args {
     /// Rows are cut to this many tokens; by default the smaller of 512 and the model's context.
     #[arg(long)]
     sequence_len: Option<u32>,
+    /// Where to score: auto, cpu, or cuda:0 in a program that was built for GPUs. Text is generated on the processor.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: Device,
     /// Threads to compute on; by default all.
     #[arg(long)]
     threads: Option<usize>,
@@ -73,7 +78,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     training.check().map_err(flag)?;
     let pool = pool(threads(args.threads)?)?;
-    let (loaded, folder) = args.source.open()?;
+    let device = args.device.open().map_err(flag)?;
+    let (mut loaded, folder) = args.source.open()?;
+    loaded.model = loaded.model.on(&device, Precision::F32)?;
     anyhow::ensure!(
         loaded.model.config().outputs() > 0,
         "{}: the model is an encoder without a classification head; give --adapter with one that brings it",
@@ -115,7 +122,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let examples = Arc::new(corpus).part(0..all);
     admit(loaded.model.config(), loaded.context(), &examples)?;
     let measured = pool
-        .install(|| evaluate(&loaded.model, &loaded.moving(), &examples))?
+        .install(|| evaluate(&loaded.model, &loaded.moving_there()?, &examples))?
         .context("no token counts")?;
     let labels = if labels {
         Some(pool.install(|| label(&loaded, &tokens, &rows, length))?)
@@ -366,6 +373,7 @@ mod tests {
             generate: None,
             max_tokens: 1,
             sequence_len: None,
+            device: Device::Cpu,
             threads: Some(1),
             json: true,
         };

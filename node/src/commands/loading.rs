@@ -42,6 +42,13 @@ impl Loaded {
         adapter.map_or(Moving::Nothing, Moving::Adapter)
     }
 
+    /// The same where the model computes.
+    pub fn moving_there(&self) -> candle_core::Result<Moving> {
+        let adapter = self.adapter.as_ref();
+        let there = adapter.map(|adapter| adapter.on(self.model.device()));
+        Ok(there.transpose()?.map_or(Moving::Nothing, Moving::Adapter))
+    }
+
     /// How many tokens of a text there is room for.
     pub fn context(&self) -> usize {
         let adapter = self.adapter.as_ref();

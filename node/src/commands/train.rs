@@ -11,6 +11,7 @@ use super::loading::{flag, peak_rss_bytes};
 use super::method::MethodArgs;
 use crate::cli::{note, print, print_json};
 use crate::learn::data::{Example, Excess, labels_of};
+use crate::learn::device::Device;
 use crate::learn::examples::Examples;
 use crate::learn::model::{self, Model};
 use crate::learn::peft::folder::Base;
@@ -96,6 +97,9 @@ pub struct Args {
     /// The share of the inputs of LoRA's factors that is zeroed at each step.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     lora_dropout: f64,
+    /// Where to compute: auto, cpu, or cuda:0 in a program that was built for GPUs.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: Device,
     /// How the frozen linear maps are held in memory (QLoRA): the adapter stays in 32 bits.
     #[arg(long, value_enum, default_value = "f32")]
     precision: Precision,
@@ -263,6 +267,7 @@ fn training(args: &Args) -> Training {
         weight_decay: args.weight_decay,
         max_grad_norm: args.max_grad_norm,
         lora_dropout: args.lora_dropout,
+        device: args.device,
         precision: args.precision,
         gradient_checkpointing: args.gradient_checkpointing,
         seed: args.seed,

@@ -1,6 +1,6 @@
 //! Dropout before the factors of an adapter (Srivastava et al. 2014, inverted): what is dropped follows from a seed.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 use conclave_crypto::digest::Digest;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -42,7 +42,7 @@ impl Dropout {
                 }
             }
         });
-        x * Tensor::from_vec(factors, x.shape(), &Device::Cpu)?
+        x * Tensor::from_vec(factors, x.shape(), x.device())?
     }
 }
 
@@ -51,6 +51,8 @@ const CHUNK: usize = 4096;
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
     use crate::learn::batch::Batch;
     use crate::learn::data::Example;

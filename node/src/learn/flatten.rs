@@ -109,14 +109,27 @@ impl Flat {
         values: &[f32],
         moves: impl Fn(&Slot) -> bool,
     ) -> Result<BTreeMap<String, Tensor>> {
+        self.tensors_on(&Device::Cpu, values, moves)
+    }
+
+    /// The same on a device.
+    ///
+    /// # Panics
+    /// If the vector has another length.
+    pub fn tensors_on(
+        &self,
+        device: &Device,
+        values: &[f32],
+        moves: impl Fn(&Slot) -> bool,
+    ) -> Result<BTreeMap<String, Tensor>> {
         assert_eq!(values.len(), self.len, "a vector of this order");
         let mut tensors = BTreeMap::new();
         for slot in &self.slots {
             let values = &values[slot.range.clone()];
             let tensor = if moves(slot) {
-                Var::from_slice(values, &slot.shape[..], &Device::Cpu)?.into_inner()
+                Var::from_slice(values, &slot.shape[..], device)?.into_inner()
             } else {
-                Tensor::from_slice(values, &slot.shape[..], &Device::Cpu)?
+                Tensor::from_slice(values, &slot.shape[..], device)?
             };
             tensors.insert(slot.name.clone(), tensor);
         }

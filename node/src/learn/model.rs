@@ -6,16 +6,14 @@
 //! with each forward pass as [`Moving`]. A batch is one packed row of tokens.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use conclave_crypto::digest::Digest;
-use sha2::{Digest as _, Sha256};
 
 use super::batch::Batch;
-use super::fused::head::{self, Score};
+use super::fused::head::Score;
 use super::kernel::attention::{Heads, Sight};
 use super::kernel::rope::RopeTable;
 use super::weights::affine::Affine;
@@ -25,15 +23,21 @@ use super::weights::{Weight, Weights, WeightsError};
 use adapted::Moving;
 use bert::Bert;
 use config::{Config, ConfigError, Family};
+use device::OnDevice;
+use device::pass::DevicePass;
 use gguf::{Gguf, GgufError};
 use gpt2::Gpt2;
+use graph::{Graph, Pass};
 use llama::Llama;
 use parts::{Ops, Part};
+
+pub use whole::{check, digest};
 
 pub mod adapted;
 pub mod bert;
 pub mod config;
 pub mod decode;
+mod device;
 pub mod gguf;
 pub mod gpt2;
 mod gradient;
@@ -44,6 +48,7 @@ pub mod parts;
 #[cfg(test)]
 mod plain;
 pub mod rope;
+mod whole;
 
 /// A frozen model.
 #[derive(Debug)]
@@ -55,6 +60,8 @@ pub struct Model {
     /// All other tensors, by name.
     weights: BTreeMap<String, Weight>,
     identity: Digest,
+    /// The same on another device, where that is to compute.
+    there: Option<OnDevice>,
 }
 
 /// Why a model folder is refused.
@@ -156,6 +163,7 @@ impl Model {
             maps,
             weights,
             identity: identity.finish(),
+            there: None,
         })
     }
 
@@ -194,37 +202,60 @@ impl Model {
     /// # Panics
     /// If a token is outside the vocabulary or an example longer than the context: the data layer checks both.
     pub fn loss(&self, batch: &Batch, moving: &Moving, factor: f32) -> Result<(Tensor, Score)> {
-        let mut graph = graph::Graph {
+        let batch = &*moving.in_front(batch);
+        match &self.there {
+            None => self.loss_by(&mut self.graph(batch, moving), factor),
+            Some(there) => {
+                let mut pass = DevicePass::new(self, there, batch, moving)?;
+                self.loss_by(&mut pass, factor)
+            }
+        }
+    }
+
+    /// The same model as if the processor were another device.
+    #[cfg(test)]
+    pub(crate) fn elsewhere(mut self, precision: Precision) -> Self {
+        let sent = OnDevice::send(&self, &Device::Cpu, precision);
+        self.there = Some(sent.expect("there is room"));
+        self
+    }
+
+    fn loss_by<P: Pass>(&self, pass: &mut P, factor: f32) -> Result<(Tensor, Score)> {
+        let x = self.stack(pass)?;
+        self.end_loss(&x, pass, factor)
+    }
+
+    /// A pass on the processor.
+    fn graph<'a>(&'a self, batch: &'a Batch, moving: &'a Moving) -> Graph<'a> {
+        Graph {
             model: self,
-            batch: &moving.in_front(batch),
+            batch,
             moving,
-        };
-        let x = self.stack(&mut graph)?;
-        self.end_loss(&x, &mut graph, factor)
+        }
     }
 
     /// The loss and the score, given what leaves the last layer.
-    fn end_loss(
-        &self,
-        x: &Tensor,
-        graph: &mut graph::Graph<'_>,
-        factor: f32,
-    ) -> Result<(Tensor, Score)> {
-        let targets = graph.batch.targets.clone();
-        let hidden = self.end(x, graph)?;
+    fn end_loss<P: Pass>(&self, x: &Tensor, pass: &mut P, factor: f32) -> Result<(Tensor, Score)> {
+        let hidden = self.end(x, pass)?;
         if self.config.classifies() {
             // An example's label stands behind its tokens, as its one target.
-            return graph.label_head()?.loss(&hidden, &targets.tokens, factor);
+            let labels = &pass.batch().targets.tokens;
+            return pass.label_head()?.loss(&hidden, labels, factor);
         }
-        match graph.moving {
-            Moving::All(weights) => {
-                let head = &weights[self.config.head()];
-                head::free(&hidden, head, targets, factor)
-            }
-            Moving::Nothing | Moving::Adapter(_) => {
-                head::frozen(&hidden, self.head(), targets, factor)
-            }
+        pass.token_loss(&hidden, factor)
+    }
+
+    /// Sends what it computes with to a device; a no-op for the processor.
+    pub fn on(mut self, device: &Device, precision: Precision) -> Result<Self> {
+        if !device.is_cpu() {
+            self.there = Some(OnDevice::send(&self, device, precision)?);
         }
+        Ok(self)
+    }
+
+    /// Where it computes, and wants what moves.
+    pub fn device(&self) -> &Device {
+        self.there.as_ref().map_or(&Device::Cpu, OnDevice::device)
     }
 
     /// Gives a bare encoder the labels that it is to tell apart.
@@ -326,50 +357,4 @@ fn stored_name(weights: &Weights, name: &str, prefix: &str) -> String {
     let names = [name.to_owned(), bare.to_owned(), old(name), old(bare)];
     let found = names.into_iter().find(|name| weights.has(name));
     found.unwrap_or_else(|| name.to_owned())
-}
-
-/// That a folder's weights are whole and numbers.
-pub fn check(folder: &Path) -> std::result::Result<(), ModelError> {
-    match Gguf::find(folder) {
-        Some(_) => Model::open(folder).map(drop),
-        None => Ok(Weights::open(folder)?.check()?),
-    }
-}
-
-/// SHA-256 of a file's bytes.
-fn file_digest(path: &Path) -> std::io::Result<[u8; 32]> {
-    let mut file = std::fs::File::open(path)?;
-    let (mut all, mut part) = (Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut part)? {
-            0 => return Ok(all.finalize().into()),
-            n => all.update(&part[..n]),
-        }
-    }
-}
-
-/// SHA-256 over config.json, tokenizer.json (each by its own digest; an absent one as empty) and the sorted tensors; of
-/// a GGUF file over its bytes, and no config.json, which is not read then.
-pub fn digest(folder: &Path) -> std::result::Result<Digest, ModelError> {
-    let read = |name: &str| {
-        let path = folder.join(name);
-        match std::fs::read(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            other => other.map_err(|source| ModelError::Io { path, source }),
-        }
-    };
-    let (config, tensors) = match Gguf::find(folder) {
-        Some(path) => {
-            let digest = file_digest(&path);
-            (
-                Vec::new(),
-                digest.map_err(|source| ModelError::Io { path, source })?,
-            )
-        }
-        None => (read("config.json")?, Weights::open(folder)?.digest()),
-    };
-    let config = Digest::of("conclave/v1/model-file", &[&config]);
-    let tokenizer = Digest::of("conclave/v1/model-file", &[&read("tokenizer.json")?]);
-    let parts: [&[u8]; 3] = [config.as_bytes(), tokenizer.as_bytes(), &tensors];
-    Ok(Digest::of("conclave/v1/model", &parts))
 }

@@ -1,5 +1,6 @@
 //! Optimiser steps, one at a time, from wherever they stood.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,8 @@ use conclave_crypto::digest::Digest;
 use conclave_protocol::names::Factor;
 
 use super::batch::Batch;
+use super::data::Example;
+use super::device::is_full;
 use super::draw::{Draw, Drawn};
 use super::examples::Examples;
 use super::optimise::{AdamW, Moments, clip};
@@ -66,6 +69,8 @@ pub struct Steps<'a> {
     next: u64,
     adam: AdamW,
     draw: Draw<'a>,
+    /// How many examples go through the model at once, if the device has room for no more.
+    room: usize,
 }
 
 impl<'a> Steps<'a> {
@@ -91,6 +96,7 @@ impl<'a> Steps<'a> {
             adam: AdamW::new(flat.len(), training.weight_decay),
             draw: Draw::new(run.examples, run.seed, packed)
                 .behind(config.context - trainer.context()),
+            room: usize::MAX,
         })
     }
 
@@ -146,55 +152,53 @@ impl<'a> Steps<'a> {
     /// The mean loss of the drawn examples, their tokens, and the gradient: micro-batch by micro-batch, each weighted
     /// by its scored tokens, so that accumulation gives what one large batch would.
     fn gradient(
-        &self,
+        &mut self,
         values: &[f32],
         drawn: &[Vec<usize>],
         sum: &mut [f32],
     ) -> Result<(f64, u64), TrainError> {
-        let mut tokens = 0;
-        let mut batches = Vec::with_capacity(drawn.len());
-        for numbers in drawn {
-            let examples = numbers.iter().map(|i| self.run.examples.example(*i));
-            let examples: Vec<_> = examples.collect::<Result<_, _>>()?;
-            tokens += examples
-                .iter()
-                .map(|example| example.ids.len() as u64)
-                .sum::<u64>();
-            batches.push(Batch::pack(examples.iter().map(AsRef::as_ref)));
-        }
-        let scored: usize = batches.iter().map(Batch::scored).sum();
+        let all: Vec<Cow<'_, Example>> = drawn
+            .iter()
+            .flatten()
+            .map(|i| self.run.examples.example(*i))
+            .collect::<Result<_, _>>()?;
+        let tokens = all.iter().map(|example| example.ids.len() as u64).sum();
+        let scored = Batch::pack(all.iter().map(AsRef::as_ref)).scored();
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
             reason = "token counts are far below 2^53; the graph computes in f32"
         )]
         let (count, weight) = (scored as f64, (1.0 / scored as f64) as f32);
-        let (trainer, flat) = (self.trainer, self.trainer.flat());
-        let tensors = flat.tensors(values, |slot| slot.belongs_to(self.run.factor))?;
+        let (trainer, factor) = (self.trainer, self.run.factor);
+        let (flat, device) = (trainer.flat(), trainer.model().device());
+        let tensors = flat.tensors_on(device, values, |slot| slot.belongs_to(factor))?;
         let mut nats = 0.0;
-        for (micro, (batch, numbers)) in batches.iter().zip(drawn).enumerate() {
-            let moving = trainer.moving(tensors.clone(), Some(self.dropout_seed(micro)));
-            let loss = trainer.within(|| -> Result<f64, TrainError> {
-                let again = trainer.training().gradient_checkpointing;
-                let model = trainer.model();
-                let (gradient, score) = model.gradient(batch, &moving, weight, again)?;
+        let mut rest = all.as_slice();
+        for (micro, numbers) in drawn.iter().enumerate() {
+            let (examples, others) = rest.split_at(numbers.len());
+            rest = others;
+            let seed = |from| dropout_seed(self.run.seed, [self.next, micro as u64, from]);
+            nats += in_parts(examples, &mut self.room, |from, part| {
+                let moving = trainer.moving(tensors.clone(), Some(seed(from)));
+                let batch = Batch::pack(part.iter().map(AsRef::as_ref));
+                let (gradient, score) = trainer.within(|| {
+                    let again = trainer.training().gradient_checkpointing;
+                    trainer.model().gradient(&batch, &moving, weight, again)
+                })?;
                 if !score.nats.is_finite() {
-                    return Err(self.not_finite("loss", numbers));
+                    return Ok(f64::NAN);
                 }
                 match flat.add_gradients(&tensors, &gradient, sum)? {
                     Some(name) => Err(TrainError::NoGradient(name)),
                     None => Ok(score.nats),
                 }
-            });
-            nats += loss?;
+            })?;
+            if !nats.is_finite() {
+                return Err(self.not_finite("loss", numbers));
+            }
         }
         Ok((nats / count, tokens))
-    }
-
-    /// Of what this micro-batch drops: the same in every run of the same seed.
-    fn dropout_seed(&self, micro: usize) -> [u8; 32] {
-        let (step, micro) = (self.next.to_le_bytes(), (micro as u64).to_le_bytes());
-        *Digest::of("conclave/v1/dropout", &[&self.run.seed, &step, &micro]).as_bytes()
     }
 
     fn not_finite(&self, what: &'static str, numbers: &[usize]) -> TrainError {
@@ -210,6 +214,44 @@ impl<'a> Steps<'a> {
             rows: rows.join(", "),
         }
     }
+}
+
+/// The sum of what `score` gives for the examples (the number of the first, and these), at most `room` at a time: half
+/// as many, from then on, where the device's memory is full with more than one.
+fn in_parts<T>(
+    examples: &[T],
+    room: &mut usize,
+    mut score: impl FnMut(u64, &[T]) -> Result<f64, TrainError>,
+) -> Result<f64, TrainError> {
+    let (mut sum, mut rest) = (0.0, examples);
+    while !rest.is_empty() {
+        let (part, others) = rest.split_at(rest.len().min(*room));
+        match score((examples.len() - rest.len()) as u64, part) {
+            Ok(nats) => {
+                sum += nats;
+                rest = others;
+            }
+            Err(TrainError::Candle(error)) if is_full(&error) => {
+                if part.len() == 1 {
+                    return Err(TrainError::NoRoom);
+                }
+                *room = part.len().div_ceil(2);
+                tracing::warn!(
+                    "the device's memory is full with {} rows at once: going on with {room}; the result is the same. \
+                     micro_batch_size = {room} says so from the start",
+                    part.len(),
+                );
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(sum)
+}
+
+/// Of what a part of a batch drops, by step, micro-batch and first example: the same in every run of the same seed.
+fn dropout_seed(run: [u8; 32], part: [u64; 3]) -> [u8; 32] {
+    let [step, micro, from] = part.map(u64::to_le_bytes);
+    *Digest::of("conclave/v1/dropout", &[&run, &step, &micro, &from]).as_bytes()
 }
 
 const ROWS_NAMED: usize = 8;
@@ -299,6 +341,48 @@ mod tests {
         let first = Draw::new(&examples, [7; 32], None).row()[0];
         for words in ["step 5", "loss is not finite", &examples.place(first)] {
             assert!(said.contains(words), "{words}: {said}");
+        }
+    }
+
+    #[test]
+    fn where_the_memory_is_full_halves_give_the_same_sum_and_stay_halves() {
+        let full = || candle_core::Error::Cuda("CUDA_ERROR_OUT_OF_MEMORY".into());
+        let (mut room, mut asked) = (usize::MAX, Vec::new());
+        for _ in 0..2 {
+            let sum = in_parts(&[1.0, 2.0, 4.0, 8.0, 16.0], &mut room, |from, part| {
+                asked.push((from, part.len()));
+                if part.len() > 2 {
+                    return Err(TrainError::Candle(full()));
+                }
+                Ok(part.iter().sum())
+            });
+            assert!((sum.unwrap() - 31.0).abs() < 1e-12);
+        }
+        let parts = [(0, 2), (2, 2), (4, 1)];
+        assert_eq!(asked[..2], [(0, 5), (0, 3)]);
+        assert_eq!(asked[2..], [parts, parts].concat());
+        let none = in_parts(&[1, 2], &mut room, |_, _| Err(TrainError::Candle(full())));
+        let said = none.unwrap_err().to_string();
+        assert!(said.contains("too small for one row"), "{said}");
+    }
+
+    #[test]
+    fn rows_in_parts_give_the_gradient_of_all_at_once() {
+        let examples = examples();
+        let [whole, parts] = [usize::MAX, 3].map(|room| {
+            let trainer = trainer(Training::default());
+            let run = run(&examples, 0..3);
+            let mut steps = Steps::new(&trainer, &run).unwrap();
+            steps.room = room;
+            let mut values = trainer.initial();
+            let mut losses = Vec::new();
+            while let Some(step) = steps.step(&mut values).unwrap() {
+                losses.push(step.loss);
+            }
+            losses
+        });
+        for (whole, part) in whole.iter().zip(&parts) {
+            assert!((whole - part).abs() < 1e-5, "{whole} and {part}");
         }
     }
 

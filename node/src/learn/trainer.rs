@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::data::DataError;
+use super::device::{Device, DeviceError, is_full};
 use super::dropout::Dropout;
 use super::evaluate::{Measured, evaluate};
 use super::examples::Examples;
@@ -51,6 +52,20 @@ pub enum TrainError {
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The device has no room for the model.
+    #[error(
+        "device {0}: its memory is too small for the model; hold it in fewer bits (precision), or compute on the cpu"
+    )]
+    TooLarge(Device),
+    /// The device has no room for one row of a batch.
+    #[error(
+        "the device's memory is too small for one row; lower sequence_len, set gradient_checkpointing, or hold the \
+         model in fewer bits (precision)"
+    )]
+    NoRoom,
     /// The threads could not be started.
     #[error("cannot start the training threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
@@ -125,6 +140,15 @@ impl Trainer {
             .thread_name(|i| format!("learn-{i}"))
             .stack_size(STACK)
             .build()?;
+        let device = training.device.open()?;
+        let full = |error: candle_core::Error| {
+            if is_full(&error) {
+                TrainError::TooLarge(training.device)
+            } else {
+                error.into()
+            }
+        };
+        let model = model.on(&device, training.precision).map_err(full)?;
         Ok(Self {
             model,
             subject,
@@ -187,7 +211,8 @@ impl Trainer {
         values: &[f32],
         examples: &dyn Examples,
     ) -> Result<Option<Measured>, TrainError> {
-        let tensors = self.flat().tensors(values, |_| false)?;
+        let device = self.model.device();
+        let tensors = self.flat().tensors_on(device, values, |_| false)?;
         let moving = self.moving(tensors, None);
         Ok(self
             .pool

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::data::{Excess, Length};
+use super::device::Device;
 use super::model::config::Config;
 use super::peft::Method;
 use super::schedule::Scheduler;
@@ -38,6 +39,8 @@ pub struct Training {
     pub max_grad_norm: f64,
     /// The share of the inputs of LoRA's factors that is zeroed at each step.
     pub lora_dropout: f64,
+    /// Where it computes.
+    pub device: Device,
     /// How the frozen linear maps are held in memory.
     pub precision: Precision,
     /// Whether what a layer computes is forgotten, and computed again for the gradient: less memory, more time, the
@@ -73,6 +76,7 @@ impl Default for Training {
             weight_decay: 0.0,
             max_grad_norm: 1.0,
             lora_dropout: 0.0,
+            device: Device::default(),
             precision: Precision::default(),
             gradient_checkpointing: false,
             seed: 0,
@@ -103,6 +107,7 @@ impl From<&TrainingConfig> for Training {
             weight_decay: keys.weight_decay.unwrap_or(otherwise.weight_decay),
             max_grad_norm: keys.max_grad_norm.unwrap_or(otherwise.max_grad_norm),
             lora_dropout: keys.lora_dropout.unwrap_or(otherwise.lora_dropout),
+            device: keys.device.unwrap_or(otherwise.device),
             precision: keys.precision.unwrap_or(otherwise.precision),
             gradient_checkpointing: keys
                 .gradient_checkpointing

@@ -60,6 +60,15 @@ impl RopeTable {
         }
     }
 
+    /// The cosines and the sines of the first so many positions, each position's one after the other.
+    ///
+    /// # Panics
+    /// If the table holds fewer.
+    pub fn angles(&self, positions: usize) -> [&[f32]; 2] {
+        let until = positions * self.half;
+        [&self.cos[..until], &self.sin[..until]]
+    }
+
     /// How many positions the table holds.
     pub fn positions(&self) -> usize {
         self.cos.len() / self.half.max(1)

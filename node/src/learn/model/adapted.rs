@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use conclave_protocol::charter::NonLinearity;
 
 use super::labels::LabelHead;
@@ -101,6 +101,48 @@ impl Moving {
 }
 
 impl AdapterTensors {
+    /// The same on a device.
+    pub fn on(&self, device: &Device) -> Result<Self> {
+        let head = self.head.as_ref().map(|head| {
+            Ok::<_, candle_core::Error>(LabelHead {
+                weight: head.weight.to_device(device)?,
+                bias: head.bias.to_device(device)?,
+            })
+        });
+        let method = match &self.method {
+            MethodTensors::Lora(lora) => {
+                let factors = lora.factors.iter().map(|(module, (a, b))| {
+                    let factors = (a.to_device(device)?, b.to_device(device)?);
+                    Ok((module.clone(), factors))
+                });
+                MethodTensors::Lora(LoraTensors {
+                    factors: factors.collect::<Result<_>>()?,
+                    ..lora.clone()
+                })
+            }
+            MethodTensors::Bottleneck(all) => {
+                let places = all.places.iter().map(|(place, bottleneck)| {
+                    let there = Bottleneck {
+                        down: bottleneck.down.to_device(device)?,
+                        down_bias: bottleneck.down_bias.to_device(device)?,
+                        up: bottleneck.up.to_device(device)?,
+                        up_bias: bottleneck.up_bias.to_device(device)?,
+                    };
+                    Ok((place.clone(), there))
+                });
+                MethodTensors::Bottleneck(BottleneckTensors {
+                    non_linearity: all.non_linearity,
+                    places: places.collect::<Result<_>>()?,
+                })
+            }
+            MethodTensors::Prompt(prompt) => MethodTensors::Prompt(prompt.to_device(device)?),
+        };
+        Ok(Self {
+            head: head.transpose()?,
+            method,
+        })
+    }
+
     /// The factors beside a linear map, and LoRA's scale and dropout.
     pub(super) fn beside(&self, module: &str) -> Option<(&LoraTensors, &(Tensor, Tensor))> {
         match &self.method {

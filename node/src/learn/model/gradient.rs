@@ -5,7 +5,8 @@ use candle_core::{Result, Tensor, Var};
 
 use super::Model;
 use super::adapted::Moving;
-use super::graph::Graph;
+use super::device::pass::DevicePass;
+use super::graph::Pass;
 use crate::learn::batch::Batch;
 use crate::learn::fused::head::Score;
 
@@ -29,26 +30,32 @@ impl Model {
             let (loss, score) = self.loss(batch, moving, factor)?;
             return Ok((loss.backward()?, score));
         }
-        let mut graph = Graph {
-            model: self,
-            batch: &moving.in_front(batch),
-            moving,
-        };
-        let mut x = self.begin(&mut graph)?;
+        let batch = &*moving.in_front(batch);
+        match &self.there {
+            None => self.layer_by_layer(&mut self.graph(batch, moving), factor),
+            Some(there) => {
+                let mut pass = DevicePass::new(self, there, batch, moving)?;
+                self.layer_by_layer(&mut pass, factor)
+            }
+        }
+    }
+
+    fn layer_by_layer<P: Pass>(&self, pass: &mut P, factor: f32) -> Result<(GradStore, Score)> {
+        let mut x = self.begin(pass)?;
         let mut inputs = Vec::with_capacity(self.config.layers);
         for layer in 0..self.config.layers {
             inputs.push(x.clone());
-            x = self.layer(layer, x, &mut graph)?.detach();
+            x = self.layer(layer, x, pass)?.detach();
         }
         let x = variable(&x)?;
-        let (loss, score) = self.end_loss(&x, &mut graph, factor)?;
+        let (loss, score) = self.end_loss(&x, pass, factor)?;
         let mut all = loss.backward()?;
         drop(loss);
         let mut above = below(&mut all, &x)?;
         for (layer, input) in inputs.into_iter().enumerate().rev() {
             // What enters the first layer is part of the graph itself, where anything moves there.
             let x = if layer == 0 { input } else { variable(&input)? };
-            let y = self.layer(layer, x.clone(), &mut graph)?;
+            let y = self.layer(layer, x.clone(), pass)?;
             let mut gradient = (&y * &above)?.sum_all()?.backward()?;
             gradient.remove(&above);
             if layer > 0 {
@@ -65,9 +72,9 @@ fn variable(x: &Tensor) -> Result<Tensor> {
     Ok(Var::from_tensor(x)?.into_inner())
 }
 
-/// The gradient of what entered a layer.
+/// The gradient of what entered a layer; candle leaves that of a variable tied to what it was computed from.
 fn below(gradient: &mut GradStore, x: &Tensor) -> Result<Tensor> {
-    let found = gradient.remove(x);
+    let found = gradient.remove(x).map(|found| found.detach());
     found.ok_or_else(|| candle_core::Error::Msg("a layer has no gradient by its input".to_owned()))
 }
 
@@ -82,6 +89,7 @@ mod tests {
     use crate::learn::flatten::Flat;
     use crate::learn::model::adapted::MethodTensors;
     use crate::learn::peft::uniform;
+    use crate::learn::weights::quantised::Precision;
 
     /// The gradient by what is kept, and by what is computed again.
     fn both(
@@ -127,6 +135,11 @@ mod tests {
             gpt2("gelu_new"),
             bert(true),
             bert(false),
+            tiny(true).elsewhere(Precision::F32),
+            llama(false, r#", "model_type": "mistral", "sliding_window": 5"#)
+                .elsewhere(Precision::F32),
+            gpt2("gelu").elsewhere(Precision::F32),
+            bert(true).elsewhere(Precision::F32),
         ] {
             for (adapter, share) in [
                 (adapter(3, &model), 0.0),

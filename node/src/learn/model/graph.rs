@@ -9,6 +9,7 @@ use super::bert::{HEAD_BIAS, HEAD_WEIGHT};
 use super::labels::LabelHead;
 use super::parts::{Index, Ops};
 use crate::learn::batch::Batch;
+use crate::learn::fused::head::{self, Score};
 use crate::learn::fused::{attention, gelu, layer_norm, linear, norm, swiglu};
 use crate::learn::kernel::attention::Heads;
 use crate::learn::kernel::gelu::Gelu;
@@ -21,14 +22,38 @@ pub(super) struct Graph<'a> {
     pub(super) moving: &'a Moving,
 }
 
-impl Graph<'_> {
+/// A way to carry a batch through a model to its loss.
+pub(super) trait Pass: Ops<Rows = Tensor> {
+    /// The model.
+    fn model(&self) -> &Model;
+
+    /// What is carried.
+    fn batch(&self) -> &Batch;
+
+    /// What moves.
+    fn moving(&self) -> &Moving;
+
+    /// A frozen tensor of the model, where the pass computes.
+    fn frozen(&self, name: &str) -> Result<Tensor>;
+
+    /// `factor · Σ nll` of the scored tokens, given the hidden states before the head, and the exact score.
+    fn token_loss(&self, hidden: &Tensor, factor: f32) -> Result<(Tensor, Score)>;
+
+    /// A tensor of the model: the moving one, or the frozen one.
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        match self.moving() {
+            Moving::All(weights) => Ok(weights[name].clone()),
+            Moving::Nothing | Moving::Adapter(_) => self.frozen(name),
+        }
+    }
+
     /// The head of a classifier.
-    pub(super) fn label_head(&self) -> Result<LabelHead> {
-        let adapter = self.moving.adapter();
+    fn label_head(&self) -> Result<LabelHead> {
+        let adapter = self.moving().adapter();
         if let Some(head) = adapter.and_then(|adapter| adapter.head.as_ref()) {
             return Ok(head.clone());
         }
-        if !self.model.has(HEAD_WEIGHT) {
+        if !self.model().has(HEAD_WEIGHT) {
             candle_core::bail!(
                 "the base is an encoder without a classification head; name an adapter that brings one"
             );
@@ -38,14 +63,35 @@ impl Graph<'_> {
             bias: self.tensor(HEAD_BIAS)?,
         })
     }
+}
 
-    /// A tensor of the model: the moving one, or the frozen one.
-    fn tensor(&self, name: &str) -> Result<Tensor> {
+impl Pass for Graph<'_> {
+    fn model(&self) -> &Model {
+        self.model
+    }
+
+    fn batch(&self) -> &Batch {
+        self.batch
+    }
+
+    fn moving(&self) -> &Moving {
+        self.moving
+    }
+
+    fn frozen(&self, name: &str) -> Result<Tensor> {
+        let weight = self.model.weight(name);
+        Tensor::from_slice(weight.values(), weight.shape(), &Device::Cpu)
+    }
+
+    fn token_loss(&self, hidden: &Tensor, factor: f32) -> Result<(Tensor, Score)> {
+        let targets = self.batch.targets.clone();
         match self.moving {
-            Moving::All(weights) => Ok(weights[name].clone()),
+            Moving::All(weights) => {
+                let head = &weights[self.model.config.head()];
+                head::free(hidden, head, targets, factor)
+            }
             Moving::Nothing | Moving::Adapter(_) => {
-                let weight = self.model.weight(name);
-                Tensor::from_slice(weight.values(), weight.shape(), &Device::Cpu)
+                head::frozen(hidden, self.model.head(), targets, factor)
             }
         }
     }

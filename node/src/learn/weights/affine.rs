@@ -61,6 +61,14 @@ impl Affine {
         }
     }
 
+    /// The matrix as stored, if it is held in fewer bits.
+    pub fn rounding(&self) -> Option<&Quantised> {
+        match &self.matrix {
+            Matrix::Whole(_) => None,
+            Matrix::Rounded(rounded) => Some(rounded),
+        }
+    }
+
     fn values(&self) -> Cow<'_, [f32]> {
         match &self.matrix {
             Matrix::Whole(weight) => weight.values().into(),

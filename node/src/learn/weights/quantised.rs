@@ -4,8 +4,10 @@
 
 use std::sync::Arc;
 
-use candle_core::quantized::GgmlType;
 use candle_core::quantized::k_quants::{BlockQ4K, BlockQ8_0};
+use candle_core::quantized::{GgmlDType, GgmlType, QStorage, QTensor, QuantizedType};
+use candle_core::{Device, Result};
+use half::bf16;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +19,10 @@ pub enum Precision {
     #[serde(rename = "f32")]
     #[value(name = "f32")]
     F32,
+    /// Rounded to bf16, 16 bits a weight. A GPU multiplies in bf16 then, a processor in f32.
+    #[serde(rename = "bf16")]
+    #[value(name = "bf16")]
+    Bf16,
     /// Blocks of 32 with one scale: 8.5 bits a weight. What cannot be cut so stays f32.
     #[serde(rename = "q8_0")]
     #[value(name = "q8_0")]
@@ -36,6 +42,7 @@ pub struct Quantised {
 
 #[derive(Clone)]
 enum Blocks {
+    Half(Arc<Vec<bf16>>),
     Q8(Arc<Vec<BlockQ8_0>>),
     Q4(Arc<Vec<BlockQ4K>>),
 }
@@ -46,6 +53,7 @@ impl Quantised {
         let shape = [rows, cols];
         let fits = |block: usize| cols > 0 && cols.is_multiple_of(block);
         let blocks = match precision {
+            Precision::Bf16 => Blocks::Half(Arc::new(round(values))),
             Precision::Q4 if fits(BlockQ4K::BLCK_SIZE) => Blocks::Q4(Arc::new(round(values))),
             Precision::Q8 | Precision::Q4 if fits(BlockQ8_0::BLCK_SIZE) => {
                 Blocks::Q8(Arc::new(round(values)))
@@ -60,9 +68,34 @@ impl Quantised {
         self.shape
     }
 
+    /// What its blocks are.
+    pub fn form(&self) -> GgmlDType {
+        match &self.blocks {
+            Blocks::Half(_) => GgmlDType::BF16,
+            Blocks::Q8(_) => GgmlDType::Q8_0,
+            Blocks::Q4(_) => GgmlDType::Q4K,
+        }
+    }
+
+    /// The same blocks on a device.
+    pub fn on(&self, device: &Device) -> Result<QTensor> {
+        let here: Box<dyn QuantizedType> = match &self.blocks {
+            Blocks::Half(values) => Box::new(values.to_vec()),
+            Blocks::Q8(blocks) => Box::new(blocks.to_vec()),
+            Blocks::Q4(blocks) => Box::new(blocks.to_vec()),
+        };
+        let here = QTensor::new(QStorage::Cpu(here), self.shape.as_slice())?;
+        if device.is_cpu() {
+            return Ok(here);
+        }
+        let there = QStorage::from_data(here.data()?, device, self.form())?;
+        QTensor::new(there, self.shape.as_slice())
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
         match &self.blocks {
+            Blocks::Half(values) => size_of_val(values.as_slice()),
             Blocks::Q8(blocks) => size_of_val(blocks.as_slice()),
             Blocks::Q4(blocks) => size_of_val(blocks.as_slice()),
         }
@@ -71,6 +104,7 @@ impl Quantised {
     /// The values that the blocks stand for, row-major.
     pub fn widened(&self) -> Vec<f32> {
         match &self.blocks {
+            Blocks::Half(values) => widen(values),
             Blocks::Q8(blocks) => widen(blocks),
             Blocks::Q4(blocks) => widen(blocks),
         }
@@ -180,8 +214,18 @@ mod tests {
         write_model(folder.path(), &random(WIDE)).unwrap();
         let examples = examples();
         let mut first = Vec::new();
-        for precision in [Precision::F32, Precision::Q8, Precision::Q4] {
-            let model = Model::open_at(folder.path(), precision).unwrap();
+        for (precision, elsewhere) in [
+            (Precision::F32, false),
+            (Precision::Q8, false),
+            (Precision::Q4, false),
+            (Precision::Bf16, false),
+            (Precision::Q8, true),
+            (Precision::Q4, true),
+        ] {
+            let mut model = Model::open_at(folder.path(), precision).unwrap();
+            if elsewhere {
+                model = model.elsewhere(precision);
+            }
             let adapter = adapter(4, &model);
             let trainer = Trainer::new(model, Subject::Adapter(adapter), Training::default(), 2);
             let trainer = trainer.unwrap();
@@ -206,5 +250,10 @@ mod tests {
         let apart = |at: usize| (first[at] - first[0]).abs() / first[0];
         assert!(apart(1) > 0.0 && apart(1) < 0.01, "{first:?}");
         assert!(apart(2) > 0.0 && apart(2) < 0.1, "{first:?}");
+        assert!(apart(3) > 0.0 && apart(3) < 0.01, "{first:?}");
+        for (here, there) in [(1, 4), (2, 5)] {
+            let apart = (first[here] - first[there]).abs() / first[0];
+            assert!(apart < 1e-5, "{first:?}");
+        }
     }
 }

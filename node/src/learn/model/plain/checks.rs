@@ -15,17 +15,24 @@ use crate::learn::model::Model;
 use crate::learn::model::adapted::Moving;
 use crate::learn::model::decode::Decoding;
 use crate::learn::peft::{Adapter, Method, Prompt, uniform};
+use crate::learn::weights::quantised::Precision;
 
-/// Two examples, one scored in part, one longer than a block of attention's rows.
+/// Three examples: one scored in part, two longer than a block of attention's rows and about as long as each other.
 fn examples() -> Vec<Example> {
     let make = |len: u32, step: u32, from: usize| Example {
         ids: (0..len).map(|i| (i * step + i * i) % 32).collect(),
         scored: (0..len as usize).map(|i| i >= from).collect(),
     };
-    vec![make(9, 5, 4), make(80, 3, 1)]
+    vec![make(9, 5, 4), make(80, 3, 1), make(70, 7, 1)]
 }
 
-/// Mean loss and flat gradient by the fused operations or the plain ones.
+/// Checks a model on the processor, and as if that were another device.
+fn everywhere(model: Model, check: impl Fn(&Model)) {
+    check(&model);
+    check(&model.elsewhere(Precision::F32));
+}
+
+/// Mean loss and flat gradient by the operations that train, or by the plain ones.
 fn both(
     model: &Model,
     flat: &Flat,
@@ -49,7 +56,7 @@ fn both(
         fused.to_scalar::<f32>().unwrap(),
         slow.to_scalar::<f32>().unwrap(),
     );
-    assert!((f - s).abs() < 1e-5 * s.abs(), "loss {f} fused, {s} plain");
+    assert!((f - s).abs() < 1e-5 * s.abs(), "loss {f}, {s} plain");
     assert!((score.nats / batch.scored() as f64 - f64::from(s)).abs() < 1e-5 * f64::from(s));
     let mut gradients = [vec![0.0; flat.len()], vec![0.0; flat.len()]];
     for (loss, sum) in [fused, slow].iter().zip(&mut gradients) {
@@ -103,14 +110,16 @@ fn the_other_methods_have_the_plain_loss_and_gradients_and_decode_step_by_step()
         bert(true),
         bert(false),
     ] {
-        for (adapter, values) in other_adapters(&model) {
-            both(&model, adapter.flat(), &values, Factor::All, |t| {
-                Moving::Adapter(adapter.bind(&t))
-            });
-            if !model.config().classifies() {
-                decodes_with(&model, &adapter, &values);
+        everywhere(model, |model| {
+            for (adapter, values) in other_adapters(model) {
+                both(model, adapter.flat(), &values, Factor::All, |t| {
+                    Moving::Adapter(adapter.bind(&t))
+                });
+                if !model.config().classifies() {
+                    decodes_with(model, &adapter, &values);
+                }
             }
-        }
+        });
     }
 }
 
@@ -182,23 +191,25 @@ fn a_classifier_decodes_behind_a_soft_prompt_as_it_trains() {
 #[test]
 fn fused_lora_has_the_plain_loss_and_gradients() {
     for tied in [true, false] {
-        let model = tiny(tied);
-        let (adapter, values) = random_adapter(&model);
-        for factor in [Factor::A, Factor::B, Factor::All] {
-            both(&model, adapter.flat(), &values, factor, |t| {
-                Moving::Adapter(adapter.bind(&t))
-            });
-        }
+        everywhere(tiny(tied), |model| {
+            let (adapter, values) = random_adapter(model);
+            for factor in [Factor::A, Factor::B, Factor::All] {
+                both(model, adapter.flat(), &values, factor, |t| {
+                    Moving::Adapter(adapter.bind(&t))
+                });
+            }
+        });
     }
 }
 
 #[test]
 fn every_relative_of_llama_has_the_plain_loss_and_gradients() {
     for more in RELATIVES {
-        let model = llama(false, more);
-        let (adapter, values) = random_adapter(&model);
-        both(&model, adapter.flat(), &values, Factor::All, |t| {
-            Moving::Adapter(adapter.bind(&t))
+        everywhere(llama(false, more), |model| {
+            let (adapter, values) = random_adapter(model);
+            both(model, adapter.flat(), &values, Factor::All, |t| {
+                Moving::Adapter(adapter.bind(&t))
+            });
         });
     }
 }
@@ -206,20 +217,21 @@ fn every_relative_of_llama_has_the_plain_loss_and_gradients() {
 #[test]
 fn gpt2_has_the_plain_loss_and_gradients() {
     for activation in ["gelu_new", "gelu"] {
-        let model = gpt2(activation);
-        let (adapter, values) = random_adapter(&model);
-        both(&model, adapter.flat(), &values, Factor::All, |t| {
-            Moving::Adapter(adapter.bind(&t))
+        everywhere(gpt2(activation), |model| {
+            let (adapter, values) = random_adapter(model);
+            both(model, adapter.flat(), &values, Factor::All, |t| {
+                Moving::Adapter(adapter.bind(&t))
+            });
+            decodes_as_the_whole(model);
         });
-        decodes_as_the_whole(&model);
     }
-    all_weights(&gpt2("gelu_new"));
+    everywhere(gpt2("gelu_new"), all_weights);
 }
 
-/// Two texts with a label behind each.
+/// Texts with a label behind each.
 fn labelled() -> Vec<Example> {
     let mut examples = examples();
-    for (example, label) in examples.iter_mut().zip([2, 0]) {
+    for (example, label) in examples.iter_mut().zip([2, 0, 1]) {
         example.ids.push(label);
         example.scored.fill(false);
         example.scored.push(true);
@@ -230,24 +242,25 @@ fn labelled() -> Vec<Example> {
 #[test]
 fn bert_has_the_plain_loss_and_gradients() {
     for headed in [true, false] {
-        let model = bert(headed);
-        let (adapter, values) = random_adapter(&model);
-        let slots = adapter.flat().slots().iter();
-        let head = slots.filter(|slot| slot.name.contains(".classifier."));
-        assert_eq!(head.count(), 2);
-        for factor in [Factor::A, Factor::B, Factor::All] {
-            both(&model, adapter.flat(), &values, factor, |t| {
-                Moving::Adapter(adapter.bind(&t))
-            });
-        }
+        everywhere(bert(headed), |model| {
+            let (adapter, values) = random_adapter(model);
+            let slots = adapter.flat().slots().iter();
+            let head = slots.filter(|slot| slot.name.contains(".classifier."));
+            assert_eq!(head.count(), 2);
+            for factor in [Factor::A, Factor::B, Factor::All] {
+                both(model, adapter.flat(), &values, factor, |t| {
+                    Moving::Adapter(adapter.bind(&t))
+                });
+            }
+        });
     }
-    all_weights(&bert(true));
+    everywhere(bert(true), all_weights);
 }
 
 #[test]
 fn free_weights_have_the_plain_loss_and_gradients() {
     for (tied, more) in [(true, ""), (false, ""), (true, RELATIVES[1])] {
-        all_weights(&llama(tied, more));
+        everywhere(llama(tied, more), all_weights);
     }
 }
 

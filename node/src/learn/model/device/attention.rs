@@ -1,0 +1,245 @@
+//! Attention on a device: the examples of a packed row in grids of about one length, a product over all heads of a grid
+//! at a time. Probabilities are computed again for the gradient.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use candle_core::{D, DType, Device, Result, Tensor};
+
+use super::given::given;
+use crate::learn::kernel::attention::{Heads, Sight};
+use crate::learn::kernel::rope::{RopeTable, Turn};
+
+/// How the examples of a batch are laid out, each padded to the longest of its grid.
+#[derive(Debug)]
+pub(super) struct Grids {
+    grids: Vec<Grid>,
+    /// Where each token stands in the grids, one behind the other.
+    places: Tensor,
+}
+
+/// Examples of about one length.
+#[derive(Debug)]
+struct Grid {
+    examples: usize,
+    length: usize,
+    /// The token in each place; the first one of the example where there is none.
+    tokens: Tensor,
+    /// One where there is a token, zero elsewhere: `(examples, 1, length)`.
+    real: Tensor,
+    /// Cosines and sines of its positions: `(length, dim / 2)` each.
+    angles: Option<[Tensor; 2]>,
+}
+
+/// Of a grid: turned queries `(examples · kv_heads, group · length, dim)`, turned keys and values
+/// `(examples · kv_heads, length, dim)`.
+struct Laid([Tensor; 3]);
+
+impl Grids {
+    /// Lays out examples: ranges of rows, in order. As many stand in a grid as have up to 2^27 probabilities.
+    pub(super) fn new(spans: &[Range<usize>], heads: &Heads, device: &Device) -> Result<Self> {
+        let mut order: Vec<&Range<usize>> = spans.iter().filter(|span| !span.is_empty()).collect();
+        order.sort_by_key(|span| span.len());
+        let mut places = vec![0u32; spans.last().map_or(0, |span| span.end)];
+        let (mut grids, mut from, mut next) = (Vec::new(), 0, 0);
+        while from < order.len() {
+            let fits = |count: usize| {
+                let length = order[from + count - 1].len();
+                length <= 2 * order[from].len() && count * heads.heads * length * length <= SCORES
+            };
+            let mut count = 1;
+            while from + count < order.len() && fits(count + 1) {
+                count += 1;
+            }
+            let examples = &order[from..from + count];
+            let length = examples[count - 1].len();
+            let (mut tokens, mut real) = (Vec::new(), Vec::new());
+            for span in examples {
+                for i in 0..length {
+                    let there = i < span.len();
+                    let token = span.start + if there { i } else { 0 };
+                    tokens.push(u32::try_from(token).expect("a batch fits u32"));
+                    real.push(if there { 1.0f32 } else { 0.0 });
+                    if there {
+                        places[token] = next;
+                    }
+                    next += 1;
+                }
+            }
+            let angles = |rope: &Arc<RopeTable>| -> Result<[Tensor; 2]> {
+                let [cos, sin] = rope.angles(length);
+                let shape = (length, heads.dim / 2);
+                Ok([
+                    Tensor::from_slice(cos, shape, device)?,
+                    Tensor::from_slice(sin, shape, device)?,
+                ])
+            };
+            grids.push(Grid {
+                examples: count,
+                length,
+                tokens: Tensor::new(tokens, device)?,
+                real: Tensor::from_vec(real, (count, 1, length), device)?,
+                angles: heads.rope.as_ref().map(angles).transpose()?,
+            });
+            from += count;
+        }
+        let places = Tensor::new(places, device)?;
+        Ok(Self { grids, places })
+    }
+}
+
+/// The attended values `(tokens, heads · dim)` of queries `(tokens, heads · dim)`, keys and values
+/// `(tokens, kv_heads · dim)`, none of them turned yet.
+pub(super) fn attention(
+    [q, k, v]: [&Tensor; 3],
+    heads: &Heads,
+    grids: &Arc<Grids>,
+) -> Result<Tensor> {
+    let still = [q.detach(), k.detach(), v.detach()];
+    let mut parts = Vec::with_capacity(grids.grids.len());
+    for grid in &grids.grids {
+        let laid = grid.lay(still.each_ref(), heads)?;
+        let seen = grid.shares(&laid, heads)?.matmul(&laid.0[2])?;
+        parts.push(grid.flat(&seen, heads)?);
+    }
+    let value = Tensor::cat(&parts, 0)?.index_select(&grids.places, 0)?;
+    let (heads, grids) = (heads.clone(), grids.clone());
+    given([q, k, v], value, move |inputs, d_out| {
+        let &[q, k, v] = inputs else {
+            candle_core::bail!("attention has three inputs, not {}", inputs.len());
+        };
+        let mut parts = [Vec::new(), Vec::new(), Vec::new()];
+        for grid in &grids.grids {
+            let gradients = grid.back([q, k, v], d_out, &heads)?;
+            for (parts, gradient) in parts.iter_mut().zip(gradients) {
+                parts.push(gradient);
+            }
+        }
+        let gradient = |parts: &Vec<Tensor>| Tensor::cat(parts, 0)?.index_select(&grids.places, 0);
+        parts
+            .iter()
+            .map(|parts| gradient(parts).map(Some))
+            .collect()
+    })
+}
+
+impl Grid {
+    fn lay(&self, [q, k, v]: [&Tensor; 3], heads: &Heads) -> Result<Laid> {
+        Ok(Laid([
+            self.turn(&self.grid(q, heads)?, heads, Turn::Forward)?,
+            self.turn(&self.grid(k, heads)?, heads, Turn::Forward)?,
+            self.grid(v, heads)?,
+        ]))
+    }
+
+    /// `(tokens, kv_heads · group · dim)` as `(examples · kv_heads, group · length, dim)`.
+    fn grid(&self, x: &Tensor, heads: &Heads) -> Result<Tensor> {
+        let group = x.dim(1)? / (heads.kv_heads * heads.dim);
+        let (examples, length, dim) = (self.examples, self.length, heads.dim);
+        x.index_select(&self.tokens, 0)?
+            .reshape((examples, length, heads.kv_heads, group, dim))?
+            .permute((0, 2, 3, 1, 4))?
+            .contiguous()?
+            .reshape((examples * heads.kv_heads, group * length, dim))
+    }
+
+    /// The other way: `(examples · length, kv_heads · group · dim)`.
+    fn flat(&self, x: &Tensor, heads: &Heads) -> Result<Tensor> {
+        let group = x.dim(1)? / self.length;
+        let (examples, length, dim) = (self.examples, self.length, heads.dim);
+        x.reshape((examples, heads.kv_heads, group, length, dim))?
+            .permute((0, 3, 1, 2, 4))?
+            .contiguous()?
+            .reshape((examples * length, heads.kv_heads * group * dim))
+    }
+
+    /// Turns each head by the angles of its position, in the half-split order.
+    fn turn(&self, x: &Tensor, heads: &Heads, turn: Turn) -> Result<Tensor> {
+        let Some([cos, sin]) = &self.angles else {
+            return Ok(x.clone());
+        };
+        let shape = x.shape().clone();
+        let x = x.reshape(((), self.length, heads.dim))?;
+        let half = heads.dim / 2;
+        let (low, high) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
+        let sin = match turn {
+            Turn::Forward => sin.clone(),
+            Turn::Back => sin.neg()?,
+        };
+        let new_low = (low.broadcast_mul(cos)? - high.broadcast_mul(&sin)?)?;
+        let new_high = (high.broadcast_mul(cos)? + low.broadcast_mul(&sin)?)?;
+        Tensor::cat(&[new_low, new_high], 2)?.reshape(shape)
+    }
+
+    /// The share of each key in what a query sees: `(examples · kv_heads, group · length, length)`.
+    fn shares(&self, laid: &Laid, heads: &Heads) -> Result<Tensor> {
+        let Laid([q, k, _]) = laid;
+        let scores = (q.matmul(&k.t()?)? * f64::from(heads.factor()))?;
+        let shape = scores.shape().clone();
+        let group = heads.heads / heads.kv_heads;
+        let all = (
+            self.examples,
+            heads.kv_heads * group,
+            self.length,
+            self.length,
+        );
+        let seen = scores
+            .reshape(all)?
+            .broadcast_add(&self.unseen(heads.sight)?)?;
+        candle_nn::ops::softmax_last_dim(&seen.contiguous()?)?.reshape(shape)
+    }
+
+    /// What hides keys from queries when it is added to their scores.
+    fn unseen(&self, sight: Sight) -> Result<Tensor> {
+        let device = self.real.device();
+        let length = u32::try_from(self.length).expect("a text fits u32");
+        let number = || Tensor::arange(0, length, device)?.to_dtype(DType::F32);
+        let (row, column) = (number()?.unsqueeze(1)?, number()?.unsqueeze(0)?);
+        let hide = |seen: Tensor| seen.to_dtype(DType::F32)?.affine(HIDDEN, -HIDDEN);
+        match sight {
+            Sight::Causal => hide(column.broadcast_le(&row)?),
+            Sight::Window(window) => {
+                #[expect(clippy::cast_precision_loss, reason = "windows are far below 2^52")]
+                let oldest = (row.clone() + (1.0 - window as f64))?;
+                let seen = column.broadcast_le(&row)?.to_dtype(DType::F32)?;
+                hide((seen * column.broadcast_ge(&oldest)?.to_dtype(DType::F32)?)?)
+            }
+            // The keys that are none stand behind those that are.
+            Sight::Both => hide(self.real.unsqueeze(1)?),
+        }
+    }
+
+    /// The gradients of the grid's queries, keys and values, flat.
+    fn back(&self, inputs: [&Tensor; 3], d_out: &Tensor, heads: &Heads) -> Result<[Tensor; 3]> {
+        let laid = self.lay(inputs, heads)?;
+        let shares = self.shares(&laid, heads)?;
+        let Laid([q, k, v]) = &laid;
+        let d_out = self.hushed(&self.grid(d_out, heads)?, heads)?;
+        let dv = shares.t()?.contiguous()?.matmul(&d_out)?;
+        let d_shares = d_out.matmul(&v.t()?)?;
+        let mean = (&shares * &d_shares)?.sum_keepdim(D::Minus1)?;
+        let d_scores = (shares * d_shares.broadcast_sub(&mean)?)?;
+        let d_scores = (d_scores * f64::from(heads.factor()))?;
+        let dq = self.turn(&d_scores.matmul(k)?, heads, Turn::Back)?;
+        let dk = d_scores.t()?.contiguous()?.matmul(q)?;
+        let dk = self.turn(&dk, heads, Turn::Back)?;
+        Ok([
+            self.flat(&dq, heads)?,
+            self.flat(&dk, heads)?,
+            self.flat(&dv, heads)?,
+        ])
+    }
+
+    /// A gradient with zeros where there is no token.
+    fn hushed(&self, x: &Tensor, heads: &Heads) -> Result<Tensor> {
+        let shape = x.shape().clone();
+        let real = self.real.unsqueeze(3)?;
+        let all = (self.examples, heads.heads, self.length, heads.dim);
+        x.reshape(all)?.broadcast_mul(&real)?.reshape(shape)
+    }
+}
+
+/// The most probabilities of a grid: half a GiB of them, unless one example alone has more.
+const SCORES: usize = 1 << 27;
+/// What is as good as minus infinity, and no cause of NaN.
+const HIDDEN: f64 = 1e9;

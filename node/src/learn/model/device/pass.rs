@@ -1,0 +1,230 @@
+//! A pass through a model on a device.
+
+use std::sync::Arc;
+
+use candle_core::{D, Result, Tensor};
+use conclave_protocol::charter::NonLinearity;
+
+use super::attention::{Grids, attention};
+use super::given::{again, given};
+use super::{Map, OnDevice, head};
+use crate::learn::batch::Batch;
+use crate::learn::fused::head::Score;
+use crate::learn::kernel::attention::Heads;
+use crate::learn::kernel::gelu::Gelu;
+use crate::learn::model::Model;
+use crate::learn::model::adapted::{AdapterTensors, Moving};
+use crate::learn::model::graph::Pass;
+use crate::learn::model::parts::{Index, Ops};
+use crate::learn::weights::affine::Layout;
+
+/// A batch on its way through a model on a device.
+pub(in crate::learn::model) struct DevicePass<'a> {
+    model: &'a Model,
+    there: &'a OnDevice,
+    batch: &'a Batch,
+    moving: &'a Moving,
+    grids: Arc<Grids>,
+}
+
+impl<'a> DevicePass<'a> {
+    pub(in crate::learn::model) fn new(
+        model: &'a Model,
+        there: &'a OnDevice,
+        batch: &'a Batch,
+        moving: &'a Moving,
+    ) -> Result<Self> {
+        let grids = Grids::new(&batch.spans, &model.heads, &there.device)?;
+        Ok(Self {
+            model,
+            there,
+            batch,
+            moving,
+            grids: Arc::new(grids),
+        })
+    }
+}
+
+impl Pass for DevicePass<'_> {
+    fn model(&self) -> &Model {
+        self.model
+    }
+
+    fn batch(&self) -> &Batch {
+        self.batch
+    }
+
+    fn moving(&self) -> &Moving {
+        self.moving
+    }
+
+    fn frozen(&self, name: &str) -> Result<Tensor> {
+        Ok(self.there.tensors[name].clone())
+    }
+
+    fn token_loss(&self, hidden: &Tensor, factor: f32) -> Result<(Tensor, Score)> {
+        let head = self.tensor(self.model.config.head())?;
+        head::loss(hidden, &head, &self.batch.targets, factor)
+    }
+}
+
+impl Ops for DevicePass<'_> {
+    type Rows = Tensor;
+
+    fn embed(&mut self, table: &str, index: Index) -> Result<Tensor> {
+        let ids = index.of(self.batch);
+        if let Moving::All(weights) = self.moving {
+            return weights[table].index_select(&Tensor::new(&ids[..], &self.there.device)?, 0);
+        }
+        let rows = self.model.rows(table, &ids);
+        let width = rows.len() / ids.len();
+        let rows = Tensor::from_vec(rows, (ids.len(), width), &self.there.device)?;
+        match self.moving.adapter().and_then(AdapterTensors::prompt) {
+            Some(prompt) if index == Index::Token => self.batch.interleave(prompt, &rows),
+            _ => Ok(rows),
+        }
+    }
+
+    fn linear(&mut self, x: &Tensor, module: &str) -> Result<Tensor> {
+        let map = self.there.maps[module].clone();
+        if let Moving::All(weights) = self.moving {
+            let weight = &weights[&format!("{module}.weight")];
+            let y = match map.layout {
+                Layout::OutIn => free(x, weight)?,
+                Layout::InOut => x.matmul(weight)?,
+            };
+            return match weights.get(&format!("{module}.bias")) {
+                None => Ok(y),
+                Some(bias) => y.broadcast_add(bias),
+            };
+        }
+        let adapter = self.moving.adapter();
+        match adapter.and_then(|adapter| adapter.beside(module)) {
+            None => frozen(x, map),
+            Some((adapter, (a, b))) => match &adapter.dropout {
+                None => lora(x, map, a, b, f64::from(adapter.scale)),
+                Some(dropout) => {
+                    let kept = dropout.drop(x, module)?;
+                    let side = free(&free(&kept, a)?, b)?;
+                    frozen(x, map)? + (side * f64::from(adapter.scale))?
+                }
+            },
+        }
+    }
+
+    fn rms_norm(&mut self, x: &Tensor, module: &str, eps: f32) -> Result<Tensor> {
+        let weight = self.tensor(&format!("{module}.weight"))?;
+        again([x, &weight], move |inputs| {
+            let &[x, weight] = inputs else {
+                candle_core::bail!("a norm has two inputs");
+            };
+            let rows = x.reshape(((), weight.elem_count()))?;
+            let mean = rows.sqr()?.mean_keepdim(D::Minus1)?;
+            rows.broadcast_div(&(mean + f64::from(eps))?.sqrt()?)?
+                .broadcast_mul(weight)?
+                .reshape(x.shape())
+        })
+    }
+
+    fn layer_norm(&mut self, x: &Tensor, module: &str, eps: f32) -> Result<Tensor> {
+        let weight = self.tensor(&format!("{module}.weight"))?;
+        let bias = self.tensor(&format!("{module}.bias"))?;
+        again([x, &weight, &bias], move |inputs| {
+            let &[x, weight, bias] = inputs else {
+                candle_core::bail!("a norm has three inputs");
+            };
+            let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+            let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+            centred
+                .broadcast_div(&(variance + f64::from(eps))?.sqrt()?)?
+                .broadcast_mul(weight)?
+                .broadcast_add(bias)
+        })
+    }
+
+    fn thirds(&mut self, x: &Tensor) -> Result<[Tensor; 3]> {
+        let width = x.dim(1)? / 3;
+        let third = |i: usize| x.narrow(1, i * width, width)?.contiguous();
+        Ok([third(0)?, third(1)?, third(2)?])
+    }
+
+    fn attend(&mut self, _: usize, heads: &Heads, [q, k, v]: [Tensor; 3]) -> Result<Tensor> {
+        attention([&q, &k, &v], heads, &self.grids)
+    }
+
+    fn swiglu(&mut self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+        again([gate, up], |inputs| inputs[0].silu()? * inputs[1])
+    }
+
+    fn gelu(&mut self, x: &Tensor, form: Gelu) -> Result<Tensor> {
+        again([x], move |inputs| gelu(inputs[0], form))
+    }
+
+    fn firsts(&mut self, x: &Tensor) -> Result<Tensor> {
+        let firsts = self.batch.firsts()?.to_device(&self.there.device)?;
+        x.index_select(&firsts, 0)
+    }
+
+    fn tanh(&mut self, x: &Tensor) -> Result<Tensor> {
+        x.tanh()
+    }
+
+    fn bottleneck(&mut self, y: Tensor, place: &str) -> Result<Tensor> {
+        let adapter = self.moving.adapter();
+        let Some((form, bottleneck)) = adapter.and_then(|adapter| adapter.behind(place)) else {
+            return Ok(y);
+        };
+        let side = bottleneck.through(&y, free, |x| match form {
+            NonLinearity::Relu => x.relu(),
+            NonLinearity::Gelu => gelu(x, Gelu::Exact),
+            NonLinearity::Silu => x.silu(),
+            NonLinearity::Tanh => x.tanh(),
+        })?;
+        y + side
+    }
+
+    fn add(&mut self, x: Tensor, y: Tensor) -> Result<Tensor> {
+        x + y
+    }
+}
+
+/// `x · Wᵀ + b`, without a gradient of `W`.
+fn frozen(x: &Tensor, map: Map) -> Result<Tensor> {
+    let value = map.apply(&x.detach())?;
+    given([x], value, move |_, dy| Ok(vec![Some(map.apply_back(dy)?)]))
+}
+
+/// `x · Wᵀ + b + scale · (x · Aᵀ) · Bᵀ`, of which nothing but the sum is kept.
+fn lora(x: &Tensor, map: Map, a: &Tensor, b: &Tensor, scale: f64) -> Result<Tensor> {
+    let side = free(&free(&x.detach(), &a.detach())?, &b.detach())?;
+    let value = (map.apply(&x.detach())? + (side * scale)?)?;
+    let [x_wanted, a_wanted, b_wanted] = [x, a, b].map(Tensor::track_op);
+    given([x, a, b], value, move |inputs, dy| {
+        let still: Vec<Tensor> = inputs.iter().map(|input| input.detach()).collect();
+        let [x, a, b] = still.as_slice() else {
+            candle_core::bail!("LoRA has three inputs, not {}", inputs.len());
+        };
+        let dy_scaled = (dy * scale)?;
+        let d_hidden = dy_scaled.matmul(b)?;
+        let of_x = || map.apply_back(dy)? + d_hidden.matmul(a)?;
+        let of_a = || d_hidden.t()?.matmul(x);
+        let of_b = || dy_scaled.t()?.matmul(&free(x, a)?);
+        Ok(vec![
+            x_wanted.then(of_x).transpose()?,
+            a_wanted.then(of_a).transpose()?,
+            b_wanted.then(of_b).transpose()?,
+        ])
+    })
+}
+
+/// `x · Wᵀ` where the weight `(out, in)` moves.
+fn free(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    x.matmul(&weight.t()?)
+}
+
+fn gelu(x: &Tensor, form: Gelu) -> Result<Tensor> {
+    match form {
+        Gelu::Exact => x.gelu_erf(),
+        Gelu::Tanh => x.gelu(),
+    }
+}

@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use conclave_crypto::agree::{AgreeError, ExchangeKey, ExchangePublic, Shared};
+use conclave_crypto::agree::{AgreeError, ExchangeKey, ExchangePublic, ExchangeTable, Shared};
 use conclave_crypto::dealing::{Dealing, Secret};
 use conclave_crypto::digest::Digest;
 
@@ -16,6 +16,8 @@ use conclave_crypto::digest::Digest;
 pub enum Function {
     /// X25519 of two public keys: both ends get the same.
     Agreement,
+    /// Multiples of a public key, for many agreements with it.
+    Table,
     /// A dealing, derived from its seed.
     Dealing,
     /// The shares of a Reveal that fit the leaves that the chain names.
@@ -26,6 +28,8 @@ pub enum Function {
     Entry,
     /// A proposed record, parsed, and what the chain before it says of it.
     Record,
+    /// The secrets that a record calls for, rebuilt, and whose dealings they prove false.
+    Seeds,
     /// A sum without its masks, applied.
     Sum,
 }
@@ -90,7 +94,12 @@ impl Remembered {
         }
         let own = key.public();
         let (least, greatest) = (own.min(*other), own.max(*other));
-        let derive = || key.shared(other).map(Arc::new);
+        let derive = || {
+            // Everybody agrees with each key.
+            let table = || ExchangeTable::new(*other);
+            let table = self.once(Function::Table, &[&other.0], table);
+            key.shared_by(&table).map(Arc::new)
+        };
         let shared = self.once(Function::Agreement, &[&least.0, &greatest.0], derive);
         shared.as_ref().clone()
     }

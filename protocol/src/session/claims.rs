@@ -7,9 +7,14 @@ use conclave_crypto::digest::Digest;
 use crate::message::Have;
 use crate::places::Places;
 
-/// By Commit: the places of the members whose newest Have lists it.
+/// The members' newest Haves.
 #[derive(Debug, Default)]
-pub(crate) struct Claims(BTreeMap<Digest, Places>);
+pub(crate) struct Claims {
+    /// By Commit: the places of the members whose newest Have lists it.
+    places: BTreeMap<Digest, Places>,
+    /// Counts the Haves that were taken.
+    pub(crate) news: u64,
+}
 
 impl Claims {
     /// Takes a member's newest Have in the place of the one before, both ascending. Calls `new` with every Commit that
@@ -21,25 +26,26 @@ impl Claims {
         have: &Have,
         mut new: impl FnMut(Digest),
     ) {
+        self.news = self.news.saturating_add(1);
         let old = before.map_or(&[][..], |before| before.commits.as_slice());
         for gone in old.iter().filter(|commit| !lists(have, commit)) {
-            if let Some(places) = self.0.get_mut(gone) {
+            if let Some(places) = self.places.get_mut(gone) {
                 places.remove(place);
                 if *places == Places::default() {
-                    self.0.remove(gone);
+                    self.places.remove(gone);
                 }
             }
         }
         let known = |commit: &&Digest| old.binary_search(commit).is_ok();
         for commit in have.commits.iter().filter(|commit| !known(commit)) {
-            self.0.entry(*commit).or_default().insert(place);
+            self.places.entry(*commit).or_default().insert(place);
             new(*commit);
         }
     }
 
     /// Who lists a Commit.
     pub(crate) fn of(&self, commit: &Digest) -> Places {
-        self.0.get(commit).copied().unwrap_or_default()
+        self.places.get(commit).copied().unwrap_or_default()
     }
 }
 

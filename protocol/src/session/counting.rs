@@ -18,6 +18,7 @@ impl Session {
         let sharers: Vec<_> = work.sharers.keys().copied().collect();
         self.submissions.lacking.clone_from(&sharers);
         self.sharding.announced.clear();
+        self.sharding.late_at = None;
         for member in sharers {
             self.note_announced(member);
         }
@@ -46,6 +47,7 @@ impl Session {
                 since,
                 over: false,
                 counted: false,
+                here: 0,
             });
         }
     }
@@ -60,6 +62,7 @@ impl Session {
         }
         let announced = &mut self.sharding.announced;
         announced.retain(|fitting| fitting.member != member);
+        self.sharding.late_at = None;
     }
 
     /// Takes what a member says that it holds.

@@ -2,6 +2,7 @@
 //! vectors what is missing, disputed or wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use conclave_crypto::check;
 use conclave_crypto::digest::Digest;
@@ -31,7 +32,7 @@ pub(super) const SUMS_TOGETHER: usize = 4;
 pub(crate) struct Gathering {
     challenge: Challenge,
     since: Time,
-    seeds: Seeds,
+    seeds: Arc<Seeds>,
     /// The sum in the ring, written shard by shard.
     total: Vec<u32>,
     /// Shards whose sum is known to be right.
@@ -52,7 +53,9 @@ impl Session {
             return;
         };
         if self.opening.gathering.is_none() {
-            let Some(seeds) = self.rebuild() else { return };
+            let Some(seeds) = self.rebuild(desk) else {
+                return;
+            };
             self.opening.result = self.judge_dealings(desk, &seeds);
             if self.opening.result.is_some() {
                 return;
@@ -87,7 +90,7 @@ impl Session {
         due.then_some(me)
     }
 
-    fn begin_gathering(&mut self, desk: &Desk, seeds: Seeds) {
+    fn begin_gathering(&mut self, desk: &Desk, seeds: Arc<Seeds>) {
         let (Some(work), Some(called)) = (&self.work, &self.opening.called) else {
             return;
         };

@@ -77,7 +77,7 @@ impl Session {
         if self.survivors_vectors().is_none() {
             return;
         }
-        let (Some(seeds), Some(called)) = (self.rebuild(), &self.opening.called) else {
+        let (Some(seeds), Some(called)) = (self.rebuild(desk), &self.opening.called) else {
             return;
         };
         // The record names its chain, and with it leaves, vectors and adapter: the same seeds give all the same.
@@ -116,10 +116,18 @@ impl Session {
         self.opening.called.is_some() && enough
     }
 
-    /// R32. Any t shares give the same seed, or the dealing is proved false below.
-    pub(crate) fn rebuild(&self) -> Option<Seeds> {
-        let threshold = self.roster.quorum();
-        self.opening.pieces.rebuild(&self.targets(), threshold)
+    /// R32. Any t shares give the same seed, or the dealing is proved false below: whoever has them gets what the record
+    /// calls for.
+    pub(crate) fn rebuild(&self, desk: &Desk) -> Option<Arc<Seeds>> {
+        let called = self.opening.called.as_ref()?;
+        let rebuild = || {
+            let threshold = self.roster.quorum();
+            let seeds = self.opening.pieces.rebuild(&self.targets(), threshold)?;
+            Some(Arc::new(seeds))
+        };
+        let record = called.record.as_bytes();
+        let seeds = desk.memo.once(Function::Seeds, &[record], rebuild);
+        seeds.as_ref().clone()
     }
 
     /// R33. Derives every rebuilt dealing again: guilty if the leaves or the mask key differ from the recorded ones.

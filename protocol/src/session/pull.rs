@@ -142,6 +142,7 @@ impl Session {
         if !self.is_sharded(desk) || self.opening.result.is_some() {
             return false;
         }
+        self.sharding.count_here();
         let mut wanted = self.wanted_for_sums(desk);
         wanted.extend(self.wanted_for_seats(desk));
         let names: BTreeSet<_> = wanted.iter().map(|wanted| wanted.name).collect();
@@ -189,8 +190,8 @@ impl Session {
         let called = self.opening.called.as_ref();
         let counts = |id: &MemberId| called.is_none_or(|called| called.survivors.contains_key(id));
         let mut wanted = Vec::new();
-        let announced = self.sharding.announced.iter();
-        for fitting in announced.filter(|fitting| counts(&fitting.member)) {
+        let lacking = self.sharding.whole(false);
+        for fitting in lacking.filter(|fitting| counts(&fitting.member)) {
             for m in &self.sharding.mine {
                 let shard = self.wanted_shard(fitting.member, *m, &cut);
                 wanted.extend(shard.filter(|want| !matches!(want.from, Source::Here)));

@@ -22,6 +22,8 @@ pub(crate) struct Sharding {
     pub(super) mine: BTreeSet<usize>,
     /// Members that were late when our seats were last counted.
     pub(super) late: Option<Places>,
+    /// The Haves taken by then, and the Commits for which T_move was over.
+    pub(super) late_at: Option<(u64, usize)>,
     /// The names of the shards of each announced vector.
     pub(super) lists: BTreeMap<MemberId, Listed>,
     /// Whose shard has this name, and which: one that copies another's Commit has the same names.
@@ -86,6 +88,8 @@ pub(super) struct Fitting {
     /// T_move was over when it was looked at last.
     pub(super) over: bool,
     pub(super) counted: bool,
+    /// How many of our seats' shards of it were found here, all that there were by then; 0 while one is lacking.
+    pub(super) here: usize,
 }
 
 /// The shards of an announced vector.
@@ -148,7 +152,35 @@ impl Sharding {
     /// A blob does not stand at home any more; whether it was to.
     pub(super) fn lose(&mut self, name: &Digest) -> bool {
         self.made.retain(|_, made| made != name);
+        for fitting in &mut self.announced {
+            fitting.here = 0;
+        }
         self.held.remove(name)
+    }
+
+    /// Finds out of which announced vectors all shards that we are called to are here.
+    pub(super) fn count_here(&mut self) {
+        let (mine, held, lists) = (&self.mine, &self.held, &self.lists);
+        for fitting in &mut self.announced {
+            if fitting.here == mine.len() {
+                continue;
+            }
+            let names = lists.get(&fitting.member).map(|list| &list.names);
+            let held = |m: &usize| {
+                names
+                    .and_then(|names| names.get(*m))
+                    .is_some_and(|name| held.contains(name))
+            };
+            fitting.here = if mine.iter().all(held) { mine.len() } else { 0 };
+        }
+    }
+
+    /// The announced vectors of which all shards that we are called to were found here, or not.
+    pub(super) fn whole(&self, here: bool) -> impl Iterator<Item = &Fitting> {
+        let all = self.mine.len();
+        self.announced
+            .iter()
+            .filter(move |fitting| (fitting.here == all) == here)
     }
 
     /// Something came in, or was found.

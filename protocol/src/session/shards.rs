@@ -16,7 +16,7 @@ use crate::params;
 use crate::places::Places;
 use crate::session::Session;
 use crate::session::deal::GATHER;
-use crate::session::sharding::Plan;
+use crate::session::sharding::{Fitting, Plan};
 use crate::session::submit::Blob;
 use crate::shard::{self, Cut, seats::Seats};
 use crate::time::{Span, Time};
@@ -184,12 +184,17 @@ impl Session {
             return;
         };
         let (moving, faults) = (self.moving(desk), params::faults(self.roster.len()));
+        // Those behind it came later.
+        let announced = self.sharding.announced.iter();
+        let over = announced.take_while(|fitting| desk.due(fitting.since + moving));
+        let over = over.count();
+        let at = Some((self.submissions.claims.news, over));
+        if self.sharding.late.is_some() && self.sharding.late_at == at {
+            return;
+        }
+        self.sharding.late_at = at;
         let mut late = Places::default();
-        for fitting in &self.sharding.announced {
-            // Those behind it came later.
-            if !desk.due(fitting.since + moving) {
-                break;
-            }
+        for fitting in self.sharding.announced.iter().take(over) {
             let holders = self.submissions.claims.of(&fitting.commit);
             if holders.count() > faults {
                 late.join(&plan.seated.without(&holders));
@@ -224,23 +229,32 @@ impl Session {
         if gathers.is_some_and(|at| !desk.due(at)) && self.sharding.announced.len() < sharers {
             return;
         }
-        let complete = |shards: &BTreeSet<usize>| {
-            let whole =
-                |(member, commit): (MemberId, Digest)| self.holds(member, shards).then_some(commit);
-            self.announced().filter_map(whole).collect::<BTreeSet<_>>()
-        };
+        self.sharding.count_here();
+        let sharding = &self.sharding;
+        let whole = sharding.whole(true).count();
+        let said = self.submissions.haves.get(&me);
+        let same = said.is_none_or(|said| {
+            let shards = said.shards.iter().map(|m| usize::try_from(*m).ok());
+            shards.eq(sharding.mine.iter().map(|m| Some(*m)))
+        });
+        if same && whole <= said.map_or(0, |said| said.commits.len()) {
+            return;
+        }
         let before: BTreeSet<_> = said
             .iter()
             .flat_map(|said| &said.shards)
             .filter_map(|m| usize::try_from(*m).ok())
             .collect();
         let said = said.map_or(&[][..], |said| said.commits.as_slice());
-        let mine = &self.sharding.mine;
-        let commits = complete(mine);
+        let commits = sharding.whole(true).map(|fitting| fitting.commit);
+        let commits: BTreeSet<_> = commits.collect();
         let (commits, shards) = if said.iter().all(|commit| commits.contains(commit)) {
-            (commits, mine.clone())
+            (commits, sharding.mine.clone())
         } else {
-            (complete(&before), before.clone())
+            let held = |fitting: &&Fitting| self.holds(fitting.member, &before);
+            let commits = sharding.announced.iter().filter(held);
+            let commits = commits.map(|fitting| fitting.commit).collect();
+            (commits, before.clone())
         };
         let more = commits.len() > said.len() || shards.len() > before.len();
         if commits.is_empty() || shards.is_empty() || !more {
@@ -260,12 +274,6 @@ impl Session {
         let commits = commits.into_iter().collect();
         let envelope = desk.sign(Kind::Have, self.sess, seq, &Have { commits, shards });
         self.say(desk, &envelope);
-    }
-
-    /// The sharers whose Commits fit this height, with the Commits' digests.
-    fn announced(&self) -> impl Iterator<Item = (MemberId, Digest)> + '_ {
-        let announced = self.sharding.announced.iter();
-        announced.map(|fitting| (fitting.member, fitting.commit))
     }
 
     /// The Commit of a sharer, if it announces a vector in shards under this height's terms.

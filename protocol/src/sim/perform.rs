@@ -3,12 +3,12 @@
 use conclave_crypto::digest::Digest;
 
 use super::engine::Training;
+use super::place::{Place, Wish};
 use super::world::{Event, World};
 use super::{Crash, Point, Strike};
 use crate::envelope::Kind;
-use crate::letter::Letter;
 use crate::member::Member;
-use crate::message::{self, Commit};
+use crate::message::Commit;
 use crate::names::Height;
 use crate::output::{Order, Output, Phase, Table};
 
@@ -25,22 +25,18 @@ impl Strike {
 impl World {
     /// Performs all that a member wants, until it wants nothing or dies.
     pub(super) fn drain(&mut self, place: usize) {
-        while let Some(output) = self.next(place) {
-            let Some((crash, phase)) = self.due(place, &output) else {
-                self.perform(place, output);
+        while let Some(wish) = self.places.get_mut(place).and_then(Place::next) {
+            let Some((crash, phase)) = self.due(place, &wish) else {
+                self.perform(place, wish);
                 continue;
             };
             if crash.point != Point::BeforeStore {
-                self.perform(place, output);
+                self.perform(place, wish);
             }
             self.die(place, crash, phase);
             return;
         }
         self.alarm(place);
-    }
-
-    fn next(&mut self, place: usize) -> Option<Output> {
-        self.places.get_mut(place)?.member.as_mut()?.poll()
     }
 
     /// Sees to it that the member is woken at its deadline.
@@ -64,15 +60,16 @@ impl World {
     }
 
     /// The crash that strikes at this output, if one does, with the phase that it belongs to.
-    fn due(&mut self, place: usize, output: &Output) -> Option<(Crash, Phase)> {
+    fn due(&mut self, place: usize, wish: &Wish) -> Option<(Crash, Phase)> {
         if !self.armed.iter().any(|(crash, _)| crash.place == place) {
             return None;
         }
+        let output = &wish.output;
         let storing = matches!(output, Output::Store(_));
         let sending = matches!(output, Output::Publish { .. } | Output::Send { .. });
         let found = self.places.get(place)?;
         let (reported, height) = (found.phase, found.height.0);
-        let said = phase_of(output);
+        let said = phase_of(wish);
         let (dealt, submitted) = (found.dealt, found.submitted);
         let fits = |crash: &Crash| {
             let kind = match crash.point {
@@ -138,17 +135,13 @@ impl World {
     }
 
     /// Binds masked vectors to the deltas behind them, and sees to it that none leaves before its seeds are gone.
-    fn note(&mut self, place: usize, output: &Output) {
+    fn note(&mut self, place: usize, wish: &Wish) {
         let (honest, now) = (!self.is_hostile(place), self.now);
         let (places, watch) = self.parts();
         let Some(found) = places.get_mut(place) else {
             return;
         };
-        let (own, stored) = match output {
-            Output::Store(write) if write.table == Table::Outbox => {
-                let value = write.value.as_ref();
-                (value.map(|value| Letter::from(value.clone())), true)
-            }
+        let stored = match &wish.output {
             Output::Store(write) if write.table == Table::Vectors => {
                 // Nobody has announced this vector: it is the own one, stored before its Commit.
                 let root = write.key.as_slice().try_into().map(Digest);
@@ -159,19 +152,17 @@ impl World {
                 }
                 return;
             }
-            Output::Publish { bytes, .. } | Output::Send { bytes, .. } => {
-                (Some(bytes.clone()), false)
-            }
-            _ => return,
+            output => matches!(output, Output::Store(_)),
         };
-        let Some(Ok(envelope)) = own.as_ref().map(Letter::envelope) else {
+        let Some(letter) = &wish.letter else { return };
+        let Ok(envelope) = letter.envelope() else {
             return;
         };
         if stored && honest {
-            watch.envelope(envelope);
+            watch.envelope(letter);
         }
         if envelope.kind == Kind::Commit
-            && let Ok(commit) = message::decode::<Commit>(&envelope.body)
+            && let Ok(commit) = letter.body::<Commit>()
         {
             if stored {
                 if honest && let Some(member) = &found.member {
@@ -184,9 +175,9 @@ impl World {
         }
     }
 
-    fn perform(&mut self, place: usize, output: Output) {
-        self.note(place, &output);
-        match output {
+    fn perform(&mut self, place: usize, wish: Wish) {
+        self.note(place, &wish);
+        match wish.output {
             Output::Store(write) => {
                 self.watch.trace(&write.key);
                 if write.table == Table::Ledger
@@ -277,21 +268,19 @@ impl World {
 }
 
 /// The phase that an output belongs to by what it says, whatever the member reported last.
-fn phase_of(output: &Output) -> Option<Phase> {
-    let letter = match output {
-        Output::Publish { bytes, .. } | Output::Send { bytes, .. } => bytes.clone(),
-        Output::Store(write) => match write.table {
-            Table::Outbox => Letter::from(write.value.clone()?),
+fn phase_of(wish: &Wish) -> Option<Phase> {
+    if let Output::Store(write) = &wish.output {
+        match write.table {
+            Table::Outbox => {}
             Table::Wal | Table::Ledger => return Some(Phase::Decide),
             Table::Journal => return Some(Phase::Reveal),
             Table::Adapters => return Some(Phase::Open),
             Table::Inbox | Table::Vectors | Table::Shards | Table::Facts | Table::Secrets => {
                 return None;
             }
-        },
-        Output::Pull { .. } | Output::Order(_) | Output::Report(_) => return None,
-    };
-    match letter.envelope().ok()?.kind {
+        }
+    }
+    match wish.letter.as_ref()?.envelope().ok()?.kind {
         Kind::KeyAd => Some(Phase::Advertise),
         Kind::Deal | Kind::Seal | Kind::Ack => Some(Phase::Deal),
         Kind::Commit | Kind::Have => Some(Phase::Submit),
@@ -335,10 +324,10 @@ mod tests {
             })
         };
         for root in [pulled, Digest([2; 32])] {
-            world.note(2, &store(root));
+            world.note(2, &store(root).into());
             assert_eq!(check::mask::check(&world), Ok(()));
         }
-        world.note(2, &store(Digest([3; 32])));
+        world.note(2, &store(Digest([3; 32])).into());
         assert!(check::mask::check(&world).is_err(), "two vectors, one mask");
     }
 }

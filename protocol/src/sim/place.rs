@@ -1,6 +1,6 @@
 //! One place of the world: a member with its disk and its engine, dead or alive.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::{IdentityKey, PublicKey};
@@ -12,13 +12,13 @@ use super::{Chance, Terms, Watch};
 use crate::charter::Charter;
 use crate::envelope::{Envelope, Kind};
 use crate::input::{Input, Verdict};
-use crate::letter::Bytes;
+use crate::letter::{Bytes, Letter};
 use crate::member::Member;
 use crate::memo::Remembered;
 use crate::message::{self, Commit, Invite, Reveal};
 use crate::names::{Height, MemberId, Round};
 use crate::outbox;
-use crate::output::{Phase, Table, Write};
+use crate::output::{Output, Phase, Table, Write};
 use crate::setup::Setup;
 use crate::time::{Span, Time};
 
@@ -51,12 +51,35 @@ pub(super) struct Place {
     pub(super) deltas: BTreeMap<Round, (Height, Vec<f32>)>,
     /// What was laid before it and not taken yet.
     pub(super) inbox: Vec<Input>,
+    /// What it wants and is not performed yet.
+    pub(super) outbox: VecDeque<Wish>,
     /// What it refused just now, and why.
     pub(super) refused: Vec<String>,
     /// When it will be woken next.
     pub(super) awake: Option<Time>,
     /// Wakes in a row without time passing.
     pub(super) spins: u32,
+}
+
+/// Something that a member wants, with the letter in it.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) output: Output,
+    /// What it says, or stores as its own word.
+    pub(super) letter: Option<Letter>,
+}
+
+impl From<Output> for Wish {
+    fn from(output: Output) -> Self {
+        let letter = match &output {
+            Output::Publish { bytes, .. } | Output::Send { bytes, .. } => Some(bytes.clone()),
+            Output::Store(write) if write.table == Table::Outbox => {
+                write.value.clone().map(Letter::from)
+            }
+            _ => None,
+        };
+        Self { output, letter }
+    }
 }
 
 /// Each start has its own origin of time: this much later, so that nothing can rely on stored times.
@@ -82,6 +105,7 @@ impl Place {
             handed: None,
             deltas: BTreeMap::new(),
             inbox: Vec::new(),
+            outbox: VecDeque::new(),
             refused: Vec::new(),
             awake: None,
             spins: 0,
@@ -128,6 +152,35 @@ impl Place {
             }
         }
         member.look();
+        while let Some(output) = member.poll() {
+            self.outbox.push_back(Wish::from(output));
+        }
+        self.prepare();
+    }
+
+    /// Works out what the world looks at in the letters: here, where others do the same beside it.
+    fn prepare(&mut self) {
+        let mut said = BTreeMap::new();
+        // What is stored is said behind that, in the same bytes.
+        for wish in self.outbox.iter_mut().rev() {
+            let Some(letter) = &mut wish.letter else {
+                continue;
+            };
+            if matches!(wish.output, Output::Store(_)) {
+                if let Some(known) = said.get(&letter.as_ptr()) {
+                    *letter = Letter::clone(known);
+                }
+            } else {
+                said.insert(letter.as_ptr(), letter.clone());
+            }
+            letter.digest();
+        }
+    }
+
+    /// The next thing that the member wants.
+    pub(super) fn next(&mut self) -> Option<Wish> {
+        let next = self.outbox.pop_front();
+        next.or_else(|| self.member.as_mut()?.poll().map(Wish::from))
     }
 
     /// The disk loses something before the next start.
@@ -143,6 +196,7 @@ impl Place {
     /// What stays: the disk.
     pub(super) fn die(&mut self) {
         self.inbox.clear();
+        self.outbox.clear();
         self.member = None;
         self.training = None;
         self.handed = None;

@@ -11,7 +11,7 @@ use crate::decide::Step;
 use crate::envelope::Kind;
 use crate::letter::Letter;
 use crate::member::Member;
-use crate::message::{self, Commit};
+use crate::message::Commit;
 use crate::names::MemberId;
 
 impl World {
@@ -34,7 +34,7 @@ impl World {
     /// Notes what anybody says.
     fn tell(&mut self, place: usize, bytes: &Letter) {
         self.count(place, Load::of(bytes), Way::Sent, bytes.len());
-        self.watch.trace(bytes);
+        self.watch.trace(bytes.digest().as_bytes());
         self.watch.testimony(bytes);
     }
 
@@ -45,7 +45,7 @@ impl World {
         let Ok(envelope) = bytes.envelope() else {
             return;
         };
-        watch.envelope(envelope);
+        watch.envelope(bytes);
         // What it hands on for others is theirs.
         let own = places.get(place).filter(|found| {
             let ledger = found.member.as_ref().map(Member::ledger);
@@ -59,8 +59,7 @@ impl World {
             watch.early_reveals.push((place, envelope.sess));
         }
         if envelope.kind == Kind::Commit
-            && let (Ok(commit), Some(member)) =
-                (message::decode::<Commit>(&envelope.body), &own.member)
+            && let (Ok(commit), Some(member)) = (bytes.body::<Commit>(), &own.member)
         {
             watch.masked(envelope, &commit, member.ledger());
         }

@@ -16,7 +16,7 @@ use crate::envelope::{Envelope, Kind};
 use crate::floats::Floats;
 use crate::ledger::Ledger;
 use crate::letter::{Bytes, Letter};
-use crate::message::{self, Ack, Acked, Commit, Have, Reveal, Seal};
+use crate::message::{Ack, Acked, Commit, Have, Reveal, Seal};
 use crate::names::{Factor, Height, MemberId, SessId, SumId};
 use crate::output::{Phase, Table};
 use crate::record::Record;
@@ -100,7 +100,7 @@ pub struct Watch {
     pub shown: BTreeSet<Shown>,
     /// The records under which each member revealed, stored or sent.
     pub revealed: BTreeMap<(SessId, MemberId), BTreeSet<Digest>>,
-    /// The bodies sent in each slot that has room for one.
+    /// The letters sent in each slot that has room for one, by their digests: a signature follows from what it signs.
     pub slots: BTreeMap<SlotName, BTreeSet<Digest>>,
     /// Whose pair keys were rebuilt, by height and place.
     pub rebuilt: BTreeMap<(Height, usize), Vec<PublicKey>>,
@@ -125,6 +125,7 @@ pub struct Watch {
     /// The acknowledgements that anybody said, by session and holder.
     pub acks: BTreeMap<(SessId, MemberId), BTreeSet<Acked>>,
     acks_said: BTreeSet<Digest>,
+    noted: BTreeSet<Digest>,
     /// By Commit: the shards of its vector that somebody besides its author has said that it holds.
     pub witnessed: BTreeMap<Digest, BTreeSet<u32>>,
     haves_said: BTreeSet<Digest>,
@@ -148,19 +149,26 @@ pub struct Watch {
 
 impl Watch {
     /// Notes an envelope that a member sent or stored as its own.
-    pub fn envelope(&mut self, envelope: &Envelope) {
+    pub fn envelope(&mut self, letter: &Letter) {
+        let Ok(envelope) = letter.envelope() else {
+            return;
+        };
+        // What is stored is said behind that, and handed on by others.
+        if !self.noted.insert(letter.digest()) {
+            return;
+        }
         let (sess, sender) = (envelope.sess, envelope.sender);
         match envelope.kind {
             Kind::Commit => {
-                if let Ok(commit) = message::decode::<Commit>(&envelope.body) {
+                if let Ok(commit) = letter.body::<Commit>() {
                     let roots = self.roots.entry((sess, sender)).or_default();
                     roots.insert(commit.root);
                 }
             }
-            Kind::Reveal => self.reveal(envelope),
+            Kind::Reveal => self.reveal(letter, envelope),
             _ => {}
         }
-        self.slot(envelope);
+        self.slot(letter, envelope);
     }
 
     /// Notes what anybody says that decisions rest on.
@@ -170,20 +178,20 @@ impl Watch {
         };
         match envelope.kind {
             Kind::Commit => {
-                if let Ok(commit) = message::decode::<Commit>(&envelope.body) {
+                if let Ok(commit) = letter.body::<Commit>() {
                     let said = (envelope.sender, commit.sid);
                     self.commits.insert(letter.digest(), said);
                     self.announced.insert(commit.root);
                 }
             }
             Kind::Ack if self.acks_said.insert(letter.digest()) => {
-                if let Ok(ack) = message::decode::<Ack>(&envelope.body) {
+                if let Ok(ack) = letter.body::<Ack>() {
                     let by = self.acks.entry((envelope.sess, envelope.sender));
-                    by.or_default().extend(ack.dealings);
+                    by.or_default().extend(&ack.dealings);
                 }
             }
             Kind::Have if self.haves_said.insert(letter.digest()) => {
-                if let Ok(have) = message::decode::<Have>(&envelope.body) {
+                if let Ok(have) = letter.body::<Have>() {
                     self.witness(envelope.sender, &have);
                 }
             }
@@ -238,8 +246,8 @@ impl Watch {
         });
     }
 
-    fn reveal(&mut self, envelope: &Envelope) {
-        let Ok(reveal) = message::decode::<Reveal>(&envelope.body) else {
+    fn reveal(&mut self, letter: &Letter, envelope: &Envelope) {
+        let Ok(reveal) = letter.body::<Reveal>() else {
             return;
         };
         let revealed = self.revealed.entry((envelope.sess, envelope.sender));
@@ -253,19 +261,16 @@ impl Watch {
         }));
     }
 
-    fn slot(&mut self, envelope: &Envelope) {
+    fn slot(&mut self, letter: &Letter, envelope: &Envelope) {
         let place = match envelope.kind {
             Kind::KeyAd | Kind::Deal | Kind::Commit | Kind::SumCommit | Kind::Tags => Some((0, 0)),
-            Kind::Seal => message::decode::<Seal>(&envelope.body)
-                .ok()
-                .map(|seal| (seal.to.0, 0)),
+            Kind::Seal => letter.body::<Seal>().ok().map(|seal| (seal.to.0, 0)),
             Kind::Vote | Kind::Proposal => slot_of(envelope),
             _ => None,
         };
         if let Some(place) = place {
             let slot = (envelope.sess, envelope.kind, envelope.sender, place);
-            let body = Digest::of("conclave/sim/body", &[&envelope.body]);
-            self.slots.entry(slot).or_default().insert(body);
+            self.slots.entry(slot).or_default().insert(letter.digest());
         }
     }
 

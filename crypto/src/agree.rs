@@ -34,8 +34,8 @@ pub struct Shared(Zeroizing<[u8; 32]>);
 /// About 30 kB. Agreements through it take a third of the time, and are the same bit for bit.
 pub struct ExchangeTable {
     key: ExchangePublic,
-    /// Multiples of a point with this u-coordinate on the birationally equivalent Edwards curve (RFC 7748, section 4.1);
-    /// none if the u-coordinate is one of the twist's.
+    /// Multiples of a point with this u-coordinate on the birationally equivalent Edwards curve (RFC 7748, section
+    /// 4.1); none if the u-coordinate is one of the twist's.
     multiples: Option<EdwardsBasepointTable>,
 }
 
@@ -229,8 +229,8 @@ mod tests {
         assert!((1900..2040).contains(&contributing), "{contributing}");
     }
 
-    /// Points on the curve and on its twist, of small order and beyond p, under keys whose clamped scalars are large and
-    /// small.
+    /// Points on the curve and on its twist, of small order and beyond p, under keys whose clamped scalars are large
+    /// and small.
     #[test]
     fn a_table_agrees_as_its_key_does() {
         let mut on_the_curve = 0;

@@ -5,7 +5,8 @@ use conclave_crypto::sign::{PublicKey, SignError, Signature};
 
 use crate::decide;
 use crate::envelope::{Envelope, Kind};
-use crate::message::{self, Reveal, Seal};
+use crate::letter::Letter;
+use crate::message::{self, Malformed, Reveal, Seal};
 use crate::names::{MemberId, SessId};
 
 /// An envelope, or as much of it as proves what it says.
@@ -75,11 +76,16 @@ impl Claim {
     }
 
     /// What this envelope says, for one who knows its own envelopes: the hash alone.
-    pub fn brief(envelope: &Envelope) -> Self {
-        Self {
-            said: Said::Hash(Envelope::hash(&envelope.body)),
-            ..Self::of(envelope)
-        }
+    pub fn brief(letter: &Letter) -> Result<Self, Malformed> {
+        let envelope = letter.envelope()?;
+        Ok(Self {
+            kind: envelope.kind,
+            sess: envelope.sess,
+            sender: envelope.sender,
+            seq: envelope.seq,
+            said: Said::Hash(letter.hash()?),
+            signature: envelope.signature,
+        })
     }
 
     /// The hash of the body.
@@ -99,11 +105,22 @@ impl Claim {
 
     /// Whether this envelope says the same in the same place.
     pub fn is(&self, envelope: &Envelope) -> bool {
+        self.stands_where(envelope) && self.hash() == Envelope::hash(&envelope.body)
+    }
+
+    /// Whether this letter does.
+    pub fn is_letter(&self, letter: &Letter) -> bool {
+        let there = letter
+            .envelope()
+            .is_ok_and(|envelope| self.stands_where(envelope));
+        there && letter.hash() == Ok(self.hash())
+    }
+
+    fn stands_where(&self, envelope: &Envelope) -> bool {
         self.kind == envelope.kind
             && self.sess == envelope.sess
             && self.sender == envelope.sender
             && self.seq == envelope.seq
-            && self.hash() == Envelope::hash(&envelope.body)
     }
 
     /// Bytes of the body that are carried.

@@ -44,6 +44,8 @@ pub(crate) struct Desk {
     pub(crate) tray: VecDeque<Output>,
     /// Who can be reached directly.
     pub(crate) peers: BTreeSet<PublicKey>,
+    /// When each of those that could be reached before was lost.
+    pub(crate) parted: BTreeMap<PublicKey, Time>,
     /// When each member was last heard.
     pub(crate) heard: BTreeMap<MemberId, Time>,
     /// When each member last said that it still works at a vector.
@@ -77,6 +79,7 @@ impl Desk {
             rng: ChaCha20Rng::from_seed(rng_seed),
             tray: VecDeque::new(),
             peers: BTreeSet::new(),
+            parted: BTreeMap::new(),
             heard: BTreeMap::new(),
             working: BTreeMap::new(),
             refused: Refusals::default(),

@@ -133,6 +133,9 @@ impl Kind {
         matches!(self, Self::Proposal | Self::Vote | Self::Liveness)
     }
 
+    /// The kinds of which a later one of a sender contains its earlier ones.
+    pub const MONOTONE: [Self; 3] = [Self::Ack, Self::Have, Self::Reveal];
+
     /// Whether a later one of a sender contains its earlier ones: the sequence number counts up.
     pub const fn is_monotone(self) -> bool {
         matches!(self, Self::Ack | Self::Have | Self::Reveal)

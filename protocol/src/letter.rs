@@ -28,6 +28,8 @@ struct Inner {
     bytes: Bytes,
     envelope: OnceLock<Option<Envelope>>,
     digest: OnceLock<Digest>,
+    /// That of the body alone.
+    hash: OnceLock<[u8; 64]>,
     /// The body as the type that its kind has.
     body: OnceLock<Option<Arc<dyn Any + Send + Sync>>>,
     /// The key that the signature was first asked about, and whether it is that key's.
@@ -72,6 +74,13 @@ impl Letter {
             .0
             .digest
             .get_or_init(|| Envelope::digest_of(&self.0.bytes))
+    }
+
+    /// The hash of the body, over which the signature is.
+    pub fn hash(&self) -> Result<[u8; 64], Malformed> {
+        let envelope = self.envelope()?;
+        let hash = || Envelope::hash(&envelope.body);
+        Ok(*self.0.hash.get_or_init(hash))
     }
 
     /// The body, parsed as the type that its kind has.

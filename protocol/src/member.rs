@@ -29,7 +29,7 @@ use crate::journal::Journal;
 use crate::ledger::{Ledger, Start};
 use crate::letter::{Bytes, Letter};
 use crate::message::Invite;
-use crate::names::{Height, MemberId};
+use crate::names::{Height, MemberId, SessId};
 use crate::outbox;
 use crate::output::{Output, Phase, Stored, Table};
 use crate::refusal::Refusal;
@@ -96,6 +96,10 @@ struct Pulse {
     asked: BTreeMap<PublicKey, Time>,
     /// The height that each member was last heard at.
     heights: BTreeMap<MemberId, Height>,
+    /// R60. The question what others hold of us, as it was signed at this head.
+    recall: Option<(Height, Letter)>,
+    /// R60. The answer, where we hold nothing, as it was signed in this session.
+    nothing: Option<(SessId, Letter)>,
 }
 
 /// R9. The founders' first meeting: set-up is timed from it.
@@ -180,11 +184,14 @@ impl Member {
             Input::Received { from, bytes } => self.receive(from, &bytes),
             Input::Connected { peer } => {
                 self.desk.peers.insert(peer);
+                self.desk.parted.remove(&peer);
                 self.greet(peer);
                 Verdict::Accepted
             }
             Input::Disconnected { peer } => {
-                self.desk.peers.remove(&peer);
+                if self.desk.peers.remove(&peer) && self.ledger.member(&peer).is_some() {
+                    self.desk.parted.insert(peer, self.desk.now);
+                }
                 Verdict::Accepted
             }
             Input::Trained { height, delta } => {

@@ -11,7 +11,7 @@ use conclave_crypto::sign::{IdentityKey, PublicKey, SignError, Signature};
 
 use crate::claim::Claim;
 use crate::decide::Certificate;
-use crate::envelope::Envelope;
+use crate::envelope::{Envelope, Kind};
 use crate::limits;
 use crate::names::{Height, MemberId, SumId};
 use crate::output::Phase;
@@ -213,8 +213,11 @@ pub struct Recall {
 pub struct Want {
     /// The height of the sender's ledger head: later records are wanted.
     pub head: Height,
-    /// The first eight bytes of the digest of every envelope that it holds, ascending.
+    /// The first eight bytes of the digest of every envelope that it holds of kinds that are said once, ascending.
     pub held: Vec<[u8; 8]>,
+    /// Of kinds that count up: the sequence numbers that it holds, by the places of the session's members (0: none),
+    /// as far as there are any.
+    pub newest: Vec<(Kind, Vec<u32>)>,
     /// One who is no member yet shows its invitation.
     pub invite: Option<Invite>,
     /// Whether the sender asks for the newest that it said itself. R60
@@ -336,7 +339,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::envelope::Kind;
     use crate::names::SessId;
     use crate::record::Record;
 
@@ -381,6 +383,7 @@ mod tests {
         let want = Want {
             head: Height(3),
             held: vec![[1; 8], [2; 8]],
+            newest: vec![(Kind::Ack, vec![0, 3])],
             invite: Some(invite),
             recall: true,
         };

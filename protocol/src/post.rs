@@ -7,9 +7,10 @@ use conclave_crypto::digest::Digest;
 use crate::envelope::Kind;
 use crate::letter::Letter;
 use crate::limits;
-use crate::message::Seal;
+use crate::message::{Seal, Want};
 use crate::names::MemberId;
 use crate::refusal::Refusal;
+use crate::roster::Roster;
 
 /// Where an envelope belongs: one for each kind and sender, for seals also each holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,14 +136,27 @@ impl Post {
         }
     }
 
+    /// Consensus messages of a member that are kept.
+    pub(crate) fn talk_of(&self, member: MemberId) -> impl Iterator<Item = &Letter> {
+        let own = self
+            .talk
+            .values()
+            .filter(move |(sender, _)| *sender == member);
+        own.map(|(_, bytes)| bytes)
+    }
+
     /// Consensus messages that are kept.
     pub(crate) fn talk(&self) -> impl Iterator<Item = &Letter> {
         self.talk.values().map(|(_, bytes)| bytes)
     }
 
-    /// The first eight bytes of every digest held, ascending; of seals only those that this holder can open.
+    /// The first eight bytes of every digest held of kinds that are said once, ascending; of seals only those that this
+    /// holder can open.
     pub(crate) fn prefixes(&self, holder: Option<MemberId>) -> Vec<[u8; 8]> {
-        let fit = |slot: &Slot| slot.kind != Kind::Seal || holder == Some(slot.holder);
+        let fit = |slot: &Slot| match slot.kind {
+            Kind::Seal => holder == Some(slot.holder),
+            kind => !kind.is_monotone(),
+        };
         let slots = self.slots.iter().filter(|(slot, _)| fit(slot));
         let digests = slots.map(|(_, held)| &held.digest).chain(self.talk.keys());
         let mut prefixes: Vec<_> = digests.map(prefix).collect();
@@ -150,21 +164,58 @@ impl Post {
         prefixes
     }
 
-    /// R50. Everything held that the asker lacks; of seals only those that it can open.
+    /// Of each kind that counts up, the sequence numbers held, by the members' places.
+    pub(crate) fn newest(&self, roster: &Roster) -> Vec<(Kind, Vec<u32>)> {
+        let of = |kind: Kind| {
+            let first = Slot::of(kind, MemberId(0));
+            let last = Slot::of(kind, MemberId::NEWCOMER);
+            let mut numbers = Vec::new();
+            for (slot, held) in self.slots.range(first..=last) {
+                let Some(place) = roster.place(slot.sender) else {
+                    continue;
+                };
+                numbers.resize(place.saturating_add(1), 0);
+                if let Some(number) = numbers.get_mut(place) {
+                    *number = short(held.seq);
+                }
+            }
+            (kind, numbers)
+        };
+        let all = Kind::MONOTONE.map(of).into_iter();
+        all.filter(|(_, numbers)| !numbers.is_empty()).collect()
+    }
+
+    /// R50. Everything held that the asker lacks; of seals only those that it can open, of what counts up only what is
+    /// newer than what it holds.
     pub(crate) fn lacking<'a>(
         &'a self,
-        held: &'a [[u8; 8]],
+        roster: &'a Roster,
+        want: &'a Want,
         asker: MemberId,
     ) -> impl Iterator<Item = &'a Letter> {
-        let fit = move |slot: &Slot| slot.kind != Kind::Seal || slot.holder == asker;
-        let slots = self.slots.iter().filter(move |(slot, _)| fit(slot));
-        let slots = slots.map(|(_, held)| (&held.digest, &held.bytes));
-        let talk = self.talk.iter().map(|(digest, (_, bytes))| (digest, bytes));
-        slots
-            .chain(talk)
-            .filter(|(digest, _)| held.binary_search(&prefix(digest)).is_err())
-            .map(|(_, bytes)| bytes)
+        let lacks = move |digest: &Digest| want.held.binary_search(&prefix(digest)).is_err();
+        let wanted = move |slot: &Slot, held: &Held| match slot.kind {
+            Kind::Seal => slot.holder == asker && lacks(&held.digest),
+            kind if kind.is_monotone() => {
+                let numbers = want.newest.iter().find(|(of, _)| *of == kind);
+                let place = roster.place(slot.sender);
+                let known = numbers.zip(place);
+                let known = known.and_then(|((_, numbers), place)| numbers.get(place));
+                short(held.seq) > known.copied().unwrap_or(0)
+            }
+            _ => lacks(&held.digest),
+        };
+        let slots = self.slots.iter();
+        let slots = slots.filter(move |(slot, held)| wanted(slot, held));
+        let talk = self.talk.iter().filter(move |(digest, _)| lacks(digest));
+        let slots = slots.map(|(_, held)| &held.bytes);
+        slots.chain(talk.map(|(_, (_, bytes))| bytes))
     }
+}
+
+/// A sequence number as a Want tells it.
+fn short(seq: u64) -> u32 {
+    u32::try_from(seq).unwrap_or(u32::MAX)
 }
 
 fn prefix(digest: &Digest) -> [u8; 8] {
@@ -208,6 +259,45 @@ mod tests {
         post.pin(empty, first);
         assert_eq!(post.place(empty, &second, 0), Place::Clash);
         assert_eq!(post.place(empty, &first, 0), Place::New);
+    }
+
+    // R50
+    #[test]
+    fn what_counts_up_is_handed_on_where_it_is_newer() {
+        let key = conclave_crypto::sign::IdentityKey::from_bytes(&[1; 32]).public();
+        let roster = Roster::new([2, 5, 9].map(|id| (MemberId(id), key)).to_vec());
+        let (mut one, mut other) = (Post::default(), Post::default());
+        let letter = |byte| Letter::from(vec![byte; 3]);
+        let put = |post: &mut Post, kind, sender, seq: u64| {
+            let byte = u8::try_from(seq).expect("small");
+            let slot = Slot::of(kind, MemberId(sender));
+            post.put(slot, letter(byte).digest(), seq, letter(byte));
+        };
+        put(&mut one, Kind::Ack, 2, 7);
+        put(&mut one, Kind::Ack, 5, 3);
+        put(&mut one, Kind::Reveal, 9, 1);
+        put(&mut one, Kind::KeyAd, 2, 0);
+        put(&mut other, Kind::Ack, 2, 6);
+        put(&mut other, Kind::Ack, 5, 4);
+        let want = |post: &Post| Want {
+            head: crate::names::Height(1),
+            held: post.prefixes(None),
+            newest: post.newest(&roster),
+            invite: None,
+            recall: false,
+        };
+        assert_eq!(
+            want(&one).newest,
+            [(Kind::Ack, vec![7, 3]), (Kind::Reveal, vec![0, 0, 1])]
+        );
+        let lacks = |post: &Post, asker: &Post| {
+            let want = want(asker);
+            let lacking = post.lacking(&roster, &want, MemberId(2));
+            lacking.map(|letter| letter[0]).collect::<Vec<_>>()
+        };
+        assert_eq!(lacks(&one, &other), [0, 7, 1]);
+        assert_eq!(lacks(&other, &one), [4]);
+        assert_eq!(lacks(&one, &one), [0; 0]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub(crate) mod gather;
 pub(crate) mod keep;
 pub(crate) mod look;
 pub(crate) mod open;
+pub(crate) mod parcels;
 pub(crate) mod pieces;
 pub(crate) mod pull;
 pub(crate) mod ready;
@@ -194,15 +195,10 @@ impl Session {
         self.keep(letter).expect("an own envelope has a slot");
         let taken = self.take(desk, letter);
         taken.expect("what we say ourselves keeps the rules");
-        let holder = self
-            .roster
-            .key(slot.holder)
-            .filter(|_| envelope.kind == Kind::Seal)
-            .copied();
-        match holder {
-            Some(holder) if holder == desk.key => {}
-            Some(holder) if desk.peers.contains(&holder) => desk.send(holder, letter.clone()),
-            Some(_) | None => desk.publish(letter.clone()),
+        if envelope.kind == Kind::Seal {
+            self.send_box(desk, slot.holder, letter);
+        } else {
+            desk.publish(letter.clone());
         }
     }
 

@@ -137,6 +137,7 @@ mod tests {
         let body = message::encode(&Want {
             head: Height(0),
             held: Vec::new(),
+            newest: Vec::new(),
             invite,
             recall: false,
         });

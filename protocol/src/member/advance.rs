@@ -78,6 +78,9 @@ impl Member {
     /// R10, R11, R12. The set-up of the next height; late boxes of the current one.
     fn set_up(&mut self) {
         let next = self.ledger.next();
+        for session in self.sessions.values_mut() {
+            session.hand_out(&mut self.desk);
+        }
         for (height, session) in self.sessions.range_mut(next..) {
             let ahead = *height > next && self.ledger.more_rounds(next);
             // Whoever comes late still holds shares: boxes are made for it until the dealer has submitted.

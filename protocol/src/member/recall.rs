@@ -65,18 +65,29 @@ impl Member {
             let before = height.0.checked_sub(2).map(Height);
             let before = before.map_or(Some(Digest::ZERO), |at| self.ledger.record_digest(at));
             let Some(before) = before else { continue };
-            let newest = session.newest(asker);
-            claims.extend(newest.iter().map(|envelope| Recalled {
+            claims.extend(session.newest(asker).map(|claim| Recalled {
                 height: *height,
                 before,
-                claim: Claim::brief(envelope),
+                claim,
             }));
         }
         claims.truncate(limits::CLAIMS);
+        let sess = envelope.sess;
+        // All that start at once ask: where we hold nothing they get one answer.
+        let known = self.pulse.nothing.as_ref();
+        let known = known.filter(|(of, _)| *of == sess && claims.is_empty());
+        if let Some((_, answer)) = known {
+            self.desk.send(to, answer.clone());
+            return;
+        }
         self.pulse.beats = self.pulse.beats.saturating_add(1);
+        let nothing = claims.is_empty();
         let body = message::encode(&Recall { claims });
         let key = &self.desk.identity;
-        let answer = Letter::sign(key, Kind::Recall, envelope.sess, me, self.pulse.beats, body);
+        let answer = Letter::sign(key, Kind::Recall, sess, me, self.pulse.beats, body);
+        if nothing {
+            self.pulse.nothing = Some((sess, answer.clone()));
+        }
         self.desk.send(to, answer);
     }
 
@@ -84,6 +95,7 @@ impl Member {
     pub(super) fn receive_recall(
         &mut self,
         from: PublicKey,
+        letter: &Letter,
         envelope: &Envelope,
     ) -> Result<bool, Refusal> {
         let sender = envelope.sender;
@@ -98,14 +110,16 @@ impl Member {
         if self.desk.memory.is_settled() || self.desk.memory.has_answered(sender) {
             return Ok(false);
         }
-        envelope.verify(&from).map_err(|_| Refusal::Signature)?;
+        letter.verify(&from).map_err(|_| Refusal::Signature)?;
         for recalled in &recall.claims {
+            // What we hold ourselves needs no proof.
+            if !self.is_forgotten(recalled) {
+                continue;
+            }
             if !self.is_own(recalled) {
                 return Err(Refusal::Rule);
             }
-            if self.is_forgotten(recalled) {
-                self.desk.forgotten(recalled.height);
-            }
+            self.desk.forgotten(recalled.height);
         }
         self.desk.heard.insert(sender, self.desk.now);
         // Only the word of a member of a coming height counts towards enough.
@@ -158,7 +172,7 @@ impl Member {
 
 impl Session {
     /// The newest that a member said in this session: its Commit, the furthest of its other messages, its newest vote.
-    fn newest(&self, member: MemberId) -> Vec<Envelope> {
+    fn newest(&self, member: MemberId) -> impl Iterator<Item = Claim> {
         // Backwards in the order in which they are said.
         let order = [
             Kind::Tags,
@@ -172,15 +186,15 @@ impl Session {
         let commit = held(Kind::Commit);
         let other = order.into_iter().find_map(held);
         let slots = commit.into_iter().chain(other);
-        let slots = slots.filter_map(|held| held.bytes.envelope().ok());
-        let talk = self.post.talk();
-        let talk = talk.filter_map(|bytes| bytes.envelope().ok());
-        let votes = talk.filter(|envelope| envelope.sender == member);
-        let vote = votes
-            .filter_map(|envelope| Some((decide::slot_of(envelope)?, envelope)))
-            .max_by_key(|(slot, _)| *slot);
-        let all = slots.chain(vote.map(|(_, envelope)| envelope));
-        all.cloned().collect()
+        let talk = self.post.talk_of(member);
+        let votes = talk.filter_map(|letter| {
+            let slot = decide::slot_of(letter.envelope().ok()?)?;
+            Some((slot, letter))
+        });
+        let vote = votes.max_by_key(|(slot, _)| *slot);
+        let letters = slots.map(|held| &held.bytes);
+        let letters = letters.chain(vote.map(|(_, letter)| letter));
+        letters.filter_map(|letter| Claim::brief(letter).ok())
     }
 
     /// Whether the outbox holds what we are said to have said; of what counts up, as much or more.
@@ -188,7 +202,6 @@ impl Session {
         let Some(held) = self.post.held(Slot::of(claim.kind, claim.sender)) else {
             return false;
         };
-        let own = held.bytes.envelope();
-        held.seq > claim.seq || own.is_ok_and(|own| claim.is(own))
+        held.seq > claim.seq || claim.is_letter(&held.bytes)
     }
 }

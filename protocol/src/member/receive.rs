@@ -33,7 +33,7 @@ impl Member {
             Kind::Heartbeat => self.receive_heartbeat(from, letter, envelope),
             Kind::Join => self.receive_join(envelope),
             Kind::Leave => self.receive_leave(envelope),
-            Kind::Recall => self.receive_recall(from, envelope),
+            Kind::Recall => self.receive_recall(from, letter, envelope),
             Kind::KeyAd
             | Kind::Deal
             | Kind::Seal
@@ -73,7 +73,12 @@ impl Member {
         if envelope.kind.is_consensus() {
             self.receive_talk(height, current, letter, envelope)
         } else {
-            session.receive(&mut self.desk, letter)
+            let new = session.receive(&mut self.desk, letter)?;
+            let dealer = session.roster.key(envelope.sender) == Some(&from);
+            if new && envelope.kind == Kind::Seal && dealer {
+                session.pass_on(&mut self.desk, letter);
+            }
+            Ok(new)
         }
     }
 
@@ -111,8 +116,8 @@ impl Member {
         }
         // R61  What we sign is logged before it is said. (Liveness messages are not: they repeat others' votes.)
         let own = self.desk.me == Some(envelope.sender) && envelope.kind != Kind::Liveness;
-        if own && !(height == current && decide::logged(&self.wal, height, &Claim::brief(envelope)))
-        {
+        let logged = |claim: Claim| decide::logged(&self.wal, height, &claim);
+        if own && !(height == current && Claim::brief(letter).is_ok_and(logged)) {
             self.desk.forgotten(height);
         }
         self.desk.heard.insert(envelope.sender, self.desk.now);

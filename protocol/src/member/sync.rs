@@ -36,17 +36,13 @@ impl Member {
             let want = Want {
                 head: self.ledger.head(),
                 held: session.post.prefixes(self.desk.me),
+                newest: session.post.newest(&session.roster),
                 invite: invite.clone(),
                 recall: false,
             };
-            send_want(
-                &mut self.desk,
-                &mut self.pulse,
-                peer,
-                session.sess,
-                sender,
-                &want,
-            );
+            let sess = session.sess;
+            let letter = sign_want(&self.desk, &mut self.pulse, sess, sender, &want);
+            self.desk.send(peer, letter);
         }
     }
 
@@ -59,20 +55,25 @@ impl Member {
         if self.desk.memory.is_settled() {
             return;
         }
-        let want = Want {
-            head: self.ledger.head(),
-            held: Vec::new(),
-            invite: None,
-            recall: true,
+        // The same for all: signed once, until a record is decided.
+        let (head, sess) = (self.ledger.head(), session.sess);
+        let known = self.pulse.recall.as_ref();
+        let letter = match known.filter(|(at, _)| *at == head) {
+            Some((_, letter)) => letter.clone(),
+            None => {
+                let want = Want {
+                    head,
+                    held: Vec::new(),
+                    newest: Vec::new(),
+                    invite: None,
+                    recall: true,
+                };
+                let letter = sign_want(&self.desk, &mut self.pulse, sess, sender, &want);
+                self.pulse.recall = Some((head, letter.clone()));
+                letter
+            }
         };
-        send_want(
-            &mut self.desk,
-            &mut self.pulse,
-            peer,
-            session.sess,
-            sender,
-            &want,
-        );
+        self.desk.send(peer, letter);
     }
 
     /// R50. A peer can be reached: it is asked, unless another one was a moment ago; then one is asked soon.
@@ -150,7 +151,7 @@ impl Member {
             return Ok(true);
         }
         self.send_records(from, want.head);
-        self.send_envelopes(from, sender, &envelope.sess, &want.held);
+        self.send_envelopes(from, sender, &envelope.sess, &want);
         Ok(true)
     }
 
@@ -174,7 +175,7 @@ impl Member {
         }
     }
 
-    fn send_envelopes(&mut self, to: PublicKey, asker: MemberId, sess: &SessId, held: &[[u8; 8]]) {
+    fn send_envelopes(&mut self, to: PublicKey, asker: MemberId, sess: &SessId, want: &Want) {
         let session = self
             .ledger
             .session_height(sess)
@@ -182,7 +183,8 @@ impl Member {
         let Some(session) = session else { return };
         let mut room = limits::ANSWER_BYTES;
         let mut answers = Vec::new();
-        for bytes in session.post.lacking(held, asker).take(limits::ANSWER) {
+        let lacking = session.post.lacking(&session.roster, want, asker);
+        for bytes in lacking.take(limits::ANSWER) {
             let Some(rest) = room.checked_sub(bytes.len()) else {
                 break;
             };
@@ -233,17 +235,15 @@ impl Member {
     }
 }
 
-/// Asks a peer for what is wanted of a session.
-fn send_want(
-    desk: &mut Desk,
+/// A question for what is wanted of a session.
+fn sign_want(
+    desk: &Desk,
     pulse: &mut Pulse,
-    peer: PublicKey,
     sess: SessId,
     sender: MemberId,
     want: &Want,
-) {
+) -> Letter {
     pulse.beats = pulse.beats.saturating_add(1);
     let body = message::encode(want);
-    let letter = Letter::sign(&desk.identity, Kind::Want, sess, sender, pulse.beats, body);
-    desk.send(peer, letter);
+    Letter::sign(&desk.identity, Kind::Want, sess, sender, pulse.beats, body)
 }

@@ -5,6 +5,7 @@ mod net;
 
 use self::net::{Net, charter, identity};
 use crate::input::Input;
+use crate::letter::Letter;
 use crate::memory;
 use crate::message::Invite;
 use crate::names::{Height, MemberId};
@@ -456,7 +457,7 @@ fn a_recall_silences_only_by_what_outbox_and_log_would_hold() {
     let claims = vec![Recalled {
         height: Height(1),
         before: conclave_crypto::digest::Digest::ZERO,
-        claim: Claim::brief(&own),
+        claim: Claim::brief(&Letter::of(own)).unwrap(),
     }];
     let body = message::encode(&Recall { claims });
     let letter = Envelope::sign(&identity(3), Kind::Recall, sess, MemberId(3), 1, body).to_bytes();

@@ -20,6 +20,7 @@ use crate::record::Sharer;
 use crate::refusal::Refusal;
 use crate::session::Session;
 use crate::session::acks::Acks;
+use crate::session::parcels::Parcels;
 use crate::time::{Span, Time};
 
 /// How long acknowledgements gather before they are said.
@@ -50,6 +51,8 @@ pub(crate) struct Dealings {
     pub(super) acked: u64,
     /// Our own dealing, while its secrets live.
     pub(crate) own: Option<(Arc<Dealing>, Arc<Dealing>)>,
+    /// Boxes that have not reached their holders.
+    pub(super) parcels: Parcels,
     ack_at: Option<Time>,
     reported: bool,
 }

@@ -116,8 +116,8 @@ impl Session {
         self.opening.called.is_some() && enough
     }
 
-    /// R32. Any t shares give the same seed, or the dealing is proved false below: whoever has them gets what the record
-    /// calls for.
+    /// R32. Any t shares give the same seed, or the dealing is proved false below: whoever has them gets what the
+    /// record calls for.
     pub(crate) fn rebuild(&self, desk: &Desk) -> Option<Arc<Seeds>> {
         let called = self.opening.called.as_ref()?;
         let rebuild = || {

@@ -35,7 +35,7 @@ fn a_federation_says_little_twice() -> Outcome {
     let world = sound(terms, faults)?;
     // Everybody says each of these once, and three heights are set up for two rounds. The rest was said again.
     let again = [
-        (Kind::KeyAd, 6),
+        (Kind::KeyAd, 8),
         (Kind::Deal, 13),
         (Kind::Ack, 26),
         (Kind::Commit, 5),

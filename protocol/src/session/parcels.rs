@@ -1,5 +1,5 @@
-//! Boxes on their way: a holder that cannot be reached directly gets its box through others, one that is away when it is
-//! back. R11
+//! Boxes on their way: a holder that cannot be reached directly gets its box through others, one that is away when it
+//! is back. R11
 
 use std::collections::BTreeMap;
 

@@ -153,9 +153,9 @@ impl Post {
     /// The first eight bytes of every digest held of kinds that are said once, ascending; of seals only those that this
     /// holder can open.
     pub(crate) fn prefixes(&self, holder: Option<MemberId>) -> Vec<[u8; 8]> {
-        let fit = |slot: &Slot| match slot.kind {
-            Kind::Seal => holder == Some(slot.holder),
-            kind => !kind.is_monotone(),
+        let fit = |slot: &Slot| {
+            let ours = slot.kind != Kind::Seal || holder == Some(slot.holder);
+            ours && !slot.kind.is_monotone()
         };
         let slots = self.slots.iter().filter(|(slot, _)| fit(slot));
         let digests = slots.map(|(_, held)| &held.digest).chain(self.talk.keys());
@@ -194,16 +194,15 @@ impl Post {
         asker: MemberId,
     ) -> impl Iterator<Item = &'a Letter> {
         let lacks = move |digest: &Digest| want.held.binary_search(&prefix(digest)).is_err();
-        let wanted = move |slot: &Slot, held: &Held| match slot.kind {
-            Kind::Seal => slot.holder == asker && lacks(&held.digest),
-            kind if kind.is_monotone() => {
-                let numbers = want.newest.iter().find(|(of, _)| *of == kind);
-                let place = roster.place(slot.sender);
-                let known = numbers.zip(place);
-                let known = known.and_then(|((_, numbers), place)| numbers.get(place));
-                short(held.seq) > known.copied().unwrap_or(0)
+        let wanted = move |slot: &Slot, held: &Held| {
+            if !slot.kind.is_monotone() {
+                let theirs = slot.kind != Kind::Seal || slot.holder == asker;
+                return theirs && lacks(&held.digest);
             }
-            _ => lacks(&held.digest),
+            let numbers = want.newest.iter().find(|(of, _)| *of == slot.kind);
+            let known = numbers.zip(roster.place(slot.sender));
+            let known = known.and_then(|((_, numbers), place)| numbers.get(place));
+            short(held.seq) > known.copied().unwrap_or(0)
         };
         let slots = self.slots.iter();
         let slots = slots.filter(move |(slot, held)| wanted(slot, held));

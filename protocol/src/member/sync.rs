@@ -58,21 +58,19 @@ impl Member {
         // The same for all: signed once, until a record is decided.
         let (head, sess) = (self.ledger.head(), session.sess);
         let known = self.pulse.recall.as_ref();
-        let letter = match known.filter(|(at, _)| *at == head) {
-            Some((_, letter)) => letter.clone(),
-            None => {
-                let want = Want {
-                    head,
-                    held: Vec::new(),
-                    newest: Vec::new(),
-                    invite: None,
-                    recall: true,
-                };
-                let letter = sign_want(&self.desk, &mut self.pulse, sess, sender, &want);
-                self.pulse.recall = Some((head, letter.clone()));
-                letter
-            }
-        };
+        let known = known.filter(|(at, _)| *at == head);
+        let letter = known.map(|(_, letter)| letter.clone());
+        let letter = letter.unwrap_or_else(|| {
+            let want = Want {
+                head,
+                held: Vec::new(),
+                newest: Vec::new(),
+                invite: None,
+                recall: true,
+            };
+            sign_want(&self.desk, &mut self.pulse, sess, sender, &want)
+        });
+        self.pulse.recall = Some((head, letter.clone()));
         self.desk.send(peer, letter);
     }
 

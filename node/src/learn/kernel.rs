@@ -6,6 +6,13 @@
 pub mod attention;
 pub mod elementwise;
 pub mod gelu;
+#[cfg_attr(
+    not(all(target_arch = "x86_64", target_os = "linux")),
+    path = "kernel/no_halves.rs"
+)]
+pub mod halves;
 pub mod layer_norm;
 pub mod product;
 pub mod rope;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod tiles;

@@ -15,8 +15,9 @@ use conclave_crypto::digest::Digest;
 use super::batch::Batch;
 use super::fused::head::Score;
 use super::kernel::attention::{Heads, Sight};
+use super::kernel::halves;
 use super::kernel::rope::RopeTable;
-use super::weights::affine::Affine;
+use super::weights::affine::{Affine, Layout};
 use super::weights::identity::Identity;
 use super::weights::quantised::Precision;
 use super::weights::{Weight, Weights, WeightsError};
@@ -60,6 +61,8 @@ pub struct Model {
     /// All other tensors, by name.
     weights: BTreeMap<String, Weight>,
     identity: Digest,
+    /// The output head of a model that continues texts.
+    head: Option<Affine>,
     /// The same on another device, where that is to compute.
     there: Option<OnDevice>,
 }
@@ -143,6 +146,14 @@ impl Model {
                 }
             }
         }
+        let head = (!config.classifies())
+            .then(|| weights.get(config.head()).cloned())
+            .flatten()
+            .map(|weight| Affine::new(weight, None, Layout::OutIn));
+        let head = match precision {
+            Precision::Bf16 if halves::there() => head.map(|head| head.rounded(precision)),
+            _ => head,
+        };
         let rope = match &config.family {
             Family::Llama(llama) => Some(RopeTable::new(&llama.rope, config.context)),
             Family::Gpt2(_) | Family::Bert(_) => None,
@@ -162,6 +173,7 @@ impl Model {
             heads,
             maps,
             weights,
+            head,
             identity: identity.finish(),
             there: None,
         })
@@ -339,6 +351,12 @@ impl Model {
             rows.extend_from_slice(&table.values()[at..at + width]);
         }
         rows
+    }
+
+    /// The output head of a model that continues texts.
+    fn output_head(&self) -> &Affine {
+        let head = self.head.as_ref();
+        head.expect("an encoder's labels have a head of their own")
     }
 
     fn head(&self) -> &Weight {

@@ -11,7 +11,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use super::{argument, kept, shaped_as};
 use crate::learn::kernel::elementwise::{exp_row, scale};
 use crate::learn::kernel::product::{Old, View, ViewMut, product};
-use crate::learn::weights::Weight;
+use crate::learn::weights::affine::Affine;
 
 /// Which rows are scored, against which tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,8 +34,15 @@ pub struct Score {
 struct Pass<'a> {
     x: &'a [f32],
     hidden: usize,
-    weight: &'a [f32],
+    matrix: Matrix<'a>,
     vocabulary: usize,
+}
+
+/// The head's matrix `(vocabulary, hidden)`.
+#[derive(Clone, Copy)]
+enum Matrix<'a> {
+    Frozen(&'a Affine),
+    Free(&'a [f32]),
 }
 
 struct Gradients {
@@ -44,7 +51,7 @@ struct Gradients {
 }
 
 struct FrozenHead {
-    weight: Weight,
+    map: Affine,
     shared: Shared,
 }
 
@@ -64,14 +71,14 @@ struct Shared {
 /// `(vocabulary, hidden)`, and the exact score.
 pub fn frozen(
     x: &Tensor,
-    weight: &Weight,
+    map: &Affine,
     targets: Arc<Targets>,
     factor: f32,
 ) -> Result<(Tensor, Score)> {
     let shared = Shared::new(targets, factor, [x.track_op(), false]);
     let score = shared.score.clone();
-    let weight = weight.clone();
-    let loss = x.apply_op1(FrozenHead { weight, shared })?;
+    let map = map.clone();
+    let loss = x.apply_op1(FrozenHead { map, shared })?;
     Ok((loss, *kept(&score)?))
 }
 
@@ -125,7 +132,14 @@ impl Pass<'_> {
         let [x_wanted, weight_wanted] = wanted;
         let mut gradients = Gradients {
             x: vec![0.0; if x_wanted { self.x.len() } else { 0 }],
-            weight: vec![0.0; if weight_wanted { self.weight.len() } else { 0 }],
+            weight: vec![
+                0.0;
+                if weight_wanted {
+                    vocabulary * hidden
+                } else {
+                    0
+                }
+            ],
         };
         let mut score = Score::default();
         let rows = rows_at_a_time(vocabulary);
@@ -142,24 +156,30 @@ impl Pass<'_> {
                 inputs.extend_from_slice(&self.x[at..at + hidden]);
             }
             let logits = &mut logits[..n * vocabulary];
-            product(
-                ViewMut::new(logits, n, vocabulary),
-                Old::Replace,
-                1.0,
-                View::new(&inputs, n, hidden),
-                View::new(self.weight, vocabulary, hidden).t(),
-            );
+            match self.matrix {
+                Matrix::Frozen(map) => map.apply_into(&inputs, logits),
+                Matrix::Free(weight) => product(
+                    ViewMut::new(logits, n, vocabulary),
+                    Old::Replace,
+                    1.0,
+                    View::new(&inputs, n, hidden),
+                    View::new(weight, vocabulary, hidden).t(),
+                ),
+            }
             score_rows(logits, vocabulary, tokens, factor, &mut score);
             let d_logits = View::new(logits, n, vocabulary);
             if x_wanted {
-                let weight = View::new(self.weight, vocabulary, hidden);
-                product(
-                    ViewMut::new(&mut d_inputs, n, hidden),
-                    Old::Replace,
-                    1.0,
-                    d_logits,
-                    weight,
-                );
+                let d_inputs = &mut d_inputs[..n * hidden];
+                match self.matrix {
+                    Matrix::Frozen(map) => map.apply_back_into(logits, d_inputs),
+                    Matrix::Free(weight) => product(
+                        ViewMut::new(d_inputs, n, hidden),
+                        Old::Replace,
+                        1.0,
+                        d_logits,
+                        View::new(weight, vocabulary, hidden),
+                    ),
+                }
                 for (&row, d) in rows.iter().zip(d_inputs.chunks_exact(hidden)) {
                     let at = row as usize * hidden;
                     gradients.x[at..at + hidden].copy_from_slice(d);
@@ -215,11 +235,11 @@ impl CustomOp1 for FrozenHead {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (vocabulary, hidden) = self.weight.dims2();
+        let (vocabulary, hidden) = self.map.dims();
         Ok(self.shared.forward(&Pass {
             x: argument(x, layout)?,
             hidden,
-            weight: self.weight.values(),
+            matrix: Matrix::Frozen(&self.map),
             vocabulary,
         }))
     }
@@ -245,7 +265,7 @@ impl CustomOp2 for FreeHead {
         Ok(self.shared.forward(&Pass {
             x: argument(x, x_layout)?,
             hidden,
-            weight: argument(w, w_layout)?,
+            matrix: Matrix::Free(argument(w, w_layout)?),
             vocabulary,
         }))
     }

@@ -91,7 +91,7 @@ impl Pass for Graph<'_> {
                 head::free(hidden, head, targets, factor)
             }
             Moving::Nothing | Moving::Adapter(_) => {
-                head::frozen(hidden, self.model.head(), targets, factor)
+                head::frozen(hidden, self.model.output_head(), targets, factor)
             }
         }
     }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::Weight;
 use super::quantised::{Precision, Quantised};
 use crate::learn::kernel::elementwise::add_to_rows;
+use crate::learn::kernel::halves::{self, Halves};
 use crate::learn::kernel::product::{Old, View, ViewMut, multiplied, product};
 
 /// `y = x · Wᵀ + b` for `W` `(out, in)`.
@@ -106,19 +107,72 @@ impl Affine {
     /// The rows `(tokens, out)` of `x` `(tokens, in)`.
     pub fn apply(&self, x: &[f32]) -> Vec<f32> {
         let inside = self.dims().1;
-        let x = View::new(x, x.len() / inside, inside);
-        let mut y = multiplied(1.0, x, self.view(&self.values()).t());
+        let tokens = x.len() / inside;
+        let on_tiles = self
+            .halves(tokens)
+            .and_then(|w| halves::multiplied(x, w.t()));
+        let mut y = on_tiles.unwrap_or_else(|| {
+            let x = View::new(x, tokens, inside);
+            multiplied(1.0, x, self.view(&self.values()).t())
+        });
         if let Some(bias) = &self.bias {
             add_to_rows(&mut y, bias.values());
         }
         y
     }
 
+    /// The same into memory that is there.
+    ///
+    /// # Panics
+    /// If `y` is not as long as the rows.
+    pub fn apply_into(&self, x: &[f32], y: &mut [f32]) {
+        let (out, inside) = self.dims();
+        let tokens = x.len() / inside;
+        let on_tiles = self.halves(tokens).map(|w| halves::product(y, x, w.t()));
+        if on_tiles != Some(true) {
+            let x = View::new(x, tokens, inside);
+            let y = ViewMut::new(y, tokens, out);
+            product(y, Old::Replace, 1.0, x, self.view(&self.values()).t());
+        }
+        if let Some(bias) = &self.bias {
+            add_to_rows(y, bias.values());
+        }
+    }
+
     /// The gradient `(tokens, in)` by the input, of a gradient `dy` `(tokens, out)` by the output.
     pub fn apply_back(&self, dy: &[f32]) -> Vec<f32> {
         let out = self.dims().0;
-        let dy = View::new(dy, dy.len() / out, out);
-        multiplied(1.0, dy, self.view(&self.values()))
+        let tokens = dy.len() / out;
+        let on_tiles = self.halves(tokens).and_then(|w| halves::multiplied(dy, w));
+        on_tiles.unwrap_or_else(|| {
+            let dy = View::new(dy, tokens, out);
+            multiplied(1.0, dy, self.view(&self.values()))
+        })
+    }
+
+    /// The same into memory that is there.
+    ///
+    /// # Panics
+    /// If `dx` is not as long as the gradient.
+    pub fn apply_back_into(&self, dy: &[f32], dx: &mut [f32]) {
+        let (out, inside) = self.dims();
+        let tokens = dy.len() / out;
+        let on_tiles = self.halves(tokens).map(|w| halves::product(dx, dy, w));
+        if on_tiles != Some(true) {
+            let dy = View::new(dy, tokens, out);
+            let dx = ViewMut::new(dx, tokens, inside);
+            product(dx, Old::Replace, 1.0, dy, self.view(&self.values()));
+        }
+    }
+
+    /// The matrix `(out, in)` where it is held in bf16, and there are so many tokens that tiles pay.
+    fn halves(&self, tokens: usize) -> Option<Halves<'_>> {
+        let halves = self.rounding()?.halves()?;
+        let turned = match self.layout {
+            Layout::OutIn => halves,
+            Layout::InOut => halves.t(),
+        };
+        (tokens >= halves::FROM_ROWS).then_some(turned)
     }
 
     /// The matrix with `scale · B · A` added, in the same layout; for `A` `(r, in)` and `B` `(out, r)`.

@@ -11,6 +11,8 @@ use half::bf16;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::learn::kernel::halves::Halves;
+
 /// How the frozen linear maps are held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 pub enum Precision {
@@ -19,7 +21,7 @@ pub enum Precision {
     #[serde(rename = "f32")]
     #[value(name = "f32")]
     F32,
-    /// Rounded to bf16, 16 bits a weight. A GPU multiplies in bf16 then, a processor in f32.
+    /// Rounded to bf16, 16 bits a weight; so is what is multiplied with them, on a GPU or a processor with AMX tiles.
     #[serde(rename = "bf16")]
     #[value(name = "bf16")]
     Bf16,
@@ -66,6 +68,15 @@ impl Quantised {
     /// Rows and columns.
     pub fn shape(&self) -> [usize; 2] {
         self.shape
+    }
+
+    /// The matrix as a factor of products in bf16, if it is held so.
+    pub fn halves(&self) -> Option<Halves<'_>> {
+        let [rows, cols] = self.shape;
+        match &self.blocks {
+            Blocks::Half(values) => Some(Halves::new(values, rows, cols)),
+            Blocks::Q8(_) | Blocks::Q4(_) => None,
+        }
     }
 
     /// What its blocks are.

@@ -123,13 +123,31 @@ class Run:
             self.compare(f"{name}: PEFT's adapter ({what}), read here", self.ours(folder, ids, peft),
                          theirs(model, ids), base)
 
+        patterned = scratch / f"{name}-patterned"
+        key = r"layers?\.1\..*|h\.1\..*"
+        model = get_peft_model(load(folder), LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", use_rslora=True,
+                                                        # Sorted, as PEFT saves them.
+                                                        rank_pattern=dict(sorted({key: 7, first_targets(folder)[0]: 2}
+                                                                                 .items())),
+                                                        alpha_pattern={first_targets(folder)[0]: 3},
+                                                        task_type="SEQ_CLS" if labels else "CAUSAL_LM"))
+        with torch.no_grad():
+            for parameter_name, parameter in model.named_parameters():
+                if "lora_B" in parameter_name or "modules_to_save" in parameter_name:
+                    parameter.copy_(torch.randn_like(parameter) * 0.1)
+        model.eval().save_pretrained(patterned)
+        self.compare(f"{name}: PEFT's rsLoRA with patterns, read here", self.ours(folder, ids, patterned),
+                     theirs(model, ids), base)
+
         adapter = scratch / f"{name}-ours"
         if labels:
             # Our copy of PEFT's adapter.
             self.conclave("export", "--model", folder, "--adapter", peft, "--format", "peft", "--out", adapter)
         else:
             self.conclave("train", "--model", folder, "--synthetic-tokens", "--steps", 4, "--learning-rate",
-                          0.05, "--sequence-len", 32, "--micro-batch-size", 2, "--out", adapter)
+                          0.05, "--sequence-len", 32, "--micro-batch-size", 2, "--use-rslora", "--rank-pattern",
+                          f"{first_targets(folder)[0]}=5", "--alpha-pattern", f"{first_targets(folder)[1]}=9", "--out",
+                          adapter)
         ours = self.ours(folder, ids, adapter)
         self.compare(f"{name}: our adapter, read by PEFT", ours,
                      theirs(PeftModel.from_pretrained(load(folder), adapter).eval(), ids), base)

@@ -23,6 +23,15 @@ pub struct MethodArgs {
     /// [default: all-linear]
     #[arg(long, value_name = "NAMES", value_parser = targets)]
     target_modules: Option<Targets>,
+    /// Of lora: the side path counts alpha / sqrt(r) (rsLoRA).
+    #[arg(long, alias = "rslora")]
+    use_rslora: bool,
+    /// Of lora: other ranks for some maps, by the end of their names, such as q_proj=16,mlp.down_proj=4
+    #[arg(long, value_name = "NAME=R", value_delimiter = ',', value_parser = entry)]
+    rank_pattern: Vec<(String, u32)>,
+    /// Of lora: other alphas for some maps.
+    #[arg(long, value_name = "NAME=ALPHA", value_delimiter = ',', value_parser = entry)]
+    alpha_pattern: Vec<(String, u32)>,
     /// Of adapter: elements between the two maps [default: 16]
     #[arg(long, value_name = "SIZE")]
     bottleneck_size: Option<u32>,
@@ -58,6 +67,13 @@ impl MethodArgs {
                 Kind::Lora,
                 "--target-modules",
                 self.target_modules.is_some(),
+            ),
+            (Kind::Lora, "--use-rslora", self.use_rslora),
+            (Kind::Lora, "--rank-pattern", !self.rank_pattern.is_empty()),
+            (
+                Kind::Lora,
+                "--alpha-pattern",
+                !self.alpha_pattern.is_empty(),
             ),
             (
                 Kind::Adapter,
@@ -117,6 +133,9 @@ impl MethodArgs {
                     r,
                     alpha: self.lora_alpha.unwrap_or_else(|| alpha(r)),
                     target_modules: self.target_modules.clone().unwrap_or(usual.target_modules),
+                    rslora: self.use_rslora,
+                    rank_pattern: self.rank_pattern.iter().cloned().collect(),
+                    alpha_pattern: self.alpha_pattern.iter().cloned().collect(),
                     aggregation: usual.aggregation,
                 })
             }
@@ -149,6 +168,17 @@ fn targets(text: &str) -> Result<Targets, String> {
             names.dedup();
             Ok(Targets::Named(names))
         }
+    }
+}
+
+/// Parses `NAME=NUMBER`.
+fn entry(text: &str) -> Result<(String, u32), String> {
+    let parts = text
+        .split_once('=')
+        .map(|(name, number)| (name.trim(), number.trim().parse()));
+    match parts {
+        Some((name, Ok(number))) if !name.is_empty() => Ok((name.to_owned(), number)),
+        _ => Err("write a module's name and a number, such as q_proj=16".to_owned()),
     }
 }
 

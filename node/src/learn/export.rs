@@ -136,9 +136,9 @@ pub fn merged(
     };
     let output = Output::begin(place)?;
     let mut tensors = model.tensors();
-    for (module, (a, b)) in &lora.factors {
-        let (a, b) = (flattened(a), flattened(b));
-        let merged = model.map(module).merged(&a, &b, lora.scale);
+    for (module, factors) in &lora.factors {
+        let (a, b) = (flattened(&factors.a), flattened(&factors.b));
+        let merged = model.map(module).merged(&a, &b, factors.scale);
         tensors.insert(format!("{module}.weight"), merged);
     }
     if let Some(head) = &adapter.head {
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
     use crate::learn::fixture::{attached, bert, bottleneck, gpt2, prompt, tiny};
     use crate::learn::model::decode::Decoding;
-    use crate::learn::peft::{AdapterSpec, uniform};
+    use crate::learn::peft::{AdapterSpec, Method, Pattern, uniform};
 
     fn base_of(model: &Model) -> Base<'static> {
         let identity = model.identity();
@@ -216,7 +216,12 @@ mod tests {
 
     /// An adapter on these maps, with random factors.
     fn random_adapter(model: &Model, targets: &str) -> (Adapter, Vec<f32>) {
-        let spec = AdapterSpec::lora(2, 3, targets.parse().unwrap(), 5);
+        let mut spec = AdapterSpec::lora(2, 3, targets.parse().unwrap(), 5);
+        if let Method::Lora(lora) = &mut spec.method {
+            lora.rslora = true;
+            lora.ranks = Pattern(vec![("layers.1.*|h.1.*|layer.1.*".into(), 3)]);
+            lora.alphas = Pattern(vec![(".*0.*".into(), 2)]);
+        }
         let adapter = Adapter::new(spec, model.config()).unwrap();
         let mut values = vec![0.0; adapter.flat().len()];
         uniform([4; 32], 0.5, &mut values);

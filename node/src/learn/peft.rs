@@ -19,11 +19,13 @@ use super::model::labels::LabelHead;
 use super::model::parts::LinearMap;
 pub use bottleneck::Bottleneck;
 pub use lora::{Lora, Targets};
+pub use pattern::Pattern;
 pub use prompt::Prompt;
 
 mod bottleneck;
 pub mod folder;
 mod lora;
+mod pattern;
 mod prompt;
 
 /// An adapter as the charter or a user describes it.
@@ -111,6 +113,17 @@ pub enum AdapterError {
         /// The smallest dimension of the model's hidden maps.
         most: usize,
     },
+    /// A pattern for a map that carries no factors.
+    #[error("the pattern {key:?} matches no target module of this model; choose from {known}")]
+    PatternOfNothing {
+        /// The pattern.
+        key: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// A pattern that is none.
+    #[error("the pattern {0:?} is no regular expression; write a module's name, such as q_proj")]
+    Pattern(String),
     /// An encoder that does not know what it is to tell apart.
     #[error(
         "the model is an encoder without labels; give rows with a field label, or a model whose config.json has \
@@ -159,7 +172,15 @@ pub enum AdapterError {
 impl AdapterSpec {
     /// LoRA in these terms.
     pub fn lora(r: u32, alpha: u32, targets: Targets, seed: u64) -> Self {
-        let method = Method::Lora(Lora { r, alpha, targets });
+        let lora = Lora {
+            r,
+            alpha,
+            targets,
+            rslora: false,
+            ranks: Pattern::default(),
+            alphas: Pattern::default(),
+        };
+        let method = Method::Lora(lora);
         Self { method, seed }
     }
 }
@@ -193,6 +214,9 @@ impl Method {
                     charter::Targets::AllLinear => Targets::AllLinear,
                     charter::Targets::Named(names) => Targets::Named(names.clone()),
                 },
+                rslora: terms.rslora,
+                ranks: Pattern(terms.rank_pattern.clone().into_iter().collect()),
+                alphas: Pattern(terms.alpha_pattern.clone().into_iter().collect()),
             }),
             charter::Method::Bottleneck(terms) => Self::Bottleneck(Bottleneck {
                 size: terms.size,

@@ -1,5 +1,7 @@
 //! The canonical bytes of a charter: numbers little-endian, texts behind their length, everything in one fixed order.
 
+use std::collections::BTreeMap;
+
 use conclave_crypto::digest::Digest;
 use conclave_crypto::fraction::Fraction;
 use conclave_crypto::mask::Prg;
@@ -64,8 +66,15 @@ impl Bytes {
     fn method(&mut self, method: &Method) {
         match method {
             Method::Lora(lora) => {
-                self.number(0);
+                let plain =
+                    !lora.rslora && lora.rank_pattern.is_empty() && lora.alpha_pattern.is_empty();
+                self.number(if plain { 0 } else { 3 });
                 self.lora(lora);
+                if !plain {
+                    self.number(lora.rslora.into());
+                    self.pattern(&lora.rank_pattern);
+                    self.pattern(&lora.alpha_pattern);
+                }
             }
             Method::Bottleneck(bottleneck) => {
                 self.number(1);
@@ -101,6 +110,14 @@ impl Bytes {
         self.number(match lora.aggregation {
             Combination::Alternating => 0,
         });
+    }
+
+    fn pattern(&mut self, pattern: &BTreeMap<String, u32>) {
+        self.count(pattern.len());
+        for (key, number) in pattern {
+            self.text(key);
+            self.number((*number).into());
+        }
     }
 
     fn number(&mut self, number: u64) {

@@ -1,6 +1,6 @@
 //! Every bound of a charter, and whether its ring has room.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crypto::fixed::Scale;
 use conclave_crypto::fraction::Fraction;
@@ -104,6 +104,8 @@ impl Adapter {
 fn lora(terms: &Lora) -> Result<(), CharterError> {
     within("adapter.lora_r", terms.r, 1, 1024)?;
     within("adapter.lora_alpha", terms.alpha, 1, 65_536)?;
+    pattern("adapter.rank_pattern", &terms.rank_pattern, 1024)?;
+    pattern("adapter.alpha_pattern", &terms.alpha_pattern, 65_536)?;
     if let Targets::Named(names) = &terms.target_modules {
         within("adapter.target_modules (their number)", names.len(), 1, 64)?;
         for name in names {
@@ -116,6 +118,19 @@ fn lora(terms: &Lora) -> Result<(), CharterError> {
                 expected: "each module once, in alphabetical order".to_owned(),
             });
         }
+    }
+    Ok(())
+}
+
+fn pattern(
+    key: &'static str,
+    pattern: &BTreeMap<String, u32>,
+    most: u32,
+) -> Result<(), CharterError> {
+    within(key, pattern.len(), 0, 64)?;
+    for (name, number) in pattern {
+        named(key, name)?;
+        within(key, *number, 1, most)?;
     }
     Ok(())
 }

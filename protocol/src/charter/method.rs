@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::str::FromStr;
+use std::collections::BTreeMap;
 
 /// The kinds of adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,12 @@ pub struct Lora {
     pub r: u32,
     /// The scaling is `alpha / r`.
     pub alpha: u32,
+    /// Whether it is `alpha / sqrt(r)` instead (rsLoRA).
+    pub rslora: bool,
+    /// Other ranks, by the end of the linear maps' names.
+    pub rank_pattern: BTreeMap<String, u32>,
+    /// Other alphas, likewise.
+    pub alpha_pattern: BTreeMap<String, u32>,
     /// Which linear maps.
     pub target_modules: Targets,
     /// How factors are combined.
@@ -84,6 +91,9 @@ impl Default for Lora {
         Self {
             r: 8,
             alpha: 16,
+            rslora: false,
+            rank_pattern: BTreeMap::new(),
+            alpha_pattern: BTreeMap::new(),
             target_modules: Targets::AllLinear,
             aggregation: Combination::Alternating,
         }

@@ -45,6 +45,37 @@ fn a_written_charter_reads_the_same() {
         target_modules: Targets::Named(vec!["k_proj".into(), "q_proj".into()]),
         ..Lora::default()
     });
+    let mut seen = std::collections::BTreeSet::from([charter.digest()]);
+    let pattern = |names: &[(&str, u32)]| {
+        names
+            .iter()
+            .map(|(name, n)| ((*name).to_owned(), *n))
+            .collect()
+    };
+    for (rslora, ranks, alphas) in [
+        (true, &[][..], &[][..]),
+        (false, &[("mlp.down_proj", 4), ("q_proj", 16)], &[]),
+        (false, &[], &[("mlp.down_proj", 4), ("q_proj", 16)]),
+        (true, &[("q_proj", 16)], &[("q_proj", 4)]),
+        (true, &[("q_proj", 16)], &[("q_proj", 5)]),
+    ] {
+        let Method::Lora(lora) = &mut charter.adapter.method else {
+            panic!("it is LoRA");
+        };
+        (lora.rslora, lora.rank_pattern, lora.alpha_pattern) =
+            (rslora, pattern(ranks), pattern(alphas));
+        let again = Charter::parse(&charter.to_toml()).unwrap();
+        assert_eq!(again, charter);
+        assert!(seen.insert(again.digest()), "{}", charter.to_toml());
+    }
+    let said = charter
+        .to_toml()
+        .replacen("\"q_proj\" = 16", "\"q_proj\" = 0", 1);
+    let said = Charter::parse(&said).unwrap_err().to_string();
+    assert!(
+        said.contains("rank_pattern = 0: it must be from 1 to 1024"),
+        "{said}"
+    );
     charter.admission = Admission::Invite;
     charter.aggregation.prg = Prg::Aes256Ctr;
     charter.round.timers = Timers::testnet();

@@ -2,7 +2,7 @@
 
 use conclave_crypto::mask::Prg;
 
-use super::{Admission, Charter, Combination, Method, Targets};
+use super::{Admission, Charter, Combination, Lora, Method, Targets};
 
 /// The text of a charter, everything written out.
 pub(super) fn write(charter: &Charter) -> String {
@@ -80,8 +80,10 @@ fn terms(method: &Method) -> String {
                 Combination::Alternating => "alternating",
             };
             format!(
-                "lora_r = {}\nlora_alpha = {}\ntarget_modules = {targets}\naggregation = \"{combination}\"\n",
-                lora.r, lora.alpha
+                "lora_r = {}\nlora_alpha = {}\ntarget_modules = {targets}\n{}aggregation = \"{combination}\"\n",
+                lora.r,
+                lora.alpha,
+                more(lora)
             )
         }
         Method::Bottleneck(bottleneck) => format!(
@@ -98,6 +100,26 @@ fn terms(method: &Method) -> String {
             )
         }
     }
+}
+
+/// What departs from plain LoRA.
+fn more(lora: &Lora) -> String {
+    let rslora = lora.rslora.then(|| "use_rslora = true\n".to_owned());
+    let patterns = [
+        ("rank_pattern", &lora.rank_pattern),
+        ("alpha_pattern", &lora.alpha_pattern),
+    ];
+    let patterns = patterns
+        .into_iter()
+        .filter(|(_, pattern)| !pattern.is_empty());
+    let patterns = patterns.map(|(key, pattern)| {
+        let entries: Vec<String> = pattern
+            .iter()
+            .map(|(name, n)| format!("{} = {n}", quoted(name)))
+            .collect();
+        format!("{key} = {{ {} }}\n", entries.join(", "))
+    });
+    join(rslora.into_iter().chain(patterns))
 }
 
 fn join(lines: impl IntoIterator<Item = String>) -> String {

@@ -47,12 +47,21 @@ pub enum MethodTensors {
 /// The factors of LoRA.
 #[derive(Debug, Clone)]
 pub struct LoraTensors {
-    /// alpha / r.
-    pub scale: f32,
     /// What this pass drops before the factors; nothing outside of training.
     pub dropout: Option<Dropout>,
-    /// `(A, B)` of each linear map that has them, by module.
-    pub factors: BTreeMap<String, (Tensor, Tensor)>,
+    /// Of each linear map that has them, by module.
+    pub factors: BTreeMap<String, Factors>,
+}
+
+/// The factors beside a linear map.
+#[derive(Debug, Clone)]
+pub struct Factors {
+    /// `(r, in)`.
+    pub a: Tensor,
+    /// `(out, r)`.
+    pub b: Tensor,
+    /// What `B · A` counts: alpha / r, of rsLoRA alpha / sqrt(r).
+    pub scale: f32,
 }
 
 /// The bottlenecks of Houlsby et al.
@@ -111,9 +120,13 @@ impl AdapterTensors {
         });
         let method = match &self.method {
             MethodTensors::Lora(lora) => {
-                let factors = lora.factors.iter().map(|(module, (a, b))| {
-                    let factors = (a.to_device(device)?, b.to_device(device)?);
-                    Ok((module.clone(), factors))
+                let factors = lora.factors.iter().map(|(module, factors)| {
+                    let there = Factors {
+                        a: factors.a.to_device(device)?,
+                        b: factors.b.to_device(device)?,
+                        scale: factors.scale,
+                    };
+                    Ok((module.clone(), there))
                 });
                 MethodTensors::Lora(LoraTensors {
                     factors: factors.collect::<Result<_>>()?,
@@ -143,10 +156,10 @@ impl AdapterTensors {
         })
     }
 
-    /// The factors beside a linear map, and LoRA's scale and dropout.
-    pub(super) fn beside(&self, module: &str) -> Option<(&LoraTensors, &(Tensor, Tensor))> {
+    /// The factors beside a linear map, and LoRA's dropout.
+    pub(super) fn beside(&self, module: &str) -> Option<(&Factors, Option<&Dropout>)> {
         match &self.method {
-            MethodTensors::Lora(lora) => Some((lora, lora.factors.get(module)?)),
+            MethodTensors::Lora(lora) => Some((lora.factors.get(module)?, lora.dropout.as_ref())),
             MethodTensors::Bottleneck(_) | MethodTensors::Prompt(_) => None,
         }
     }

@@ -173,15 +173,15 @@ impl Ops for Step<'_, '_> {
         let (out, inside) = map.dims();
         let mut y = map.apply(x);
         let adapter = self.text.adapter;
-        if let Some((lora, (a, b))) = adapter.and_then(|adapter| adapter.beside(module)) {
-            let (a, b) = (Values::of(a)?, Values::of(b)?);
+        if let Some((factors, _)) = adapter.and_then(|adapter| adapter.beside(module)) {
+            let (a, b) = (Values::of(&factors.a)?, Values::of(&factors.b)?);
             let rank = a.len() / inside;
             let h = linear(x, &a, (rank, inside));
             let tokens = y.len() / out;
             product(
                 ViewMut::new(&mut y, tokens, out),
                 Old::Keep,
-                lora.scale,
+                factors.scale,
                 View::new(&h, tokens, rank),
                 View::new(&b, out, rank).t(),
             );

@@ -4,7 +4,7 @@ use candle_core::{Device, Result, Tensor};
 use conclave_protocol::charter::NonLinearity;
 
 use super::Model;
-use super::adapted::{AdapterTensors, Moving};
+use super::adapted::{AdapterTensors, Factors, Moving};
 use super::bert::{HEAD_BIAS, HEAD_WEIGHT};
 use super::labels::LabelHead;
 use super::parts::{Index, Ops};
@@ -120,12 +120,12 @@ impl Ops for Graph<'_> {
             Moving::Nothing => linear::frozen(x, map),
             Moving::Adapter(adapter) => match adapter.beside(module) {
                 None => linear::frozen(x, map),
-                Some((lora, (a, b))) => match &lora.dropout {
-                    None => linear::lora(x, map, a, b, lora.scale),
+                Some((Factors { a, b, scale }, dropout)) => match dropout {
+                    None => linear::lora(x, map, a, b, *scale),
                     Some(dropout) => {
                         let kept = dropout.drop(x, module)?;
                         let side = linear::free(&linear::free(&kept, a)?, b)?;
-                        linear::frozen(x, map)? + (side * f64::from(lora.scale))?
+                        linear::frozen(x, map)? + (side * f64::from(*scale))?
                     }
                 },
             },

@@ -6,7 +6,7 @@ use candle_core::{D, DType, Device, Result, Tensor};
 use conclave_protocol::charter::NonLinearity;
 
 use super::Model;
-use super::adapted::{AdapterTensors, Moving};
+use super::adapted::{AdapterTensors, Factors, Moving};
 use super::bert::HEAD_BIAS;
 use super::config::Family;
 use super::parts::{Index, Ops};
@@ -83,8 +83,8 @@ impl Ops for Plain<'_> {
         }
         let adapter = self.moving.adapter();
         match adapter.and_then(|adapter| adapter.beside(module)) {
-            Some((lora, (a, b))) => {
-                y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * f64::from(lora.scale))?
+            Some((Factors { a, b, scale }, _)) => {
+                y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * f64::from(*scale))?
             }
             None => Ok(y),
         }

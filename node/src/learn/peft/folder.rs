@@ -7,7 +7,8 @@ use conclave_crypto::digest::Digest;
 use serde_json::{Value, json};
 
 use super::{
-    Adapter, AdapterError, AdapterSpec, Bottleneck, Lora, Method, Prompt, Targets, head_names,
+    Adapter, AdapterError, AdapterSpec, Bottleneck, Lora, Method, Pattern, Prompt, Targets,
+    head_names,
 };
 use crate::learn::model::Model;
 use crate::learn::model::bert::HEAD_WEIGHT;
@@ -97,6 +98,7 @@ pub fn write(
     };
     let mut config = match &adapter.spec().method {
         Method::Lora(lora) => json!({
+            "alpha_pattern": lora.alphas.to_json(),
             "bias": "none",
             "fan_in_fan_out": adapter.maps()[0].layout == Layout::InOut,
             "init_lora_weights": true,
@@ -104,9 +106,10 @@ pub fn write(
             "lora_dropout": 0.0,
             "peft_type": LORA,
             "r": lora.r,
+            "rank_pattern": lora.ranks.to_json(),
             "target_modules": lora.names(adapter.maps()),
             "use_dora": false,
-            "use_rslora": false,
+            "use_rslora": lora.rslora,
         }),
         Method::Bottleneck(bottleneck) => bottleneck.to_json(),
         Method::Prompt(prompt) => prompt.to_json(),
@@ -192,8 +195,11 @@ pub fn read(folder: &Path, model: &Config) -> Result<(Adapter, Vec<f32>), Folder
         path: path.clone(),
         source,
     })?;
-    let method =
+    let mut method =
         parse(&text, model.classifies()).map_err(|reason| FolderError::Config { path, reason })?;
+    if let Method::Lora(lora) = &mut method {
+        lora.forget_others(model)?;
+    }
     let adapter = Adapter::new(AdapterSpec { method, seed: 0 }, model)?;
     let path = folder.join(TENSORS);
     let mut weights = Weights::default();
@@ -267,7 +273,7 @@ pub(super) fn number(json: &Value, key: &str) -> Result<u32, String> {
 }
 
 fn lora(json: &Value, classifies: bool) -> Result<Lora, String> {
-    for key in ["use_dora", "use_rslora", "lora_bias", "use_qalora"] {
+    for key in ["use_dora", "lora_bias", "use_qalora"] {
         if !matches!(json[key], Value::Null | Value::Bool(false)) {
             return Err(format!(
                 "{key} = {} is not supported; only plain LoRA can be read",
@@ -277,8 +283,6 @@ fn lora(json: &Value, classifies: bool) -> Result<Lora, String> {
     }
     for key in [
         "modules_to_save",
-        "rank_pattern",
-        "alpha_pattern",
         "layers_to_transform",
         "exclude_modules",
         "layer_replication",
@@ -324,6 +328,13 @@ fn lora(json: &Value, classifies: bool) -> Result<Lora, String> {
         r: number(json, "r")?,
         alpha: number(json, "lora_alpha")?,
         targets,
+        rslora: match &json["use_rslora"] {
+            Value::Null => false,
+            Value::Bool(rslora) => *rslora,
+            other => return Err(format!("use_rslora is {other}; it must be true or false")),
+        },
+        ranks: Pattern::from_json(&json["rank_pattern"], "rank_pattern")?,
+        alphas: Pattern::from_json(&json["alpha_pattern"], "alpha_pattern")?,
     })
 }
 
@@ -365,6 +376,12 @@ mod tests {
 
     fn written() -> (tempfile::TempDir, Adapter, Vec<f32>) {
         let spec = AdapterSpec::lora(2, 4, "q_proj,down_proj".parse().unwrap(), 3);
+        let mut spec = spec;
+        if let Method::Lora(lora) = &mut spec.method {
+            lora.rslora = true;
+            lora.ranks = Pattern(vec![("q_proj".into(), 3), (".*".into(), 1)]);
+            lora.alphas = Pattern(vec![("down_proj".into(), 5)]);
+        }
         let adapter = Adapter::new(spec, &model()).unwrap();
         let values: Vec<f32> = (0..adapter.flat().len()).map(|i| i as f32 / 7.0).collect();
         let folder = tempfile::tempdir().unwrap();
@@ -375,9 +392,21 @@ mod tests {
     #[test]
     fn what_was_written_is_read_back_to_the_bit() {
         let (folder, adapter, values) = written();
-        let (again, read) = read(folder.path(), &model()).unwrap();
-        assert_eq!(read, values);
+        let (again, read_back) = read(folder.path(), &model()).unwrap();
+        assert_eq!(read_back, values);
         assert_eq!(again.flat(), adapter.flat());
+        assert_eq!(again.spec().method, adapter.spec().method);
+        // A pattern for what has no factors means nothing, as in PEFT.
+        let path = folder.path().join(CONFIG);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let more = text.replacen(
+            "\"rank_pattern\": {",
+            "\"rank_pattern\": {\"k_proj\": 7,",
+            1,
+        );
+        assert_ne!(more, text);
+        std::fs::write(&path, more).unwrap();
+        let again = read(folder.path(), &model()).unwrap().0;
         assert_eq!(again.spec().method, adapter.spec().method);
     }
 

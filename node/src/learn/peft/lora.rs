@@ -7,9 +7,10 @@ use std::str::FromStr;
 use candle_core::Tensor;
 use conclave_protocol::names::Factor;
 
+use super::pattern::Pattern;
 use super::{AdapterError, PREFIX, Tensors, bound_of, uniform};
 use crate::learn::flatten::Slot;
-use crate::learn::model::adapted::LoraTensors;
+use crate::learn::model::adapted::{Factors, LoraTensors};
 use crate::learn::model::config::Config;
 use crate::learn::model::parts::LinearMap;
 
@@ -22,6 +23,12 @@ pub struct Lora {
     pub alpha: u32,
     /// Which maps carry factors.
     pub targets: Targets,
+    /// Whether the side path counts alpha / sqrt(r) instead (Kalajdzievski, arXiv 2312.03732).
+    pub rslora: bool,
+    /// Other ranks, by map.
+    pub ranks: Pattern,
+    /// Other alphas, by map.
+    pub alphas: Pattern,
 }
 
 /// The linear maps that carry factors.
@@ -37,14 +44,27 @@ impl Lora {
     /// The maps of a model that carry factors.
     pub(super) fn maps(&self, config: &Config) -> Result<Vec<LinearMap>, AdapterError> {
         let maps = self.targets.choose(config.maps())?;
-        if self.r == 0 || self.r as usize > config.hidden {
-            let most = config.hidden;
-            return Err(AdapterError::Rank { r: self.r, most });
+        self.ranks.check(&maps)?;
+        self.alphas.check(&maps)?;
+        let ranks = self.ranks.0.iter().map(|(_, r)| *r);
+        for r in ranks.chain([self.r]) {
+            if r == 0 || r as usize > config.hidden {
+                let most = config.hidden;
+                return Err(AdapterError::Rank { r, most });
+            }
         }
-        if self.alpha == 0 {
+        let mut alphas = self.alphas.0.iter().map(|(_, alpha)| *alpha);
+        if self.alpha == 0 || alphas.any(|alpha| alpha == 0) {
             return Err(AdapterError::Alpha);
         }
         Ok(maps)
+    }
+
+    /// Leaves out patterns that match no target, which mean nothing in PEFT's folders.
+    pub(super) fn forget_others(&mut self, config: &Config) -> Result<(), AdapterError> {
+        let maps = self.targets.choose(config.maps())?;
+        self.ranks.keep(&maps)?;
+        self.alphas.keep(&maps)
     }
 
     /// The names by which PEFT finds the maps that carry factors and no others.
@@ -57,9 +77,10 @@ impl Lora {
 
     /// Its tensors, by PEFT's names.
     pub(super) fn tensors(&self, config: &Config) -> Result<Vec<Tensors>, AdapterError> {
-        let (rank, maps) = (self.r as usize, self.maps(config)?);
+        let (ranks, maps) = (self.ranks.matcher()?, self.maps(config)?);
         let mut tensors = Vec::with_capacity(2 * maps.len());
         for map in maps {
+            let rank = ranks.of(&map.module).unwrap_or(self.r) as usize;
             tensors.push((factor_name(&map.module, "A"), vec![rank, map.inside]));
             tensors.push((factor_name(&map.module, "B"), vec![map.out, rank]));
         }
@@ -74,20 +95,37 @@ impl Lora {
     }
 
     /// The factors by module.
-    #[expect(clippy::cast_precision_loss, reason = "ranks and alphas are small")]
     pub(super) fn bind(
         &self,
         maps: &[LinearMap],
         tensors: &BTreeMap<String, Tensor>,
     ) -> LoraTensors {
+        let matcher = |pattern: &Pattern| pattern.matcher().expect("checked when it was bound");
+        let (ranks, alphas) = (matcher(&self.ranks), matcher(&self.alphas));
         let factors = maps.iter().map(|map| {
             let [a, b] = ["A", "B"].map(|of| tensors[&factor_name(&map.module, of)].clone());
-            (map.module.clone(), (a, b))
+            let r = ranks.of(&map.module).unwrap_or(self.r);
+            let alpha = alphas.of(&map.module).unwrap_or(self.alpha);
+            let scale = self.scale(alpha, r);
+            (map.module.clone(), Factors { a, b, scale })
         });
         LoraTensors {
-            scale: self.alpha as f32 / self.r as f32,
             dropout: None,
             factors: factors.collect(),
+        }
+    }
+
+    /// What the side path counts.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "ranks and alphas are small"
+    )]
+    fn scale(&self, alpha: u32, r: u32) -> f32 {
+        if self.rslora {
+            (f64::from(alpha) / f64::from(r).sqrt()) as f32
+        } else {
+            alpha as f32 / r as f32
         }
     }
 }
@@ -143,7 +181,7 @@ fn factor_name(module: &str, factor: &str) -> String {
 }
 
 /// The last components of the maps' names, each once, in their order.
-fn names(maps: &[LinearMap]) -> Vec<String> {
+pub(super) fn names(maps: &[LinearMap]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for map in maps {
         if !names.iter().any(|name| name == map.name()) {
@@ -151,4 +189,86 @@ fn names(maps: &[LinearMap]) -> Vec<String> {
         }
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::learn::fixture::tiny;
+    use crate::learn::model::Model;
+    use crate::learn::model::adapted::MethodTensors;
+    use crate::learn::peft::{Adapter, AdapterSpec, Method};
+
+    fn pattern(entries: &[(&str, u32)]) -> Pattern {
+        Pattern(
+            entries
+                .iter()
+                .map(|(key, n)| ((*key).to_owned(), *n))
+                .collect(),
+        )
+    }
+
+    fn lora(ranks: &[(&str, u32)], alphas: &[(&str, u32)]) -> Lora {
+        Lora {
+            r: 4,
+            alpha: 6,
+            targets: "q_proj,down_proj".parse().unwrap(),
+            rslora: true,
+            ranks: pattern(ranks),
+            alphas: pattern(alphas),
+        }
+    }
+
+    fn attached(lora: Lora, model: &Model) -> Result<Adapter, AdapterError> {
+        let method = Method::Lora(lora);
+        Adapter::new(AdapterSpec { method, seed: 1 }, model.config())
+    }
+
+    #[test]
+    fn patterns_give_maps_their_own_ranks_and_scales() {
+        let model = tiny(true);
+        let lora = lora(
+            &[("0.self_attn.q_proj", 9), ("down_proj", 2)],
+            &[("q_proj", 12)],
+        );
+        let adapter = attached(lora, &model).unwrap();
+        let values = adapter.initial(&model);
+        let bound = adapter.bind(&adapter.flat().tensors(&values, |_| false).unwrap());
+        let MethodTensors::Lora(bound) = bound.method else {
+            panic!("it is LoRA");
+        };
+        for (module, rank, scale) in [
+            ("model.layers.0.self_attn.q_proj", 9, 4.0),
+            ("model.layers.1.self_attn.q_proj", 4, 6.0),
+            ("model.layers.1.mlp.down_proj", 2, 6.0 / 2_f32.sqrt()),
+        ] {
+            let factors = &bound.factors[module];
+            assert_eq!(factors.a.dims()[0], rank, "{module}");
+            assert_eq!(factors.b.dims()[1], rank, "{module}");
+            assert!(
+                (factors.scale - scale).abs() < 1e-6,
+                "{module}: {}",
+                factors.scale
+            );
+        }
+    }
+
+    #[test]
+    fn patterns_that_mean_nothing_are_refused_by_name() {
+        let refused = |ranks: &[(&str, u32)], alphas: &[(&str, u32)]| {
+            attached(lora(ranks, alphas), &tiny(true))
+                .unwrap_err()
+                .to_string()
+        };
+        let said = refused(&[("k_proj", 2)], &[]);
+        assert!(
+            said.contains("\"k_proj\"") && said.contains("q_proj, down_proj"),
+            "{said}"
+        );
+        assert!(refused(&[], &[("proj", 2)]).contains("\"proj\""));
+        assert!(refused(&[("q_(", 2)], &[]).contains("no regular expression"));
+        assert!(refused(&[("q_proj", 0)], &[]).contains("lora_r = 0 is out of range"));
+        assert!(refused(&[("q_proj", 17)], &[]).contains("lora_r = 17 is out of range"));
+        assert!(refused(&[], &[("q_proj", 0)]).contains("lora_alpha"));
+    }
 }

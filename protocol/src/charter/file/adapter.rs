@@ -1,5 +1,7 @@
 //! `[adapter]`: a method, and the keys that belong to it.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::choice;
@@ -14,6 +16,9 @@ pub(super) struct Table {
     lora_r: Option<u32>,
     lora_alpha: Option<u32>,
     target_modules: Option<TargetsText>,
+    use_rslora: Option<bool>,
+    rank_pattern: Option<BTreeMap<String, u32>>,
+    alpha_pattern: Option<BTreeMap<String, u32>>,
     aggregation: Option<String>,
     bottleneck_size: Option<u32>,
     non_linearity: Option<String>,
@@ -69,6 +74,9 @@ fn own_keys(
         ("adapter.lora_r", 0, text.lora_r.is_some()),
         ("adapter.lora_alpha", 0, text.lora_alpha.is_some()),
         ("adapter.target_modules", 0, text.target_modules.is_some()),
+        ("adapter.use_rslora", 0, text.use_rslora.is_some()),
+        ("adapter.rank_pattern", 0, text.rank_pattern.is_some()),
+        ("adapter.alpha_pattern", 0, text.alpha_pattern.is_some()),
         ("adapter.aggregation", 0, text.aggregation.is_some()),
         ("adapter.bottleneck_size", 1, text.bottleneck_size.is_some()),
         ("adapter.non_linearity", 1, text.non_linearity.is_some()),
@@ -117,6 +125,9 @@ fn lora(text: Table) -> Result<Lora, CharterError> {
         r,
         alpha: text.lora_alpha.unwrap_or_else(|| r.saturating_mul(2)),
         target_modules,
+        rslora: text.use_rslora.unwrap_or(false),
+        rank_pattern: text.rank_pattern.unwrap_or_default(),
+        alpha_pattern: text.alpha_pattern.unwrap_or_default(),
         aggregation: choice(
             "adapter.aggregation",
             text.aggregation.as_deref(),

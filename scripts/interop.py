@@ -12,8 +12,11 @@ from pathlib import Path
 import gguf
 import torch
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
-from transformers import (AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig, GPT2Config,
-                          LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config)
+from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors,
+                        trainers)
+from transformers import (AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer,
+                          BertConfig, GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config)
+from transformers.tokenization_utils_base import generate_merges
 from transformers.utils import logging
 
 logging.set_verbosity_error()
@@ -156,6 +159,7 @@ class Run:
 
         if config.model_type in GGUF_NAMES:
             self.gguf(name, config, folder, scratch, ids)
+            self.gguf_export(name, config, folder, adapter, scratch, ids, ours)
 
         merged = scratch / f"{name}-merged"
         self.conclave("export", "--model", folder, "--adapter", adapter, "--format", "merged", "--out", merged)
@@ -200,11 +204,163 @@ class Run:
         self.compare(f"{name}: GGUF in Q8_0, read here and by transformers", self.ours(place, ids), theirs(model, ids))
 
 
+    def gguf_export(self, name, config, folder, adapter, scratch, ids, ours):
+        """Our GGUF files: each tensor as gguf-py would write PEFT's merged model, the logits here and in transformers."""
+        if getattr(config, "use_sliding_window", False) or config.rope_parameters["rope_type"] == "yarn":
+            return  # the format has no place for them
+        places = {kind: scratch / f"{name}-to-{kind}" for kind in ["f32", "q8_0", "lora"]}
+        export = ["export", "--model", folder, "--adapter", adapter]
+        for kind in ["f32", "q8_0"]:
+            self.conclave(*export, "--format", "gguf", "--outtype", kind, "--out", places[kind])
+        self.conclave(*export, "--format", "gguf-lora", "--outtype", "f32", "--out", places["lora"])
+        self.compare(f"{name}: our GGUF, read here", self.ours(places["f32"], ids), ours)
+
+        model = PeftModel.from_pretrained(load(folder), adapter).merge_and_unload().eval()
+        for kind in ["f32", "q8_0"]:
+            reference = scratch / f"{name}-reference.gguf"
+            write_gguf(model, reference, quantised=kind == "q8_0")
+            written, reference = tensors_of(places[kind] / "model.gguf"), tensors_of(reference)
+            more = {"rope_freqs.weight"} if config.rope_parameters["rope_type"] == "llama3" else set()
+            same = written.keys() - more == reference.keys()
+            same &= all(written[key][0] == reference[key][0] for key in reference)
+            apart = max(abs(written[key][1] - reference[key][1]).max() for key in reference)
+            self.say(same and apart < (1e-2 if kind == "q8_0" else 1e-5),
+                     f"{name}: our GGUF in {kind} beside gguf-py's: largest difference {apart:.1e}")
+
+        base = scratch / f"{name}-base.gguf"
+        write_gguf(load(folder), base, quantised=False)
+        base, factors, merged = (tensors_of(path) for path in [base, places["lora"] / "adapter.gguf",
+                                                               places["f32"] / "model.gguf"])
+        alpha = gguf.GGUFReader(places["lora"] / "adapter.gguf").fields["adapter.lora.alpha"].contents()
+        apart = 0.0
+        for key in [key.removesuffix(".lora_a") for key in factors if key.endswith(".lora_a")]:
+            a, b = (factors[f"{key}.lora_{factor}"][1] for factor in "ab")
+            apart = max(apart, abs(base[key][1] + alpha / a.shape[0] * (b @ a) - merged[key][1]).max())
+        self.say(apart < 1e-5, f"{name}: our factors in GGUF on the base: largest difference {apart:.1e}")
+
+        if config.model_type == "qwen3" or getattr(config, "attention_bias", False):
+            return  # transformers misses the width of the heads, or the biases
+        if config.rope_parameters["rope_type"] == "default":
+            for kind, want in [("f32", ours), ("q8_0", self.ours(places["q8_0"], ids))]:
+                model = AutoModelForCausalLM.from_pretrained(places[kind], gguf_file="model.gguf", dtype=torch.float32,
+                                                             attn_implementation="eager").eval()
+                self.compare(f"{name}: our GGUF in {kind}, read by transformers", want, theirs(model, ids))
+
+    def say(self, good, what):
+        self.failed += not good
+        print(f"{'ok  ' if good else 'FAIL'} {what}", flush=True)
+
+    def ids(self, folder, text):
+        command = [self.binaries / "examples" / "logits", folder, json.dumps(text)]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    def tokenizer(self, name, tokenizer, scratch):
+        """A tokenizer that goes through our GGUF file, through one of gguf-py's, and is read by transformers."""
+        folder, adapter, place = (scratch / f"tokens-{name}{end}" for end in ["", "-adapter", "-gguf"])
+        count = tokenizer.get_vocab_size()
+        ends = {key: tokenizer.token_to_id(token) for key, token in [("bos_token_id", "<s>"), ("eos_token_id", "</s>")]}
+        random_model(LlamaConfig(**{**SMALL, **ends, "vocab_size": count}), folder, torch.float32, "1GB")
+        tokenizer.save(str(folder / "tokenizer.json"))
+        self.conclave("train", "--model", folder, "--synthetic-tokens", "--steps", 1, "--sequence-len", 32, "--out", adapter)
+        self.conclave("export", "--model", folder, "--adapter", adapter, "--format", "gguf", "--out", place)
+        wrong = [text for text in TEXTS if self.ids(place, text) != (tokenizer.encode(text).ids or [ends["bos_token_id"]])]
+        self.say(not wrong, f"tokenizer {name}: from our GGUF, read here" + f" {wrong}" * bool(wrong))
+        if name != "smollm":  # transformers has no such way to part texts
+            fast = AutoTokenizer.from_pretrained(place, gguf_file="model.gguf")
+            texts = [text for text in TEXTS if text]
+            if name == "pieces":  # it marks a space at the beginning, and what follows a special token, otherwise
+                texts = [text for text in texts if not text.startswith(" ") and "</s>" not in text]
+            wrong = [text for text in texts if fast(text).input_ids != tokenizer.encode(text).ids]
+            self.say(not wrong, f"tokenizer {name}: from our GGUF, read by transformers" + f" {wrong}" * bool(wrong))
+        if name == "pieces":
+            # As llama.cpp writes SentencePiece's: scores and no merges.
+            fields = gguf.GGUFReader(place / "model.gguf").fields
+            bare = scratch / "tokens-bare"
+            bare.mkdir()
+            write_gguf(load(folder), bare / "model.gguf", quantised=False,
+                       vocabulary=[fields[f"tokenizer.ggml.{key}"].contents() for key in ["tokens", "scores", "token_type"]])
+            wrong = [text for text in TEXTS if self.ids(bare, text) != self.ids(folder, text)]
+            self.say(not wrong, f"tokenizer {name}: from scores alone, read here" + f" {wrong}" * bool(wrong))
+
+
+TEXTS = ["The quick brown fox, 1234567 times; it's the dog's.", "  two  spaces\tand a tab\n\nand lines  \n",
+         "Grüße aus 東京 🦊 naïve Ünïcödé ½ ٣", "x</s>y<tool>z", "I'LL say: don't!!! (really?)", ""]
+
+
+def trained(tokenizer, **more):
+    """A tokenizer with merges learnt from this file."""
+    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False, **more)
+    tokenizer.train_from_iterator([Path(__file__).read_text()] + TEXTS, trainer)
+    tokenizer.add_tokens([AddedToken("<tool>", normalized=False)])
+    return tokenizer
+
+
+def byte_level(pre, normalizer=None, bos=False, **model):
+    tokenizer = Tokenizer(models.BPE(**model))
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normalizer, pre, decoders.ByteLevel()
+    tokenizer = trained(tokenizer, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B",
+                                                                 special_tokens=[("<s>", tokenizer.token_to_id("<s>"))])
+    return tokenizer
+
+
+def byte_split(digits):
+    regex = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|" + digits +
+             r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(regex), behavior="isolated"),
+                                    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def pieces():
+    """Llama 2's kind: SentencePiece's BPE as transformers spells it."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # words, as SentencePiece learns them
+    tokenizer = trained(tokenizer)
+    parsed = json.loads(tokenizer.to_str())
+    known = len(parsed["model"]["vocab"]) + 1
+    for byte in range(256):
+        parsed["model"]["vocab"][f"<0x{byte:02X}>"] = known + byte
+    # Every way to make a piece is a merge, the best piece's first.
+    vocab, ranks = parsed["model"]["vocab"], {}
+    for left, right in parsed["model"]["merges"]:
+        ranks.setdefault(left + right, -len(ranks))
+    scores = {token: ranks.get(token, 0) for token in sorted(vocab, key=vocab.get)}
+    others = {token for token in vocab if token.startswith("<") and token.endswith(">")}
+    parsed["model"]["merges"] = generate_merges(vocab, scores, others)
+    parsed["pre_tokenizer"] = None
+    parsed["decoder"] = {"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+        {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}
+    tokenizer = Tokenizer.from_str(json.dumps(parsed))
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B",
+                                                             special_tokens=[("<s>", tokenizer.token_to_id("<s>"))])
+    return tokenizer
+
+
+def tokenizers():
+    gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2])
+    yield "pieces", pieces()
+    yield "gpt-2", byte_level(gpt2)
+    yield "smollm", byte_level(digits)
+    yield "llama-bpe", byte_level(byte_split(r"\p{N}{1,3}"), bos=True, ignore_merges=True)
+    yield "qwen2", byte_level(byte_split(r"\p{N}"), normalizers.NFC())
+
+
+def tensors_of(path):
+    """By name: the type, and the values."""
+    return {tensor.name: (tensor.tensor_type, gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype("float32"))
+            for tensor in gguf.GGUFReader(path).tensors}
+
+
 GGUF_NAMES = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2, "qwen3": gguf.MODEL_ARCH.QWEN3}
 
 
-def write_gguf(model, path, quantised):
-    """As llama.cpp converts a model; quantised: matrices in Q8_0 where 32 divides the rows, else in f16."""
+def write_gguf(model, path, quantised, vocabulary=None):
+    """As llama.cpp converts a model; quantised: matrices in Q8_0 where 32 divides the rows, else in f16. A vocabulary
+    is one of SentencePiece: tokens, scores and types."""
     config, kind = model.config, model.config.model_type
     writer = gguf.GGUFWriter(path, kind)
     writer.add_embedding_length(config.hidden_size)
@@ -219,6 +375,13 @@ def write_gguf(model, path, quantised):
     if getattr(config, "head_dim", None):
         writer.add_key_length(config.head_dim)
         writer.add_value_length(config.head_dim)
+    if vocabulary:
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list(vocabulary[0])
+        writer.add_token_scores(vocabulary[1])
+        writer.add_token_types(vocabulary[2])
+        writer.add_bos_token_id(config.bos_token_id)
+        writer.add_eos_token_id(config.eos_token_id)
     names = gguf.get_tensor_name_map(GGUF_NAMES[kind], config.num_hidden_layers)
     for key, tensor in model.state_dict().items():
         if key == "lm_head.weight" and config.tie_word_embeddings:
@@ -257,11 +420,13 @@ def main():
             folder = scratch / name
             random_model(config, folder, *STORED.get(name, (torch.float32, "1GB")))
             run.family(name, folder, scratch)
+        for name, tokenizer in tokenizers():
+            run.tokenizer(name, tokenizer, scratch)
         for folder in folders:
             run.family(Path(folder).name, Path(folder), scratch)
     if run.failed:
         sys.exit(f"{run.failed} comparisons failed")
-    print("all logits agree")
+    print("all agree")
 
 
 main()

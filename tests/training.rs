@@ -268,6 +268,18 @@ fn what_cannot_be_is_refused_before_any_work() {
             "choose from relu, gelu",
         ),
         (
+            "--data rows.csv --method prompt --use-rslora",
+            "--use-rslora belongs to --method lora",
+        ),
+        (
+            "--data rows.csv --rank-pattern q_prj=4",
+            "\"q_prj\" matches no target module",
+        ),
+        (
+            "--data rows.csv --alpha-pattern q_proj",
+            "such as q_proj=16",
+        ),
+        (
             "--data rows.csv --method prompt --num-virtual-tokens 100000",
             "num_virtual_tokens = 100000 is out of range",
         ),
@@ -308,6 +320,85 @@ fn the_other_methods_train_write_and_leave_as_they_came() {
         refused(at, &[&merge[..], &used[..]].concat(), &[what, "merged"]);
         assert!(!at.join("merged").exists());
     }
+}
+
+#[test]
+fn a_model_in_gguf_tells_the_same_text() {
+    let folder = folder();
+    let at = folder.path();
+    let train = [
+        "train", "--model", "base", "--data", "rows.csv", "--steps", "12", "--rslora",
+    ];
+    let more = [
+        "--rank-pattern",
+        "q_proj=3,v_proj=5",
+        "--out",
+        "out",
+        "--json",
+    ];
+    object(at, &[&train[..], &more[..]].concat());
+    let used = ["--model", "base", "--adapter", "out"];
+    let write = [
+        "generate",
+        "--prompt",
+        "The patient",
+        "--max-tokens",
+        "24",
+        "--json",
+    ];
+    let want = object(at, &[&write[..], &used[..]].concat());
+    for (format, outtype, out) in [
+        ("gguf", "f32", "whole"),
+        ("gguf", "q8_0", "rounded"),
+        ("gguf-lora", "f16", "factors"),
+    ] {
+        let export = [
+            "export",
+            "--format",
+            format,
+            "--outtype",
+            outtype,
+            "--out",
+            out,
+        ];
+        object(at, &[&export[..], &used[..], &["--json"]].concat());
+    }
+    let told = object(at, &[&write[..], &["--model", "whole"]].concat());
+    assert_eq!(told["text"], want["text"]);
+    let told = object(at, &[&write[..], &["--model", "rounded"]].concat());
+    assert!(told["text"].is_string(), "{told}");
+    let size = |file: &str| std::fs::metadata(at.join(file)).expect("written").len();
+    assert!(size("rounded/model.gguf") * 2 < size("whole/model.gguf"));
+    assert!(size("factors/adapter.gguf") * 4 < size("whole/model.gguf"));
+    // From GGUF back to safetensors, with the tokenizer that it holds.
+    let merge = [
+        "export",
+        "--format",
+        "merged",
+        "--out",
+        "back",
+        "--any-base",
+        "--json",
+    ];
+    object(
+        at,
+        &[&merge[..], &["--model", "whole", "--adapter", "out"]].concat(),
+    );
+    object(at, &[&write[..], &["--model", "back"]].concat());
+    let merge = [
+        "export",
+        "--format",
+        "merged",
+        "--outtype",
+        "f16",
+        "--out",
+        "x",
+    ];
+    refused(
+        at,
+        &[&merge[..], &used[..]].concat(),
+        &["--outtype belongs"],
+    );
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Prints a model's logits for given tokens, for comparisons with other programs (`scripts/interop`).
 //!
 //! `logits MODEL IDS [ADAPTER]`: the folders of a model and of a PEFT adapter, and token ids as a JSON list. Prints
-//! one JSON list a token: the logits of what follows it; of a classifier one list: those of the labels.
+//! one JSON list a token: the logits of what follows it; of a classifier one list: those of the labels. Where IDS is a
+//! JSON string, a text, its ids are printed.
 
 use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use conclave::learn::data::Tokens;
 use conclave::learn::model::Model;
 use conclave::learn::model::decode::Decoding;
 use conclave::learn::peft::folder;
@@ -16,6 +18,11 @@ fn main() -> anyhow::Result<()> {
     let [model, ids, rest @ ..] = &arguments[..] else {
         anyhow::bail!("usage: logits MODEL IDS [ADAPTER]");
     };
+    if let Ok(text) = serde_json::from_str::<String>(ids) {
+        let ids = Tokens::open(Path::new(model))?.prompt(&text)?;
+        writeln!(std::io::stdout(), "{}", serde_json::to_string(&ids)?)?;
+        return Ok(());
+    }
     let mut model = Model::open(Path::new(model))?;
     let ids: Vec<u32> = serde_json::from_str(ids).context("IDS is a JSON list of token ids")?;
     let bound = match rest.first() {

@@ -41,4 +41,5 @@ pub mod steps;
 pub mod threads;
 pub mod trainer;
 pub mod training;
+pub mod vocabulary;
 pub mod weights;

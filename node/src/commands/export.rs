@@ -6,12 +6,15 @@ use serde_json::json;
 
 use super::loading::flag;
 use crate::cli::{print, print_json};
+use crate::learn::export::container::Numbers;
 use crate::learn::export::{self, Output};
 use crate::learn::model::Model;
+use crate::learn::peft::Method;
 use crate::learn::peft::folder::{self, Base};
 
-const EXAMPLE: &str = "Example:
-  conclave export --model llama/ --adapter berlin/adapters/6 --format merged --out tuned/";
+const EXAMPLE: &str = "Examples:
+  conclave export --model llama/ --adapter berlin/adapters/6 --format merged --out tuned/
+  conclave export --model llama/ --adapter berlin/adapters/6 --format gguf --outtype q8_0 --out tuned/";
 
 /// Export.
 #[derive(Debug, clap::Args)]
@@ -29,6 +32,9 @@ pub struct Args {
     /// What to write.
     #[arg(long, value_enum)]
     format: Format,
+    /// Of gguf and gguf-lora: the number format of matrices, as llama.cpp's converters call it [default: f16]
+    #[arg(long, value_enum)]
+    outtype: Option<Numbers>,
     /// Where; it must not exist, or be empty.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -44,17 +50,30 @@ pub enum Format {
     Peft,
     /// A whole model in safetensors, with the tokenizer.
     Merged,
+    /// A whole model in GGUF, with the tokenizer: `model.gguf`, as llama.cpp reads it.
+    Gguf,
+    /// LoRA's factors alone in GGUF: `adapter.gguf`, for llama.cpp's `--lora`.
+    GgufLora,
 }
 
 /// Runs it.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     Output::check(&args.out).map_err(|e| flag(format!("--out {e}")))?;
+    let gguf = matches!(args.format, Format::Gguf | Format::GgufLora);
+    if args.outtype.is_some() && !gguf {
+        return Err(flag(
+            "--outtype belongs to --format gguf and gguf-lora; leave it out",
+        ));
+    }
+    let numbers = args.outtype.unwrap_or(Numbers::F16);
     let mut model = Model::open(&args.model)?;
     let (adapter, values) = if args.any_base {
         folder::open_on_any(&args.adapter, &mut model)?
     } else {
         folder::open(&args.adapter, &mut model)?
     };
+    let bound =
+        || -> anyhow::Result<_> { Ok(adapter.bind(&adapter.flat().tensors(&values, |_| false)?)) };
     match args.format {
         Format::Peft => {
             let base = Base {
@@ -63,9 +82,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             };
             export::peft(&args.out, &adapter, &values, base)?;
         }
-        Format::Merged => {
-            let adapter = adapter.bind(&adapter.flat().tensors(&values, |_| false)?);
-            export::merged(&args.out, &model, &adapter, &args.model)?;
+        Format::Merged => export::merged(&args.out, &model, &bound()?, &args.model)?,
+        Format::Gguf => {
+            export::gguf::merged(&args.out, &model, &bound()?, &args.model, numbers)?;
+        }
+        Format::GgufLora => {
+            let alpha = match &adapter.spec().method {
+                Method::Lora(lora) => lora.alpha,
+                Method::Bottleneck(_) | Method::Prompt(_) => 1,
+            };
+            export::gguf::lora(&args.out, &model, &bound()?, alpha, &args.model, numbers)?;
         }
     }
     let digest = adapter.flat().digest(&values).to_string();

@@ -18,6 +18,8 @@ mod split;
 mod table;
 mod tokens;
 
+pub(in crate::learn) use chat::{json, template};
+
 pub use chance::Chance;
 pub use corpus::{Corpus, Excess, Length, Part};
 pub use preview::{histogram, preview};

@@ -1,15 +1,21 @@
-//! Models and adapters out: a PEFT folder, or the model with the adapter merged in. Output appears by rename.
+//! Models and adapters out: a PEFT folder, the model with the adapter merged in, GGUF files. Output appears by rename.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::data::DataError;
 use super::model::Model;
-use super::model::adapted::{AdapterTensors, MethodTensors};
+use super::model::adapted::{AdapterTensors, LoraTensors, MethodTensors};
 use super::model::bert::{HEAD_BIAS, HEAD_WEIGHT};
+use super::model::gguf::Gguf;
 use super::peft::folder::{Base, FolderError, serialize};
 use super::peft::{Adapter, folder};
+use super::vocabulary::Vocabulary;
 use super::weights::Weight;
+
+pub mod container;
+pub mod gguf;
 
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +37,20 @@ pub enum ExportError {
     /// The adapter's files.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] DataError),
+    /// llama.cpp would compute something else.
+    #[error("{}: {what} cannot be written as GGUF; export with --format peft or merged", model.display())]
+    NotInGguf {
+        /// The model's folder.
+        model: PathBuf,
+        /// What it is.
+        what: String,
+    },
+    /// Too large for sixteen bits.
+    #[error("the tensor {0} holds values beyond f16; give --outtype bf16 or f32")]
+    Halves(String),
     /// The model's rotary frequencies fit no `config.json`.
     #[error(
         "{0}: the model's rotary positions are stretched by numbers in its GGUF file, for which config.json has no \
@@ -129,12 +149,52 @@ pub fn merged(
     if !model.config().fits_json() {
         return Err(ExportError::Frequencies(source.to_owned()));
     }
-    let lora = match &adapter.method {
-        MethodTensors::Lora(lora) => lora,
-        MethodTensors::Bottleneck(_) => return Err(ExportError::Apart("a bottleneck adapter")),
-        MethodTensors::Prompt(_) => return Err(ExportError::Apart("a soft prompt")),
-    };
+    let tensors = merged_tensors(model, adapter)?;
     let output = Output::begin(place)?;
+    write_tensors(output.path(), model, &tensors)?;
+    for name in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "special_tokens_map.json",
+        "chat_template.jinja",
+    ] {
+        let (from, to) = (source.join(name), output.path().join(name));
+        if from.exists() {
+            fs::copy(&from, &to).map_err(|source| ExportError::Io { path: to, source })?;
+        }
+    }
+    if let (false, Some(path)) = (source.join("tokenizer.json").exists(), Gguf::find(source)) {
+        // A model without a tokenizer is merged all the same.
+        if let Ok(vocabulary) = Vocabulary::of(&path) {
+            let settings = format!("{:#}\n", vocabulary.settings).into_bytes();
+            for (name, bytes) in [
+                ("tokenizer.json", vocabulary.tokenizer),
+                ("tokenizer_config.json", settings),
+            ] {
+                let to = output.path().join(name);
+                fs::write(&to, bytes).map_err(|source| ExportError::Io { path: to, source })?;
+            }
+        }
+    }
+    output.finish()
+}
+
+/// LoRA's factors; other methods are no part of a weight.
+fn only_lora(adapter: &AdapterTensors) -> Result<&LoraTensors, ExportError> {
+    match &adapter.method {
+        MethodTensors::Lora(lora) => Ok(lora),
+        MethodTensors::Bottleneck(_) => Err(ExportError::Apart("a bottleneck adapter")),
+        MethodTensors::Prompt(_) => Err(ExportError::Apart("a soft prompt")),
+    }
+}
+
+/// The tensors of a model with an adapter merged in.
+fn merged_tensors(
+    model: &Model,
+    adapter: &AdapterTensors,
+) -> Result<BTreeMap<String, Weight>, ExportError> {
+    let lora = only_lora(adapter)?;
     let mut tensors = model.tensors();
     for (module, factors) in &lora.factors {
         let (a, b) = (flattened(&factors.a), flattened(&factors.b));
@@ -150,19 +210,7 @@ pub fn merged(
             tensors.insert(name.to_owned(), Weight::owned(values, shape));
         }
     }
-    write_tensors(output.path(), model, &tensors)?;
-    for name in [
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "generation_config.json",
-        "special_tokens_map.json",
-    ] {
-        let (from, to) = (source.join(name), output.path().join(name));
-        if from.exists() {
-            fs::copy(&from, &to).map_err(|source| ExportError::Io { path: to, source })?;
-        }
-    }
-    output.finish()
+    Ok(tensors)
 }
 
 /// Writes `config.json` and `model.safetensors` into an existing folder.
@@ -210,12 +258,12 @@ mod tests {
         }
     }
 
-    fn logits(model: &Model, lora: Option<&AdapterTensors>) -> Vec<f32> {
+    pub(super) fn logits(model: &Model, lora: Option<&AdapterTensors>) -> Vec<f32> {
         Decoding::new(model, lora).extend(&[1, 5, 9, 2])
     }
 
     /// An adapter on these maps, with random factors.
-    fn random_adapter(model: &Model, targets: &str) -> (Adapter, Vec<f32>) {
+    pub(super) fn random_adapter(model: &Model, targets: &str) -> (Adapter, Vec<f32>) {
         let mut spec = AdapterSpec::lora(2, 3, targets.parse().unwrap(), 5);
         if let Method::Lora(lora) = &mut spec.method {
             lora.rslora = true;
@@ -228,7 +276,7 @@ mod tests {
         (adapter, values)
     }
 
-    fn bind(adapter: &Adapter, values: &[f32]) -> AdapterTensors {
+    pub(super) fn bind(adapter: &Adapter, values: &[f32]) -> AdapterTensors {
         adapter.bind(&adapter.flat().tensors(values, |_| false).unwrap())
     }
 

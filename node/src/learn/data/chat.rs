@@ -19,26 +19,19 @@ pub(super) struct Chat {
 const NAME: &str = "chat";
 
 impl Chat {
-    /// The template of a model's folder; `None` if it has none.
-    pub(super) fn open(model: &Path) -> Result<Option<Self>, DataError> {
-        let path = model.join("tokenizer_config.json");
-        let settings = if path.exists() {
-            json(&path)?
-        } else {
-            serde_json::Value::Null
-        };
-        let (path, source) = match std::fs::read_to_string(model.join("chat_template.jinja")) {
-            Ok(source) => (model.join("chat_template.jinja"), source),
-            Err(_) => match template_of(&settings) {
-                Some(source) => (path, source),
-                None => return Ok(None),
-            },
+    /// The template of a model's folder, whose tokenizer has these settings; `None` if it has none.
+    pub(super) fn open(
+        model: &Path,
+        settings: &serde_json::Value,
+    ) -> Result<Option<Self>, DataError> {
+        let Some(source) = template(model, settings) else {
+            return Ok(None);
         };
         Self::new(
             source,
-            special(&settings, "bos_token"),
-            special(&settings, "eos_token"),
-            &path,
+            special(settings, "bos_token"),
+            special(settings, "eos_token"),
+            model,
         )
         .map(Some)
     }
@@ -134,8 +127,14 @@ impl Chat {
     }
 }
 
+/// The chat template of a model's folder, whose tokenizer has these settings.
+pub(in crate::learn) fn template(model: &Path, settings: &serde_json::Value) -> Option<String> {
+    let file = std::fs::read_to_string(model.join("chat_template.jinja"));
+    file.ok().or_else(|| template_of(settings))
+}
+
 /// A JSON file of a model's folder.
-pub(super) fn json(path: &Path) -> Result<serde_json::Value, DataError> {
+pub(in crate::learn) fn json(path: &Path) -> Result<serde_json::Value, DataError> {
     let unreadable = |source| DataError::Unreadable {
         path: path.to_owned(),
         source,

@@ -10,6 +10,7 @@ use super::chat::{Chat, json, special};
 use super::{DataError, Form, Place, Row, Turn};
 use crate::learn::model::config::Config;
 use crate::learn::model::config::keys::Keys;
+use crate::learn::vocabulary::Vocabulary;
 
 /// One row as the trainer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,11 +59,8 @@ impl Tokens {
         let bos = config.bos.filter(known);
         let eos = config.eos.first().copied().filter(known);
         let path = model.join("tokenizer.json");
-        let bytes = std::fs::read(&path).map_err(|source| DataError::Unreadable {
-            path: path.clone(),
-            source,
-        })?;
-        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| {
+        let vocabulary = Vocabulary::open(model)?;
+        let mut tokenizer = Tokenizer::from_bytes(vocabulary.tokenizer).map_err(|error| {
             DataError::tokenizer(&path, format!("no tokenizer: {error}; fetch it again"))
         })?;
         tokenizer.with_padding(None);
@@ -78,11 +76,11 @@ impl Tokens {
             return Err(DataError::tokenizer(&path, what));
         }
         Ok(Self {
-            ends: ends(model, config.eos, &tokenizer)?,
+            ends: ends(model, config.eos, &tokenizer, &vocabulary.settings)?,
             tokenizer,
             bos,
             eos,
-            chat: Chat::open(model)?,
+            chat: Chat::open(model, &vocabulary.settings)?,
             classes: Vec::new(),
         })
     }
@@ -298,21 +296,20 @@ fn no_template(at: &Place) -> DataError {
 }
 
 /// The ids that end a text: those of the model, of its `generation_config.json`, and the tokenizer's own.
-fn ends(model: &Path, mut ends: Vec<u32>, tokenizer: &Tokenizer) -> Result<Vec<u32>, DataError> {
-    let optional = |name: &str| {
-        let path = model.join(name);
-        if path.exists() {
-            json(&path)
-        } else {
-            Ok(Value::Null)
-        }
-    };
-    if let Value::Object(json) = &optional("generation_config.json")? {
+fn ends(
+    model: &Path,
+    mut ends: Vec<u32>,
+    tokenizer: &Tokenizer,
+    settings: &Value,
+) -> Result<Vec<u32>, DataError> {
+    let path = model.join("generation_config.json");
+    if path.exists()
+        && let Value::Object(json) = &json(&path)?
+    {
         let keys = Keys { json, path: model };
         ends.extend(keys.tokens("eos_token_id"));
     }
-    let settings = optional("tokenizer_config.json")?;
-    ends.extend(tokenizer.token_to_id(&special(&settings, "eos_token")));
+    ends.extend(tokenizer.token_to_id(&special(settings, "eos_token")));
     ends.sort_unstable();
     ends.dedup();
     Ok(ends)

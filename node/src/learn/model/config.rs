@@ -153,6 +153,11 @@ impl Config {
         Self::of(json, path)
     }
 
+    /// The keys as they were read.
+    pub fn source(&self) -> &Map<String, Value> {
+        &self.source
+    }
+
     /// Whether [`Self::to_json`] leaves nothing out: not so with the stretched frequencies of a GGUF file.
     pub fn fits_json(&self) -> bool {
         !self.source.contains_key(DIVISORS)

@@ -188,6 +188,11 @@ impl Gguf {
         }
     }
 
+    /// A key of the file by its whole name.
+    pub fn key(&self, key: &str) -> Option<&Value> {
+        self.content.metadata.get(key)
+    }
+
     /// A tensor by Hugging Face's name, as f32.
     pub fn take(&self, name: &str, shape: &[usize]) -> Result<Weight, GgufError> {
         let stored = stored_name(name);
@@ -324,8 +329,23 @@ fn halves(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
     out
 }
 
+/// The inverse: rows of heads whose halves turn together, reordered so that their neighbours do.
+///
+/// # Panics
+/// If the rows cannot be parted into heads of whole pairs.
+pub fn neighbours(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
+    let (width, dim) = (values.len() / rows, rows / heads);
+    let mut out = vec![0.0; values.len()];
+    for (row, x) in values.chunks_exact(width).enumerate() {
+        let (head, row) = (row / dim, row % dim);
+        let to = (head * dim + row % (dim / 2) * 2 + row / (dim / 2)) * width;
+        out[to..to + width].copy_from_slice(x);
+    }
+    out
+}
+
 /// llama.cpp's name of a tensor.
-fn stored_name(name: &str) -> String {
+pub fn stored_name(name: &str) -> String {
     let fixed = BTreeMap::from([
         ("model.embed_tokens.weight", "token_embd.weight"),
         ("model.norm.weight", "output_norm.weight"),
@@ -373,18 +393,6 @@ mod tests {
     use crate::learn::model::config::Config;
     use crate::learn::model::decode::Decoding;
     use crate::learn::model::{self, Model};
-
-    /// The inverse of [`halves`].
-    fn neighbours(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
-        let (width, dim) = (values.len() / rows, rows / heads);
-        let mut out = vec![0.0; values.len()];
-        for (row, x) in values.chunks_exact(width).enumerate() {
-            let (head, row) = (row / dim, row % dim);
-            let to = (head * dim + row % (dim / 2) * 2 + row / (dim / 2)) * width;
-            out[to..to + width].copy_from_slice(x);
-        }
-        out
-    }
 
     /// The bytes of a file as llama.cpp would write it; `stretch` becomes `rope_freqs.weight`.
     fn written(model: &Model, dtype: GgmlDType, stretch: Option<&[f32]>) -> Vec<u8> {

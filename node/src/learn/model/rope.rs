@@ -217,7 +217,7 @@ impl Stretch<'_> {
 }
 
 /// A divisor for each frequency, as GGUF keeps Llama 3's stretching in this tensor; no `config.json` has it.
-pub(super) const DIVISORS: &str = "rope_freqs.weight";
+pub(in crate::learn) const DIVISORS: &str = "rope_freqs.weight";
 
 const KNOWN: [&str; 14] = [
     "rope_theta",

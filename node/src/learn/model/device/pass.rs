@@ -13,7 +13,7 @@ use crate::learn::fused::head::Score;
 use crate::learn::kernel::attention::Heads;
 use crate::learn::kernel::gelu::Gelu;
 use crate::learn::model::Model;
-use crate::learn::model::adapted::{AdapterTensors, Moving};
+use crate::learn::model::adapted::{AdapterTensors, Factors, Moving};
 use crate::learn::model::graph::Pass;
 use crate::learn::model::parts::{Index, Ops};
 use crate::learn::weights::affine::Layout;
@@ -101,12 +101,12 @@ impl Ops for DevicePass<'_> {
         let adapter = self.moving.adapter();
         match adapter.and_then(|adapter| adapter.beside(module)) {
             None => frozen(x, map),
-            Some((adapter, (a, b))) => match &adapter.dropout {
-                None => lora(x, map, a, b, f64::from(adapter.scale)),
+            Some((Factors { a, b, scale }, dropout)) => match dropout {
+                None => lora(x, map, a, b, f64::from(*scale)),
                 Some(dropout) => {
                     let kept = dropout.drop(x, module)?;
                     let side = free(&free(&kept, a)?, b)?;
-                    frozen(x, map)? + (side * f64::from(adapter.scale))?
+                    frozen(x, map)? + (side * f64::from(*scale))?
                 }
             },
         }

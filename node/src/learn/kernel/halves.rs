@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 
 use half::bf16;
 use half::slice::HalfFloatSliceExt as _;
+use pulp::NullaryFnOnce;
 use pulp::x86::V4;
 use rayon::prelude::*;
 
@@ -162,14 +163,14 @@ fn write(out: &mut [MaybeUninit<f32>], a: &[f32], b: Halves<'_>) -> bool {
             packed.resize(panels * steps, [[0; 16]; SIDE]);
             let panels = packed.par_chunks_exact_mut(steps).enumerate();
             panels.for_each(|(panel, blocks)| {
-                simd.vectorize(
-                    #[inline(always)]
-                    || {
-                        for (step, block) in blocks.iter_mut().enumerate() {
-                            b.pack(simd, from + step * SIDE, at + panel * SIDE, block);
-                        }
-                    },
-                );
+                let at = at + panel * SIDE;
+                simd.vectorize(Pack {
+                    simd,
+                    b,
+                    from,
+                    at,
+                    blocks,
+                });
             });
             let groups = out.par_chunks_mut(group * cols).enumerate();
             groups.for_each(|(number, out)| {
@@ -185,6 +186,27 @@ fn write(out: &mut [MaybeUninit<f32>], a: &[f32], b: Halves<'_>) -> bool {
         }
     }
     true
+}
+
+/// Packs a panel of 32 columns. (A closure this large would not be inlined, and be compiled for the oldest machine.)
+struct Pack<'a> {
+    simd: V4,
+    b: Halves<'a>,
+    from: usize,
+    at: usize,
+    blocks: &'a mut [Block],
+}
+
+impl NullaryFnOnce for Pack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for (step, block) in self.blocks.iter_mut().enumerate() {
+            self.b
+                .pack(self.simd, self.from + step * SIDE, self.at, block);
+        }
+    }
 }
 
 /// One square of the product, into the columns from `at` on of up to 32 rows of `cols`.

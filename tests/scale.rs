@@ -37,11 +37,13 @@ fn a_federation_says_little_twice() -> Outcome {
     let again = [
         (Kind::KeyAd, 8),
         (Kind::Deal, 13),
-        (Kind::Ack, 26),
-        (Kind::Commit, 5),
+        (Kind::Ack, 6),
+        (Kind::Commit, 7),
+        (Kind::Have, 7),
         (Kind::Reveal, 3),
         (Kind::Want, 80),
-        (Kind::Recall, 27),
+        (Kind::Recall, 30),
+        (Kind::Decided, 4),
     ];
     for (kind, most) in again {
         let count = said(&world, kind);
@@ -51,5 +53,12 @@ fn a_federation_says_little_twice() -> Outcome {
             kind.name()
         );
     }
+    // R11: a box for each other member goes to that one, by others where two cannot reach each other.
+    let boxes = world
+        .tally()
+        .load(Load::Envelope(Kind::Seal), Way::Received);
+    let pairs = u64::try_from(MEMBERS * MEMBERS).expect("small");
+    let (set_ups, sent) = (u64::from(ROUNDS) + 1, boxes.messages);
+    assert!(sent <= 2 * set_ups * pairs, "{sent} boxes came in");
     Ok(())
 }

@@ -91,15 +91,17 @@ struct Pulse {
     /// When a new peer was asked last.
     greeted: Option<Time>,
     turn: usize,
-    /// When each peer was last answered, and last asked out of turn.
+    /// When each peer was last answered, and when one was last asked out of turn.
     answered: BTreeMap<(PublicKey, bool, Digest), Time>,
-    asked: BTreeMap<PublicKey, Time>,
+    asked: Option<Time>,
     /// The height that each member was last heard at.
     heights: BTreeMap<MemberId, Height>,
     /// R60. The question what others hold of us, as it was signed at this head.
     recall: Option<(Height, Letter)>,
     /// R60. The answer, where we hold nothing, as it was signed in this session.
     nothing: Option<(SessId, Letter)>,
+    /// R50. The newest record that was handed on, as we signed it.
+    handed: Option<(Height, Letter)>,
 }
 
 /// R9. The founders' first meeting: set-up is timed from it.

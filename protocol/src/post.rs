@@ -11,6 +11,7 @@ use crate::message::{Seal, Want};
 use crate::names::MemberId;
 use crate::refusal::Refusal;
 use crate::roster::Roster;
+use crate::time::Time;
 
 /// Where an envelope belongs: one for each kind and sender, for seals also each holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +27,8 @@ pub(crate) struct Held {
     pub(crate) digest: Digest,
     pub(crate) seq: u64,
     pub(crate) bytes: Letter,
+    /// Since when.
+    since: Time,
 }
 
 /// How an envelope relates to what its slot holds.
@@ -96,8 +99,15 @@ impl Post {
     }
 
     /// Puts an envelope into its slot.
-    pub(crate) fn put(&mut self, slot: Slot, digest: Digest, seq: u64, bytes: Letter) {
-        self.slots.insert(slot, Held { digest, seq, bytes });
+    pub(crate) fn put(&mut self, slot: Slot, seq: u64, bytes: Letter, since: Time) {
+        let digest = bytes.digest();
+        let held = Held {
+            digest,
+            seq,
+            bytes,
+            since,
+        };
+        self.slots.insert(slot, held);
     }
 
     /// The slots that hold something.
@@ -186,18 +196,23 @@ impl Post {
     }
 
     /// R50. Everything held that the asker lacks; of seals only those that it can open, of what counts up only what is
-    /// newer than what it holds.
+    /// newer than what it holds, and came by that moment; no acknowledgements once all is dealt.
     pub(crate) fn lacking<'a>(
         &'a self,
         roster: &'a Roster,
         want: &'a Want,
         asker: MemberId,
+        by: Time,
+        dealt: bool,
     ) -> impl Iterator<Item = &'a Letter> {
         let lacks = move |digest: &Digest| want.held.binary_search(&prefix(digest)).is_err();
         let wanted = move |slot: &Slot, held: &Held| {
             if !slot.kind.is_monotone() {
                 let theirs = slot.kind != Kind::Seal || slot.holder == asker;
                 return theirs && lacks(&held.digest);
+            }
+            if held.since > by || dealt && slot.kind == Kind::Ack {
+                return false;
             }
             let numbers = want.newest.iter().find(|(of, _)| *of == slot.kind);
             let known = numbers.zip(roster.place(slot.sender));
@@ -245,9 +260,10 @@ mod tests {
     fn the_first_bytes_of_a_slot_win_unless_a_record_names_others() {
         let mut post = Post::default();
         let slot = Slot::of(Kind::KeyAd, MemberId(1));
-        let (first, second) = (Digest([1; 32]), Digest([2; 32]));
+        let letter = Letter::from(vec![1]);
+        let (first, second) = (letter.digest(), Digest([2; 32]));
         assert_eq!(post.place(slot, &first, 0), Place::New);
-        post.put(slot, first, 0, Letter::from(Vec::new()));
+        post.put(slot, 0, letter, Time(0));
         assert_eq!(post.place(slot, &first, 0), Place::Known);
         assert_eq!(post.place(slot, &second, 0), Place::Clash);
         post.cite(second);
@@ -270,7 +286,7 @@ mod tests {
         let put = |post: &mut Post, kind, sender, seq: u64| {
             let byte = u8::try_from(seq).expect("small");
             let slot = Slot::of(kind, MemberId(sender));
-            post.put(slot, letter(byte).digest(), seq, letter(byte));
+            post.put(slot, seq, letter(byte), Time(seq));
         };
         put(&mut one, Kind::Ack, 2, 7);
         put(&mut one, Kind::Ack, 5, 3);
@@ -291,19 +307,24 @@ mod tests {
         );
         let lacks = |post: &Post, asker: &Post| {
             let want = want(asker);
-            let lacking = post.lacking(&roster, &want, MemberId(2));
-            lacking.map(|letter| letter[0]).collect::<Vec<_>>()
+            let handed = |by, dealt| {
+                let lacking = post.lacking(&roster, &want, MemberId(2), Time(by), dealt);
+                lacking.map(|letter| letter[0]).collect::<Vec<_>>()
+            };
+            (handed(9, false), handed(6, false), handed(9, true))
         };
-        assert_eq!(lacks(&one, &other), [0, 7, 1]);
-        assert_eq!(lacks(&other, &one), [4]);
-        assert_eq!(lacks(&one, &one), [0; 0]);
+        let all =
+            |all: &[u8], ripe: &[u8], dealt: &[u8]| (all.to_vec(), ripe.to_vec(), dealt.to_vec());
+        assert_eq!(lacks(&one, &other), all(&[0, 7, 1], &[0, 1], &[0, 1]));
+        assert_eq!(lacks(&other, &one), all(&[4], &[4], &[]));
+        assert_eq!(lacks(&one, &one), all(&[], &[], &[]));
     }
 
     #[test]
     fn a_higher_sequence_number_replaces_a_lower_one() {
         let mut post = Post::default();
         let slot = Slot::of(Kind::Ack, MemberId(1));
-        post.put(slot, Digest([1; 32]), 4, Letter::from(Vec::new()));
+        post.put(slot, 4, Letter::from(Vec::new()), Time(0));
         assert_eq!(post.place(slot, &Digest([2; 32]), 5), Place::New);
         assert_eq!(post.place(slot, &Digest([2; 32]), 3), Place::Known);
     }

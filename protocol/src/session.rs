@@ -14,6 +14,7 @@ pub(crate) mod gather;
 pub(crate) mod keep;
 pub(crate) mod look;
 pub(crate) mod open;
+pub(crate) mod pace;
 pub(crate) mod parcels;
 pub(crate) mod pieces;
 pub(crate) mod pull;
@@ -99,7 +100,7 @@ impl Session {
         for table in [Table::Outbox, Table::Inbox] {
             for (_, bytes) in outbox::under(stored, table, &prefix) {
                 let letter = Letter::from(bytes.clone());
-                let kept = self.keep(&letter);
+                let kept = self.keep(&letter, Time(0));
                 let known = kept.is_ok() && self.take(desk, &letter).is_ok();
                 if !known {
                     desk.warn(format!(
@@ -149,7 +150,7 @@ impl Session {
             let key = outbox::slot_key(self.height, envelope.kind, envelope.sender);
             desk.store(Table::Inbox, key, letter.bytes().clone());
         }
-        self.keep(letter)?;
+        self.keep(letter, desk.now)?;
         Ok(true)
     }
 
@@ -192,7 +193,8 @@ impl Session {
         let key = outbox::slot_key(self.height, envelope.kind, whose);
         desk.store(Table::Outbox, key, letter.bytes().clone());
         beside(desk);
-        self.keep(letter).expect("an own envelope has a slot");
+        let kept = self.keep(letter, desk.now);
+        kept.expect("an own envelope has a slot");
         let taken = self.take(desk, letter);
         taken.expect("what we say ourselves keeps the rules");
         if envelope.kind == Kind::Seal {
@@ -257,9 +259,9 @@ impl Session {
             .collect()
     }
 
-    fn keep(&mut self, letter: &Letter) -> Result<(), Refusal> {
+    fn keep(&mut self, letter: &Letter, since: Time) -> Result<(), Refusal> {
         let (slot, seq) = (slot_of(letter)?, letter.envelope().map_or(0, |own| own.seq));
-        self.post.put(slot, letter.digest(), seq, letter.clone());
+        self.post.put(slot, seq, letter.clone(), since);
         Ok(())
     }
 

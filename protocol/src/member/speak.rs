@@ -82,7 +82,7 @@ impl Member {
         let turn = self.pulse.turn.checked_rem(peers.len()).unwrap_or(0);
         self.pulse.turn = turn.saturating_add(1);
         if let Some(peer) = peers.get(turn).filter(|peer| **peer != self.desk.key) {
-            self.ask(*peer);
+            self.ask_in_turn(*peer);
         }
     }
 

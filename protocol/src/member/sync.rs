@@ -13,24 +13,29 @@ use crate::message::{self, Decided, Want};
 use crate::names::{Height, MemberId, SessId};
 use crate::record::Entry;
 use crate::refusal::Refusal;
-use crate::time::Span;
+use crate::session::Session;
+use crate::time::{Span, Time};
 
 /// The least time between two answers, and two questions out of turn, to one peer.
 const PAUSE: Span = Span(200);
 
+/// R50. How long Acks, Haves and Reveals are held before they are handed on.
+const RIPE: Span = Span(500);
+
 impl Member {
-    /// R50. Asks a peer for everything of the open sessions that we lack, and for records after our head.
-    pub(super) fn ask(&mut self, peer: PublicKey) {
+    /// R50. Asks a peer for everything of the open sessions that we lack, and for records after our head; where it is
+    /// that session's turn.
+    fn ask_where(&mut self, peer: PublicKey, mut turn: impl FnMut(&mut Session) -> bool) {
         let sender = self.desk.me.unwrap_or(MemberId::NEWCOMER);
         let invite = if self.desk.me.is_some() {
             None
         } else {
             self.invite.clone()
         };
-        for session in self.sessions.values() {
+        for session in self.sessions.values_mut() {
             let closed = session.height < self.ledger.next()
                 && (session.opening.called.is_none() || session.opening.result.is_some());
-            if closed {
+            if closed || !turn(session) {
                 continue;
             }
             let want = Want {
@@ -44,6 +49,19 @@ impl Member {
             let letter = sign_want(&self.desk, &mut self.pulse, sess, sender, &want);
             self.desk.send(peer, letter);
         }
+    }
+
+    /// R50. Asks a peer for everything that we lack.
+    pub(super) fn ask(&mut self, peer: PublicKey) {
+        self.ask_where(peer, |_| true);
+    }
+
+    /// R50. The same in turn: less often where asking brings nothing, and not where nothing can be lacking.
+    pub(super) fn ask_in_turn(&mut self, peer: PublicKey) {
+        let next = self.ledger.next();
+        self.ask_where(peer, |session| {
+            (session.height <= next || !session.is_all_set_up()) && session.asks_now()
+        });
     }
 
     /// R60. Asks a peer what it holds of us, if that is not known yet, and for nothing else: all are asked at once.
@@ -86,16 +104,12 @@ impl Member {
         }
     }
 
-    /// Asks a peer that is ahead of us, at most once in a while.
+    /// Asks a peer that is ahead of us: one of them in a while.
     pub(super) fn catch_up(&mut self, peer: PublicKey) {
         let now = self.desk.now;
-        let asked = self
-            .pulse
-            .asked
-            .get(&peer)
-            .is_some_and(|at| *at + PAUSE > now);
+        let asked = self.pulse.asked.is_some_and(|at| at + PAUSE > now);
         if !asked && peer != self.desk.key {
-            self.pulse.asked.insert(peer, now);
+            self.pulse.asked = Some(now);
             self.ask(peer);
         }
     }
@@ -161,16 +175,27 @@ impl Member {
             .min(head.0.saturating_add(limits::ANSWER_RECORDS));
         for height in head.0.saturating_add(1)..=last {
             let height = Height(height);
-            let (Some(entry), Some(sess)) =
-                (self.ledger.entry(height), self.ledger.session_id(height))
-            else {
+            let Some(letter) = self.decided_letter(height) else {
                 return;
             };
-            let body = advance::decided_body(entry);
-            let sender = self.desk.me.unwrap_or(MemberId::NEWCOMER);
-            let letter = Letter::sign(&self.desk.identity, Kind::Decided, sess, sender, 0, body);
             self.desk.send(to, letter);
         }
+    }
+
+    /// A record as it is handed on. It is long and often asked for when it is new: signed once then.
+    fn decided_letter(&mut self, height: Height) -> Option<Letter> {
+        let known = self.pulse.handed.as_ref();
+        if let Some((_, letter)) = known.filter(|(of, _)| *of == height) {
+            return Some(letter.clone());
+        }
+        let (entry, sess) = (self.ledger.entry(height)?, self.ledger.session_id(height)?);
+        let body = advance::decided_body(entry);
+        let sender = self.desk.me.unwrap_or(MemberId::NEWCOMER);
+        let letter = Letter::sign(&self.desk.identity, Kind::Decided, sess, sender, 0, body);
+        if height == self.ledger.head() {
+            self.pulse.handed = Some((height, letter.clone()));
+        }
+        Some(letter)
     }
 
     fn send_envelopes(&mut self, to: PublicKey, asker: MemberId, sess: &SessId, want: &Want) {
@@ -179,9 +204,15 @@ impl Member {
             .session_height(sess)
             .and_then(|height| self.sessions.get(&height));
         let Some(session) = session else { return };
+        // Who shares is decided: acknowledgements are of no use any more.
+        let dealt = session.height <= self.ledger.next();
         let mut room = limits::ANSWER_BYTES;
         let mut answers = Vec::new();
-        let lacking = session.post.lacking(&session.roster, want, asker);
+        // What counts up and came a moment ago is on its way to the asker too.
+        let before = Time(self.desk.now.0.saturating_sub(RIPE.0));
+        let lacking = session
+            .post
+            .lacking(&session.roster, want, asker, before, dealt);
         for bytes in lacking.take(limits::ANSWER) {
             let Some(rest) = room.checked_sub(bytes.len()) else {
                 break;

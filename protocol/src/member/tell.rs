@@ -9,7 +9,7 @@ use crate::status::{Outcome, Past, Status};
 use crate::time::{Span, Time};
 
 /// How often it is looked up whom a member waits for.
-const TELL: Span = Span(200);
+const TELL: Span = Span(500);
 
 impl Member {
     /// Reports a new phase and a new reason to wait, once each.

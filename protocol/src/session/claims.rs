@@ -1,7 +1,5 @@
 //! Who says that it holds which vectors: the members' Haves, turned round. R16, R73
 
-use std::collections::BTreeMap;
-
 use conclave_crypto::digest::Digest;
 
 use crate::message::Have;
@@ -10,8 +8,8 @@ use crate::places::Places;
 /// The members' newest Haves.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
-    /// By Commit: the places of the members whose newest Have lists it.
-    places: BTreeMap<Digest, Places>,
+    /// By Commit, ascending: the places of the members whose newest Have lists it.
+    places: Vec<(Digest, Places)>,
     /// Counts the Haves that were taken.
     pub(crate) news: u64,
 }
@@ -28,24 +26,47 @@ impl Claims {
     ) {
         self.news = self.news.saturating_add(1);
         let old = before.map_or(&[][..], |before| before.commits.as_slice());
-        for gone in old.iter().filter(|commit| !lists(have, commit)) {
-            if let Some(places) = self.places.get_mut(gone) {
-                places.remove(place);
-                if *places == Places::default() {
-                    self.places.remove(gone);
-                }
+        // Lists and places ascend: one walk along all three.
+        let mut olds = old.iter().peekable();
+        let mut known = self.places.iter_mut().peekable();
+        let mut unknown = Vec::new();
+        for commit in &have.commits {
+            while olds.next_if(|old| *old < commit).is_some() {}
+            if olds.next_if_eq(&commit).is_some() {
+                continue;
             }
-        }
-        let known = |commit: &&Digest| old.binary_search(commit).is_ok();
-        for commit in have.commits.iter().filter(|commit| !known(commit)) {
-            self.places.entry(*commit).or_default().insert(place);
+            while known.next_if(|(at, _)| at < commit).is_some() {}
+            match known.next_if(|(at, _)| at == commit) {
+                Some((_, places)) => {
+                    places.insert(place);
+                }
+                None => unknown.push((*commit, Places::from_iter([place]))),
+            }
             new(*commit);
         }
+        if !unknown.is_empty() {
+            self.places.extend(unknown);
+            self.places.sort_unstable_by_key(|(commit, _)| *commit);
+        }
+        for gone in old.iter().filter(|commit| !lists(have, commit)) {
+            if let Ok(at) = self.find(gone)
+                && let Some((_, places)) = self.places.get_mut(at)
+            {
+                places.remove(place);
+            }
+        }
+        self.places
+            .retain(|(_, places)| *places != Places::default());
     }
 
     /// Who lists a Commit.
     pub(crate) fn of(&self, commit: &Digest) -> Places {
-        self.places.get(commit).copied().unwrap_or_default()
+        let found = self.find(commit).ok().and_then(|at| self.places.get(at));
+        found.map(|(_, places)| *places).unwrap_or_default()
+    }
+
+    fn find(&self, commit: &Digest) -> Result<usize, usize> {
+        self.places.binary_search_by_key(commit, |(at, _)| *at)
     }
 }
 

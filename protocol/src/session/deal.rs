@@ -20,11 +20,9 @@ use crate::record::Sharer;
 use crate::refusal::Refusal;
 use crate::session::Session;
 use crate::session::acks::Acks;
+use crate::session::pace::GATHER;
 use crate::session::parcels::Parcels;
 use crate::time::{Span, Time};
-
-/// How long acknowledgements gather before they are said.
-pub(crate) const GATHER: Span = Span(200);
 
 /// What was dealt, opened and acknowledged.
 #[derive(Debug, Default)]
@@ -257,9 +255,17 @@ impl Session {
             return;
         }
         let mut dealings = self.dealings.acks.said(&self.roster, own);
-        let at = *self.dealings.ack_at.get_or_insert(desk.now + GATHER);
         let held = dealings.len().saturating_add(fresh.len());
-        if held < self.adverts.known.len() && !desk.due(at) {
+        let all = held == self.adverts.known.len();
+        // The last is said at once, and the first that is complete; others gather, the longer the more listen.
+        let last = held == self.roster.len() || all && dealings.is_empty();
+        let patience = if dealings.is_empty() {
+            GATHER
+        } else {
+            self.gathering()
+        };
+        let at = *self.dealings.ack_at.get_or_insert(desk.now + patience);
+        if !last && !desk.due(at) {
             return;
         }
         self.dealings.ack_at = None;

@@ -53,7 +53,8 @@ impl Bench<'_> {
 
     fn settled(&self, desk: &mut Desk) -> bool {
         let Some(work) = &self.current.work else {
-            return true;
+            // What became of the height before stands in the record.
+            return self.previous(desk).is_some();
         };
         if matches!(self.previous(desk), Some(Previous::Spent { .. })) {
             return true;

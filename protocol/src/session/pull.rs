@@ -14,8 +14,11 @@ use crate::output::{Output, Table};
 use crate::session::Session;
 use crate::time::{Span, Time};
 
-/// Pulls that may be under way at a time: bounds what is in memory at once.
-const TOGETHER: usize = 16;
+/// Pulls that may be under way at a time.
+const TOGETHER: usize = 256;
+
+/// Bytes that they may ask for in all: bounds what is in memory at once.
+const TOGETHER_BYTES: u64 = 64 << 20;
 
 /// The pulls of one session: of its shards and sums, or of its whole vectors.
 #[derive(Debug, Default)]
@@ -39,6 +42,7 @@ struct Pull {
     /// How often nobody could hand it over.
     failures: usize,
     under_way: bool,
+    length: u64,
 }
 
 /// A blob that is wanted: a shard of a vector, or of a sum.
@@ -93,6 +97,7 @@ impl Pulls {
             again: desk.now + patience,
             failures,
             under_way: true,
+            length,
         };
         self.0.insert(name, pull);
         desk.tray.push_back(Output::Pull { name, length, from });
@@ -136,7 +141,7 @@ impl Recent {
 }
 
 impl Session {
-    /// R72. Asks for what is wanted of shards and sums, [`TOGETHER`] at a time; what is in memory is taken at once.
+    /// R72. Asks for what is wanted of shards and sums, a few at a time; what is in memory is taken at once.
     /// Whether anything was taken: then more may be due.
     pub(crate) fn pull_shards(&mut self, desk: &mut Desk) -> bool {
         if !self.is_sharded(desk) || self.opening.result.is_some() {
@@ -148,7 +153,10 @@ impl Session {
         let names: BTreeSet<_> = wanted.iter().map(|wanted| wanted.name).collect();
         let pulls = &mut self.sharding.pulls.0;
         pulls.retain(|name, _| names.contains(name));
-        let mut under_way = pulls.values().filter(|pull| pull.under_way).count();
+        let running = pulls.values().filter(|pull| pull.under_way);
+        let (mut under_way, mut bytes) = running.fold((0_usize, 0_u64), |(count, bytes), pull| {
+            (count.saturating_add(1), bytes.saturating_add(pull.length))
+        });
         let mut here = BTreeMap::new();
         for Wanted { name, length, from } in wanted {
             if let Some(bytes) = self.sharding.recent.get(&name) {
@@ -157,10 +165,14 @@ impl Session {
             }
             let known = self.sharding.pulls.0.get(&name);
             let running = known.is_some_and(|pull| pull.under_way);
-            if !running && under_way >= TOGETHER || !self.sharding.pulls.may_ask(desk, &name) {
+            let full = under_way >= TOGETHER || bytes >= TOGETHER_BYTES;
+            if !running && full || !self.sharding.pulls.may_ask(desk, &name) {
                 continue;
             }
-            under_way = under_way.saturating_add(usize::from(!running));
+            if !running {
+                under_way = under_way.saturating_add(1);
+                bytes = bytes.saturating_add(length);
+            }
             let (first, behind) = match from {
                 Source::Here => (Vec::new(), Vec::new()),
                 Source::Holders(member, m) => (self.holders(member, m), Vec::new()),
@@ -328,6 +340,7 @@ mod tests {
                 again: Time(0),
                 failures,
                 under_way: false,
+                length: 4,
             };
             let pulls = Pulls(BTreeMap::from([(name, pull)]));
             let asked = pulls.order(&name, makers.clone(), keepers.clone());

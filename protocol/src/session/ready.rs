@@ -16,7 +16,22 @@ pub(crate) struct Ready {
     complete: bool,
     /// A dealing that was not acknowledged by all.
     open: Option<MemberId>,
+    asking: Asking,
 }
+
+/// How often asking others for what is lacking was in vain.
+#[derive(Debug, Default)]
+struct Asking {
+    /// The envelopes taken when it was last asked.
+    taken: u64,
+    /// Questions since then.
+    vain: u32,
+    /// Turns passed over since the last question.
+    passed: u32,
+}
+
+/// The most turns in a row that are passed over.
+const VAIN_MAX: u32 = 3;
 
 impl Session {
     /// R13. Everybody whose keys are in has dealt and acknowledged every dealing, as [`Self::count_set_up`] found.
@@ -25,6 +40,26 @@ impl Session {
         known >= params::survivors_min(&desk.charter, self.roster.len())
             && self.may_deal(desk)
             && self.ready.complete
+    }
+
+    /// R50. Whether all members have dealt, and acknowledged all: nothing of the set-up can be lacking.
+    pub(crate) fn is_all_set_up(&self) -> bool {
+        self.ready.complete && self.adverts.known.len() == self.roster.len()
+    }
+
+    /// R50. Whether it is this session's turn to be asked for: the oftener it was in vain, the more turns pass.
+    pub(crate) fn asks_now(&mut self) -> bool {
+        let (taken, asking) = (self.taken, &mut self.ready.asking);
+        if asking.taken != taken {
+            *asking = Asking::default();
+            asking.taken = taken;
+        } else if asking.passed < asking.vain {
+            asking.passed = asking.passed.saturating_add(1);
+            return false;
+        }
+        asking.passed = 0;
+        asking.vain = asking.vain.saturating_add(1).min(VAIN_MAX);
+        true
     }
 
     /// R13. Finds out whether all is dealt and acknowledged, if anything has come in.

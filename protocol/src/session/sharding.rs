@@ -24,6 +24,8 @@ pub(crate) struct Sharding {
     pub(super) late: Option<Places>,
     /// The Haves taken by then, and the Commits for which T_move was over.
     pub(super) late_at: Option<(u64, usize)>,
+    /// When our seats may be counted again.
+    pub(super) seats_at: Option<Time>,
     /// The names of the shards of each announced vector.
     pub(super) lists: BTreeMap<MemberId, Listed>,
     /// Whose shard has this name, and which: one that copies another's Commit has the same names.

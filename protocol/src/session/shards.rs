@@ -15,7 +15,7 @@ use crate::output::Table;
 use crate::params;
 use crate::places::Places;
 use crate::session::Session;
-use crate::session::deal::GATHER;
+use crate::session::pace::GATHER;
 use crate::session::sharding::{Fitting, Plan};
 use crate::session::submit::Blob;
 use crate::shard::{self, Cut, seats::Seats};
@@ -82,19 +82,27 @@ impl Session {
         let Some(plan) = &self.sharding.plan else {
             return false;
         };
+        if self.fitting(member) != Some(*commit) {
+            return false;
+        }
         let listed = self.submissions.claims.of(commit);
-        let holds = |id: MemberId, m: u32| {
-            let have = self.submissions.haves.get(&id);
-            let place = self.roster.place(id);
-            place.is_some_and(|place| listed.contains(place))
-                && have.is_some_and(|have| have.shards.binary_search(&m).is_ok())
+        let witness = |(id, _): &(&MemberId, _)| {
+            let place = self.roster.place(**id);
+            plan.bears_witness(**id, member)
+                && place.is_some_and(|place| listed.contains(place) && plan.seated.contains(place))
         };
-        let said = |m: usize| {
-            let named = u32::try_from(m).unwrap_or(u32::MAX);
-            let mut called = plan.seats.order(m);
-            called.any(|id| plan.bears_witness(id, member) && holds(id, named))
-        };
-        self.fitting(member) == Some(*commit) && (0..plan.cut.shards()).all(said)
+        let haves = self.submissions.haves.iter().filter(witness);
+        let shards = plan.cut.shards();
+        let mut open: BTreeSet<_> = (0..u32::try_from(shards).unwrap_or(u32::MAX)).collect();
+        for (_, have) in haves {
+            for m in &have.shards {
+                open.remove(m);
+            }
+            if open.is_empty() {
+                return true;
+            }
+        }
+        open.is_empty()
     }
 
     /// R73. Whether we hold the shards that call us of a member's vector.
@@ -189,10 +197,15 @@ impl Session {
         let over = announced.take_while(|fitting| desk.due(fitting.since + moving));
         let over = over.count();
         let at = Some((self.submissions.claims.news, over));
-        if self.sharding.late.is_some() && self.sharding.late_at == at {
-            return;
+        if self.sharding.late.is_some() {
+            // Many say at once what they hold.
+            let soon = self.sharding.seats_at;
+            if self.sharding.late_at == at || soon.is_some_and(|soon| !desk.due(soon)) {
+                return;
+            }
         }
         self.sharding.late_at = at;
+        self.sharding.seats_at = Some(desk.now + GATHER);
         let mut late = Places::default();
         for fitting in self.sharding.announced.iter().take(over) {
             let holders = self.submissions.claims.of(&fitting.commit);
@@ -261,7 +274,8 @@ impl Session {
             return;
         }
         let all = sharers == commits.len();
-        let at = *self.sharding.have_at.get_or_insert(desk.now + GATHER);
+        let patience = self.gathering();
+        let at = *self.sharding.have_at.get_or_insert(desk.now + patience);
         if !all && !desk.due(at) {
             return;
         }

@@ -15,7 +15,7 @@ use crate::names::MemberId;
 use crate::output::{Stored, Table};
 use crate::refusal::Refusal;
 use crate::session::Session;
-use crate::session::deal::GATHER;
+use crate::session::pace::GATHER;
 use crate::session::submit::{Committed, Submissions};
 
 impl Session {

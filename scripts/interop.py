@@ -254,15 +254,23 @@ class Run:
         command = [self.binaries / "examples" / "logits", folder, json.dumps(text)]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
-    def tokenizer(self, name, tokenizer, scratch):
-        """A tokenizer that goes through our GGUF file, through one of gguf-py's, and is read by transformers."""
+    def tokenizer(self, name, kind, tokenizer, scratch):
+        """A tokenizer that goes through our GGUF file, through one of gguf-py's, and is read by transformers; and what
+        llama.cpp makes of the file, and of the base with our factors.
+        """
         folder, adapter, place = (scratch / f"tokens-{name}{end}" for end in ["", "-adapter", "-gguf"])
         count = tokenizer.get_vocab_size()
         ends = {key: tokenizer.token_to_id(token) for key, token in [("bos_token_id", "<s>"), ("eos_token_id", "</s>")]}
-        random_model(LlamaConfig(**{**SMALL, **ends, "vocab_size": count}), folder, torch.float32, "1GB")
+        config = AutoConfig.for_model(**{**FAMILIES[kind].to_dict(), **ends, "vocab_size": count})
+        random_model(config, folder, torch.float32, "1GB")
         tokenizer.save(str(folder / "tokenizer.json"))
-        self.conclave("train", "--model", folder, "--synthetic-tokens", "--steps", 1, "--sequence-len", 32, "--out", adapter)
-        self.conclave("export", "--model", folder, "--adapter", adapter, "--format", "gguf", "--out", place)
+        train = ["train", "--model", folder, "--synthetic-tokens", "--sequence-len", 32, "--micro-batch-size", 2]
+        self.conclave(*train, "--steps", 4, "--learning-rate", 0.05, "--use-rslora", "--rank-pattern", "q_proj=5",
+                      "--alpha-pattern", "down_proj=9", "--out", adapter)
+        export = ["export", "--model", folder, "--outtype", "f32", "--adapter"]
+        self.conclave(*export, adapter, "--format", "gguf", "--out", place)
+        if LLAMA_CPP:
+            self.llama_cpp(name, tokenizer, train, export, adapter, place, scratch)
         wrong = [text for text in TEXTS if self.ids(place, text) != (tokenizer.encode(text).ids or [ends["bos_token_id"]])]
         self.say(not wrong, f"tokenizer {name}: from our GGUF, read here" + f" {wrong}" * bool(wrong))
         if name != "smollm":  # transformers has no such way to part texts
@@ -281,6 +289,35 @@ class Run:
                        vocabulary=[fields[f"tokenizer.ggml.{key}"].contents() for key in ["tokens", "scores", "token_type"]])
             wrong = [text for text in TEXTS if self.ids(bare, text) != self.ids(folder, text)]
             self.say(not wrong, f"tokenizer {name}: from scores alone, read here" + f" {wrong}" * bool(wrong))
+
+
+    def llama_cpp(self, name, tokenizer, train, export, adapter, place, scratch):
+        base, untrained, factors = (scratch / f"tokens-{name}-{what}" for what in ["base", "untrained", "factors"])
+        self.conclave(*train, "--steps", 1, "--learning-rate", 1e-12, "--out", untrained)
+        self.conclave(*export, untrained, "--format", "gguf", "--out", base)
+        self.conclave(*export, adapter, "--format", "gguf-lora", "--out", factors)
+        ids = tokenizer.encode(TEXTS[0]).ids[:TOKENS]
+        want = torch.log_softmax(self.ours(train[2], ids, adapter), 1)
+        without = torch.log_softmax(self.ours(train[2], ids), 1)
+        for what, files in [("our GGUF", [place / "model.gguf"]),
+                            ("our factors on the base", [base / "model.gguf", factors / "adapter.gguf"])]:
+            asked = json.dumps(dict(texts=TEXTS, ids=ids))
+            out = subprocess.run([sys.executable, Path(__file__).with_name("interop_llama.py"), *files], input=asked,
+                                 check=True, capture_output=True, text=True).stdout
+            said = json.loads(out)
+            wrong = [text for text, got in zip(TEXTS, said["tokens"]) if got != tokenizer.encode(text).ids]
+            self.say(not wrong, f"tokenizer {name}: {what}, tokens of llama.cpp" + f" {wrong}" * bool(wrong))
+            last, places = said["read"] - 1, [token for token, _ in said["likeliest"]]
+            self.compare(f"tokenizer {name}: {what}, log-probabilities of llama.cpp", want[last][places],
+                         torch.tensor([likelihood for _, likelihood in said["likeliest"]]), without[last][places])
+
+
+try:
+    import xllamacpp  # noqa: F401
+    LLAMA_CPP = True
+except ImportError:
+    LLAMA_CPP = False
+    print("SKIPPED: llama.cpp (xllamacpp) is not installed: nothing is proved of it", flush=True)
 
 
 TEXTS = ["The quick brown fox, 1234567 times; it's the dog's.", "  two  spaces\tand a tab\n\nand lines  \n",
@@ -342,11 +379,11 @@ def pieces():
 def tokenizers():
     gpt2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
     digits = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), gpt2])
-    yield "pieces", pieces()
-    yield "gpt-2", byte_level(gpt2)
-    yield "smollm", byte_level(digits)
-    yield "llama-bpe", byte_level(byte_split(r"\p{N}{1,3}"), bos=True, ignore_merges=True)
-    yield "qwen2", byte_level(byte_split(r"\p{N}"), normalizers.NFC())
+    yield "pieces", "llama", pieces()
+    yield "gpt-2", "qwen3", byte_level(gpt2)
+    yield "smollm", "llama-linear", byte_level(digits)
+    yield "llama-bpe", "llama3", byte_level(byte_split(r"\p{N}{1,3}"), bos=True, ignore_merges=True)
+    yield "qwen2", "qwen2", byte_level(byte_split(r"\p{N}"), normalizers.NFC())
 
 
 def tensors_of(path):
@@ -420,8 +457,8 @@ def main():
             folder = scratch / name
             random_model(config, folder, *STORED.get(name, (torch.float32, "1GB")))
             run.family(name, folder, scratch)
-        for name, tokenizer in tokenizers():
-            run.tokenizer(name, tokenizer, scratch)
+        for name, kind, tokenizer in tokenizers():
+            run.tokenizer(name, kind, tokenizer, scratch)
         for folder in folders:
             run.family(Path(folder).name, Path(folder), scratch)
     if run.failed:

@@ -403,8 +403,8 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
-    /// Tokens of a folder, and of the GGUF file made of it.
-    fn both(tokenizer: &str) -> [Tokens; 2] {
+    /// Tokens of a folder, and of the GGUF file made of it; or why there is none.
+    fn both(tokenizer: &str) -> Result<[Tokens; 2], String> {
         let folder = folder();
         let at = folder.path();
         std::fs::write(at.join("tokenizer.json"), tokenizer).unwrap();
@@ -414,13 +414,14 @@ mod tests {
         let model = Model::open(at).unwrap();
         let (adapter, values) = random_adapter(&model, "q_proj");
         let place = at.join("out");
-        merged(&place, &model, &bind(&adapter, &values), at, Numbers::F16).unwrap();
+        let written = merged(&place, &model, &bind(&adapter, &values), at, Numbers::F16);
+        written.map_err(|e| e.to_string())?;
         assert_eq!(
             std::fs::read_dir(&place).unwrap().count(),
             1,
             "the file alone"
         );
-        [Tokens::open(at).unwrap(), Tokens::open(&place).unwrap()]
+        Ok([Tokens::open(at).unwrap(), Tokens::open(&place).unwrap()])
     }
 
     const PIECES: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [
@@ -484,12 +485,46 @@ mod tests {
 
     #[test]
     fn tokenizers_go_through_a_gguf_file_and_read_texts_as_before() {
-        same(&both(PIECES));
+        same(&both(PIECES).unwrap());
         let bare = PIECES.replace(r#"{"type": "Prepend", "prepend": "▁"},"#, "");
         let bare = bare.replace(
             r#", {"type": "Strip", "content": " ", "start": 1, "stop": 0}"#,
             "",
         );
-        same(&both(&bare));
+        same(&both(&bare).unwrap());
+    }
+
+    #[test]
+    fn tokenizers_that_llama_cpp_has_not_are_refused() {
+        let bytes = r#"{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true}"#;
+        let whole = PIECES.replace(r#""byte_fallback": true"#, r#""byte_fallback": false"#);
+        let start = whole.find("\"normalizer\"").unwrap();
+        let end = whole.find("\"post_processor\"").unwrap();
+        let byte_level = |normalizer: &str, pre: &str| {
+            let own = format!("\"normalizer\": {normalizer}, \"pre_tokenizer\": {pre}, ");
+            [&whole[..start], &own, &whole[end..]].concat()
+        };
+        let digits = r#"{"type": "Digits", "individual_digits": false}"#;
+        let ignoring = byte_level("null", bytes);
+        let ignoring = ignoring.replace(r#""ignore_merges": false"#, r#""ignore_merges": true"#);
+        let larger = PIECES.replace(r#""id": 13"#, r#""id": 33"#);
+        for (tokenizer, said) in [
+            (byte_level("null", digits), "no pre-tokenizer"),
+            (ignoring, "ignore_merges"),
+            (byte_level(r#"{"type": "NFKC"}"#, bytes), "its normalizer"),
+            (
+                PIECES.replace(r#""prepend": "▁""#, r#""prepend": "_""#),
+                "its normalizer and pre",
+            ),
+            (
+                PIECES.replace(r#", ["ab", "c"]"#, ""),
+                "SentencePiece's scores",
+            ),
+            (larger, "has the id 33"),
+        ] {
+            let refused = both(&tokenizer).expect_err(said);
+            assert!(refused.contains(said), "{refused}");
+        }
+        both(&byte_level("null", bytes)).unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! The keys by which a GGUF file holds a tokenizer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use candle_core::quantized::gguf_file::Value as Key;
@@ -89,6 +89,9 @@ fn described(json: &Value, count: usize) -> Result<Vec<(&'static str, Key)>, Str
         byte_level(json, merges.is_empty())?
     };
     let tokens = tokens(json, count, &merges)?;
+    if model["byte_fallback"] == true && !scored(&tokens, &merges) {
+        return Err("its merges are not those that SentencePiece's scores would mean".into());
+    }
     keys.push((
         "tokens",
         array(&tokens, |(token, _, _)| Key::String(token.clone())),
@@ -210,6 +213,26 @@ fn tokens(json: &Value, count: usize, merges: &[[String; 2]]) -> Result<Tokens, 
         put(&token["id"], content, kind)?;
     }
     Ok(tokens)
+}
+
+/// Whether scores, which are all that llama.cpp looks at, mean these merges: every way to make a piece of two others is
+/// one, and those of one piece stand together.
+fn scored(tokens: &Tokens, merges: &[[String; 2]]) -> bool {
+    let pieces = tokens.iter().filter(|(_, _, kind)| *kind == NORMAL);
+    let pieces: HashSet<&str> = pieces.map(|(piece, _, _)| piece.as_str()).collect();
+    let given: HashSet<(&str, &str)> = merges.iter().map(|[l, r]| (&**l, &**r)).collect();
+    let given_all = pieces.iter().all(|piece| {
+        let ways = piece
+            .char_indices()
+            .skip(1)
+            .map(|(at, _)| piece.split_at(at));
+        let mut ways = ways.filter(|(l, r)| pieces.contains(l) && pieces.contains(r));
+        ways.all(|way| given.contains(&way))
+    });
+    let mut made: Vec<String> = merges.iter().map(|[l, r]| format!("{l}{r}")).collect();
+    made.dedup();
+    let together = made.len() == made.iter().collect::<HashSet<_>>().len();
+    given_all && together
 }
 
 fn merges(model: &Value) -> Result<Vec<[String; 2]>, String> {

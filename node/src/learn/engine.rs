@@ -246,7 +246,8 @@ mod tests {
     use conclave_protocol::names::Factor;
 
     use super::*;
-    use crate::learn::fixture::folder;
+    use crate::learn::export::write_model;
+    use crate::learn::fixture::{encoder, folder};
     use crate::learn::peft::Targets;
 
     fn setup(folder: &Path) -> EngineSetup {
@@ -389,5 +390,32 @@ mod tests {
             panic!("with B = 0 the factor A has no gradient: an all-zero delta is no delta");
         };
         assert!(reason.contains("zero"), "{reason}");
+    }
+
+    #[test]
+    fn a_bare_encoder_federates_on_the_labels_that_its_configuration_names() {
+        let folder = folder();
+        let at = |name: &str| folder.path().join(name);
+        write_model(folder.path(), &encoder("BertModel")).unwrap();
+        let rows = ["a", "b", "c"].map(|of| format!(r#"{{"text": "{of}{of}a", "label": "{of}"}}"#));
+        std::fs::write(
+            at("rows.jsonl"),
+            [rows.join("\n"), "\n".into()].concat().repeat(20),
+        )
+        .unwrap();
+        let config = std::fs::read_to_string(at("config.json")).unwrap();
+        let said = start(setup(folder.path())).unwrap_err().to_string();
+        assert!(said.contains("encoder without labels"), "{said}");
+        let named = r#"{"id2label": {"0": "a", "1": "b", "2": "c"}, "#;
+        std::fs::write(at("config.json"), config.replacen('{', named, 1)).unwrap();
+        let (mut engine, facts) = start(setup(folder.path())).unwrap();
+        assert_eq!(facts.examples, 57);
+        assert!(matches!(next(&mut engine), EngineReport::Evaluated { .. }));
+        engine.order(train(1, Factor::B, &facts.initial, 6));
+        let EngineReport::Trained { delta, loss, .. } = next(&mut engine) else {
+            panic!("the round is trained");
+        };
+        assert_eq!(delta.len(), facts.layout.count(Factor::B));
+        assert!((loss - 3.0f64.ln()).abs() < 0.2, "{loss}");
     }
 }

@@ -49,12 +49,15 @@ pub(crate) fn bert(headed: bool) -> Model {
     model
 }
 
-/// A random BERT of this architecture, as its folder says it.
+/// A random BERT of this architecture, as its folder says it: labels are a classifier's.
 pub(crate) fn encoder(architecture: &str) -> Model {
+    let labels = match architecture {
+        "BertModel" => "",
+        _ => r#", "id2label": {"0": "a", "1": "b", "2": "c"}"#,
+    };
     random(&format!(
         r#"{{"model_type": "bert", "architectures": ["{architecture}"], "hidden_size": 16, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "intermediate_size": 20, "max_position_embeddings": 128, "vocab_size": 32,
-        "id2label": {{"0": "a", "1": "b", "2": "c"}}}}"#
+        "num_attention_heads": 4, "intermediate_size": 20, "max_position_embeddings": 128, "vocab_size": 32{labels}}}"#
     ))
 }
 

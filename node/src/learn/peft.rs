@@ -126,8 +126,8 @@ pub enum AdapterError {
     Pattern(String),
     /// An encoder that does not know what it is to tell apart.
     #[error(
-        "the model is an encoder without labels; give rows with a field label, or a model whose config.json has \
-         id2label and a classification head"
+        "the model is an encoder without labels; give rows with a field label, or name the labels in id2label of its \
+         config.json"
     )]
     NoLabels,
     /// A scale of zero moves nothing.

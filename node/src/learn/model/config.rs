@@ -203,7 +203,7 @@ impl Config {
             bos: keys.tokens("bos_token_id").first().copied(),
             eos: keys.tokens("eos_token_id"),
             labels: match &family {
-                Family::Bert(bert) if bert.headed => labels(keys)?,
+                Family::Bert(bert) if bert.headed || named(keys) => labels(keys)?,
                 _ => Vec::new(),
             },
             family,
@@ -344,6 +344,14 @@ impl Config {
     pub fn parameters(&self) -> u64 {
         self.parts().iter().map(Part::parameters).sum::<usize>() as u64
     }
+}
+
+/// Whether `id2label` has names of somebody's, not those that transformers makes up.
+fn named(keys: Keys<'_>) -> bool {
+    let Some(Value::Object(map)) = keys.value("id2label") else {
+        return false;
+    };
+    map.iter().any(|(id, name)| *name != format!("LABEL_{id}"))
 }
 
 /// The labels of a classifier in the order of its outputs, from `id2label`.

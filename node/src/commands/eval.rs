@@ -13,7 +13,7 @@ use super::writing::{Script, Writing};
 use crate::cli::{note, print, print_json};
 use crate::learn::choose::choose;
 use crate::learn::data::{Corpus, Form, Row, Tokens};
-use crate::learn::device::Device;
+use crate::learn::device::{Device, is_full};
 use crate::learn::evaluate::{Measured, evaluate};
 use crate::learn::model::decode::Decoding;
 use crate::learn::prepare::excess;
@@ -50,7 +50,8 @@ pub struct Args {
     /// Rows are cut to this many tokens; by default the smaller of 512 and the model's context.
     #[arg(long)]
     sequence_len: Option<u32>,
-    /// Where to score: auto, cpu, or cuda:0 in a program that was built for GPUs. Text is generated on the processor.
+    /// Where to compute the loss: auto, cpu, or cuda:0 in a program that was built for GPUs. Labels are chosen, and
+    /// text is generated, on the processor.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: Device,
     /// Threads to compute on; by default all.
@@ -80,7 +81,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let pool = pool(threads(args.threads)?)?;
     let device = args.device.open().map_err(flag)?;
     let (mut loaded, folder) = args.source.open()?;
-    loaded.model = loaded.model.on(&device, Precision::F32)?;
+    let full = |error: candle_core::Error| {
+        if is_full(&error) {
+            flag("--device: its memory is too small for the model; score with --device cpu")
+        } else {
+            error.into()
+        }
+    };
+    loaded.model = loaded.model.on(&device, Precision::F32).map_err(full)?;
     anyhow::ensure!(
         loaded.model.config().outputs() > 0,
         "{}: the model is an encoder without a classification head; give --adapter with one that brings it",
@@ -122,7 +130,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let examples = Arc::new(corpus).part(0..all);
     admit(loaded.model.config(), loaded.context(), &examples)?;
     let measured = pool
-        .install(|| evaluate(&loaded.model, &loaded.moving_there()?, &examples))?
+        .install(|| evaluate(&loaded.model, &loaded.moving_there()?, &examples))
+        .map_err(full)?
         .context("no token counts")?;
     let labels = if labels {
         Some(pool.install(|| label(&loaded, &tokens, &rows, length))?)

@@ -140,6 +140,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let training = checked(args)?;
     let out = args.out.as_deref();
     let mut folder = out.map(|out| Folder::new(out, args.resume)).transpose()?;
+    // Refused before the model is read.
+    let _device = training.device.open().map_err(flag)?;
     let mut model = Model::open_at(&args.model, training.precision)?;
     if model.config().classifies() {
         if args.synthetic_tokens {
@@ -283,13 +285,15 @@ fn settings(
     let keys = serde_json::to_value(trainer.training()).context("the settings as JSON")?;
     let mut settings: Vec<(String, String)> = Vec::new();
     let keys = keys.as_object().into_iter().flatten();
-    for (key, value) in keys.filter(|(key, _)| *key != "gradient_checkpointing") {
+    let without = ["gradient_checkpointing", "device"];
+    for (key, value) in keys.filter(|(key, _)| !without.contains(&key.as_str())) {
         settings.push((key.clone(), value.to_string()));
     }
     let watched = |every: Option<u64>| every.map_or_else(|| "none".to_owned(), |n| n.to_string());
     settings.extend(
         [
             ("adapter", format!("{:?}", trainer.subject().spec())),
+            ("device", place(trainer.model().device()).to_owned()),
             ("steps", args.steps.to_string()),
             ("eval_every", watched(args.eval_every)),
             ("early_stop", watched(args.early_stop.map(u64::from))),
@@ -300,6 +304,11 @@ fn settings(
         .map(|(key, value)| (key.to_owned(), value)),
     );
     Ok(settings)
+}
+
+/// The kind of a device.
+fn place(device: &candle_core::Device) -> &'static str {
+    if device.is_cpu() { "cpu" } else { "cuda" }
 }
 
 /// A digest of all examples.

@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 use std::str::FromStr;
 
 use candle_core::utils::cuda_is_available;
+use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// What was asked for.
@@ -31,7 +32,9 @@ pub enum DeviceError {
     )]
     NotBuilt(Device),
     /// The driver says no.
-    #[error("device {device}: it cannot be used ({reason}); nvidia-smi lists what there is")]
+    #[error(
+        "device {device}: it cannot be used ({reason}); nvidia-smi lists what there is, and the driver's version"
+    )]
     Failed {
         /// Which.
         device: Device,
@@ -41,30 +44,45 @@ pub enum DeviceError {
 }
 
 impl Device {
-    /// Makes it ready.
+    /// Makes it ready. `auto` tells the log why it passes over a GPU.
     pub fn open(self) -> Result<candle_core::Device, DeviceError> {
         match self {
             Self::Cpu => Ok(candle_core::Device::Cpu),
             Self::Auto if !cuda_is_available() => Ok(candle_core::Device::Cpu),
-            Self::Auto => {
-                let first = candle_core::Device::new_cuda(0);
-                Ok(first.unwrap_or(candle_core::Device::Cpu))
-            }
+            Self::Auto => Ok(gpu(0).unwrap_or_else(|error| {
+                tracing::warn!(%error, "no GPU can be used; computing on the processor");
+                candle_core::Device::Cpu
+            })),
             Self::Cuda(_) if !cuda_is_available() => Err(DeviceError::NotBuilt(self)),
-            Self::Cuda(number) => {
-                candle_core::Device::new_cuda(number).map_err(|e| DeviceError::Failed {
-                    device: self,
-                    reason: e.to_string(),
-                })
-            }
+            Self::Cuda(number) => gpu(number).map_err(|error| DeviceError::Failed {
+                device: self,
+                reason: error.to_string(),
+            }),
         }
     }
+}
+
+/// A GPU that computes.
+fn gpu(number: usize) -> candle_core::Result<candle_core::Device> {
+    // One stream for all threads: by default each thread has its own, and none waits for another's.
+    let device = candle_core::Device::new_cuda_with_stream(number)?;
+    // A driver that is too old for the program says so with the first product only.
+    let one = Tensor::ones((1, 1), DType::F32, &device)?;
+    one.matmul(&one.exp()?)?.to_vec2::<f32>()?;
+    Ok(device)
 }
 
 /// Whether an operation failed because the device's memory is full.
 pub fn is_full(error: &candle_core::Error) -> bool {
     let text = error.to_string().to_lowercase();
-    text.contains("out of memory") || text.contains("out_of_memory")
+    [
+        "out of memory",
+        "out_of_memory",
+        "alloc_failed",
+        "allocation_failed",
+    ]
+    .iter()
+    .any(|full| text.contains(full))
 }
 
 impl Display for Device {
@@ -146,7 +164,9 @@ mod tests {
     #[test]
     fn a_full_memory_is_known_by_what_the_driver_calls_it() {
         let full = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
-        assert!(is_full(&candle_core::Error::Cuda(full.into())));
+        for full in [full, "CUBLAS_STATUS_ALLOC_FAILED"] {
+            assert!(is_full(&candle_core::Error::Cuda(full.into())));
+        }
         assert!(!is_full(&candle_core::Error::Msg("shape mismatch".into())));
     }
 }

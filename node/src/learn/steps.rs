@@ -237,8 +237,8 @@ fn in_parts<T>(
                 }
                 *room = part.len().div_ceil(2);
                 tracing::warn!(
-                    "the device's memory is full with {} rows at once: going on with {room}; the result is the same. \
-                     micro_batch_size = {room} says so from the start",
+                    "the device's memory is full with {} examples at once: going on with {room}; a smaller \
+                     micro_batch_size with more gradient_accumulation_steps avoids the first try",
                     part.len(),
                 );
             }

@@ -60,10 +60,10 @@ pub enum TrainError {
         "device {0}: its memory is too small for the model; hold it in fewer bits (precision), or compute on the cpu"
     )]
     TooLarge(Device),
-    /// The device has no room for one row of a batch.
+    /// The device has no room for what is to be computed, at however few rows at once.
     #[error(
-        "the device's memory is too small for one row; lower sequence_len, set gradient_checkpointing, or hold the \
-         model in fewer bits (precision)"
+        "the device's memory is too small for one row, or for what is scored at once; lower sequence_len, set \
+         gradient_checkpointing, or hold the model in fewer bits (precision)"
     )]
     NoRoom,
     /// The threads could not be started.
@@ -212,11 +212,19 @@ impl Trainer {
         examples: &dyn Examples,
     ) -> Result<Option<Measured>, TrainError> {
         let device = self.model.device();
-        let tensors = self.flat().tensors_on(device, values, |_| false)?;
-        let moving = self.moving(tensors, None);
-        Ok(self
-            .pool
-            .install(|| evaluate(&self.model, &moving, examples))?)
+        let tensors = self.flat().tensors_on(device, values, |_| false);
+        let measured = tensors.and_then(|tensors| {
+            let moving = self.moving(tensors, None);
+            let pool = &self.pool;
+            pool.install(|| evaluate(&self.model, &moving, examples))
+        });
+        measured.map_err(|error| {
+            if is_full(&error) {
+                TrainError::NoRoom
+            } else {
+                error.into()
+            }
+        })
     }
 
     /// Runs steps on a vector in place. `watch` sees each step and may break off.

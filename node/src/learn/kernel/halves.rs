@@ -267,7 +267,7 @@ impl Left {
 #[inline(always)]
 fn round_by<S: pulp::Simd>(_: S, from: &[f32], to: &mut [u16]) {
     for (to, from) in to.iter_mut().zip(from) {
-        let bits = from.to_bits();
+        let bits = if from.is_nan() { NAN } else { from.to_bits() };
         *to = (bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16) as u16;
     }
 }
@@ -341,8 +341,8 @@ fn transpose(simd: V4, from: &[[u32; 16]; 16], to: &mut [[u32; 16]; 16]) {
     }
 }
 
-/// The rows of a left factor from which on tiles cost less than the packing of the right one.
-pub const FROM_ROWS: usize = SIDE / 2;
+/// One that stays none when it is rounded.
+const NAN: u32 = 0x7FC0_0000;
 /// How much of the inner dimension is packed at a time.
 const DEPTH: usize = 640;
 /// How many numbers of the right factor are packed at a time: half a MiB of them.
@@ -422,7 +422,15 @@ mod tests {
         for (value, rounded) in values.iter().zip(&rounded) {
             assert_eq!(bf16::from_f32(*value).to_bits(), *rounded, "{value}");
         }
-        round(&[f32::NAN], &mut rounded[..1]);
-        assert!(bf16::from_bits(rounded[0]).is_nan());
+        for bits in [
+            0x7FC0_0000,
+            0xFFC0_0000,
+            0x7F80_0001,
+            0x7FFF_FFFF,
+            0xFFFF_8000,
+        ] {
+            round(&[f32::from_bits(bits)], &mut rounded[..1]);
+            assert!(bf16::from_bits(rounded[0]).is_nan(), "{bits:x}");
+        }
     }
 }

@@ -8,9 +8,6 @@ use half::bf16;
 #[derive(Debug, Clone, Copy)]
 pub struct Halves<'a>(PhantomData<&'a bf16>);
 
-/// From how many rows on tiles would pay.
-pub const FROM_ROWS: usize = usize::MAX;
-
 impl<'a> Halves<'a> {
     /// The row-major matrix of these values.
     pub fn new(_: &'a [bf16], _: usize, _: usize) -> Self {

@@ -4,6 +4,7 @@
 //! in four of the eight tiles, the factors pass through the others. Subnormal numbers count as zeros.
 
 use std::arch::asm;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
@@ -19,9 +20,9 @@ pub(super) enum Start {
     Kept,
 }
 
-/// The tiles of this thread, ready until dropped.
+/// The tiles of this thread, ready until dropped: they stay on it.
 #[derive(Debug)]
-pub(super) struct Tiles(());
+pub(super) struct Tiles(PhantomData<*const ()>);
 
 /// The shapes of the tiles, as `ldtilecfg` reads them.
 #[repr(C, align(64))]
@@ -59,7 +60,7 @@ impl Tiles {
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const WHOLE, options(nostack, readonly));
         }
-        Some(Self(()))
+        Some(Self(PhantomData))
     }
 
     /// `c = a · b` or `c += a · b`: `a` has 32 rows of `32 · steps` bf16, `a_stride` apart; `b` has for each step twice
@@ -89,59 +90,61 @@ impl Tiles {
         let (upper, lower) = c.split_at_mut(SIDE / 2 * c_stride);
         let (upper, lower) = (upper.as_mut_ptr(), lower.as_mut_ptr());
         let c_bytes = c_stride * size_of::<f32>();
+        macro_rules! sums {
+            ($($first:literal),*) => {
+                asm!(
+                    $($first,)*
+                    "2:",
+                    "tileloadd tmm4, [{a} + {a_bytes}]",
+                    "tileloadd tmm6, [{b} + {b_bytes}]",
+                    "tileloadd tmm7, [{b} + {b_bytes} + 1024]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tileloadd tmm5, [{lower_a} + {a_bytes}]",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    "add {a}, 64",
+                    "add {lower_a}, 64",
+                    "add {b}, 2048",
+                    "dec {steps}",
+                    "jnz 2b",
+                    "tilestored [{upper} + {c}], tmm0",
+                    "tilestored [{upper} + {c} + 64], tmm1",
+                    "tilestored [{lower} + {c}], tmm2",
+                    "tilestored [{lower} + {c} + 64], tmm3",
+                    a = inout(reg) a.as_ptr() => _,
+                    lower_a = inout(reg) lower_a => _,
+                    b = inout(reg) b.as_ptr() => _,
+                    steps = inout(reg) steps => _,
+                    a_bytes = in(reg) a_stride * size_of::<u16>(),
+                    b_bytes = in(reg) 64_usize,
+                    upper = in(reg) upper, lower = in(reg) lower, c = in(reg) c_bytes,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                )
+            };
+        }
         #[expect(unsafe_code, reason = "no stable intrinsic has tiles")]
         // SAFETY: the tiles of this thread are ready; by the checks above all that is read and written lies in the
         // slices. With `Start::Kept` the caller has had the sums written before; they are bits that count as numbers.
         unsafe {
             match start {
-                Start::Zero => asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "tilezero tmm2",
-                    "tilezero tmm3",
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    options(nostack, nomem),
-                ),
-                Start::Kept => asm!(
+                Start::Zero => {
+                    sums!(
+                        "tilezero tmm0",
+                        "tilezero tmm1",
+                        "tilezero tmm2",
+                        "tilezero tmm3"
+                    );
+                }
+                Start::Kept => sums!(
                     "tileloadd tmm0, [{upper} + {c}]",
                     "tileloadd tmm1, [{upper} + {c} + 64]",
                     "tileloadd tmm2, [{lower} + {c}]",
-                    "tileloadd tmm3, [{lower} + {c} + 64]",
-                    upper = in(reg) upper, lower = in(reg) lower, c = in(reg) c_bytes,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    options(nostack, readonly),
+                    "tileloadd tmm3, [{lower} + {c} + 64]"
                 ),
             }
-            asm!(
-                "2:",
-                "tileloadd tmm4, [{a} + {a_bytes}]",
-                "tileloadd tmm6, [{b} + {b_bytes}]",
-                "tileloadd tmm7, [{b} + {b_bytes} + 1024]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{lower_a} + {a_bytes}]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a}, 64",
-                "add {lower_a}, 64",
-                "add {b}, 2048",
-                "dec {steps}",
-                "jnz 2b",
-                "tilestored [{upper} + {c}], tmm0",
-                "tilestored [{upper} + {c} + 64], tmm1",
-                "tilestored [{lower} + {c}], tmm2",
-                "tilestored [{lower} + {c} + 64], tmm3",
-                a = inout(reg) a.as_ptr() => _,
-                lower_a = inout(reg) lower_a => _,
-                b = inout(reg) b.as_ptr() => _,
-                steps = inout(reg) steps => _,
-                a_bytes = in(reg) a_stride * size_of::<u16>(),
-                b_bytes = in(reg) 64_usize,
-                upper = in(reg) upper, lower = in(reg) lower, c = in(reg) c_bytes,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
         }
     }
 }

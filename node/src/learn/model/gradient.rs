@@ -56,7 +56,7 @@ impl Model {
             // What enters the first layer is part of the graph itself, where anything moves there.
             let x = if layer == 0 { input } else { variable(&input)? };
             let y = self.layer(layer, x.clone(), pass)?;
-            let mut gradient = (&y * &above)?.sum_all()?.backward()?;
+            let mut gradient = (&y * &above)?.backward()?;
             gradient.remove(&above);
             if layer > 0 {
                 above = below(&mut gradient, &x)?;

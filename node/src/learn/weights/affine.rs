@@ -108,9 +108,7 @@ impl Affine {
     pub fn apply(&self, x: &[f32]) -> Vec<f32> {
         let inside = self.dims().1;
         let tokens = x.len() / inside;
-        let on_tiles = self
-            .halves(tokens)
-            .and_then(|w| halves::multiplied(x, w.t()));
+        let on_tiles = self.halves().and_then(|w| halves::multiplied(x, w.t()));
         let mut y = on_tiles.unwrap_or_else(|| {
             let x = View::new(x, tokens, inside);
             multiplied(1.0, x, self.view(&self.values()).t())
@@ -128,7 +126,7 @@ impl Affine {
     pub fn apply_into(&self, x: &[f32], y: &mut [f32]) {
         let (out, inside) = self.dims();
         let tokens = x.len() / inside;
-        let on_tiles = self.halves(tokens).map(|w| halves::product(y, x, w.t()));
+        let on_tiles = self.halves().map(|w| halves::product(y, x, w.t()));
         if on_tiles != Some(true) {
             let x = View::new(x, tokens, inside);
             let y = ViewMut::new(y, tokens, out);
@@ -143,7 +141,7 @@ impl Affine {
     pub fn apply_back(&self, dy: &[f32]) -> Vec<f32> {
         let out = self.dims().0;
         let tokens = dy.len() / out;
-        let on_tiles = self.halves(tokens).and_then(|w| halves::multiplied(dy, w));
+        let on_tiles = self.halves().and_then(|w| halves::multiplied(dy, w));
         on_tiles.unwrap_or_else(|| {
             let dy = View::new(dy, tokens, out);
             multiplied(1.0, dy, self.view(&self.values()))
@@ -157,7 +155,7 @@ impl Affine {
     pub fn apply_back_into(&self, dy: &[f32], dx: &mut [f32]) {
         let (out, inside) = self.dims();
         let tokens = dy.len() / out;
-        let on_tiles = self.halves(tokens).map(|w| halves::product(dx, dy, w));
+        let on_tiles = self.halves().map(|w| halves::product(dx, dy, w));
         if on_tiles != Some(true) {
             let dy = View::new(dy, tokens, out);
             let dx = ViewMut::new(dx, tokens, inside);
@@ -165,14 +163,13 @@ impl Affine {
         }
     }
 
-    /// The matrix `(out, in)` where it is held in bf16, and there are so many tokens that tiles pay.
-    fn halves(&self, tokens: usize) -> Option<Halves<'_>> {
+    /// The matrix `(out, in)` where it is held in bf16.
+    fn halves(&self) -> Option<Halves<'_>> {
         let halves = self.rounding()?.halves()?;
-        let turned = match self.layout {
+        Some(match self.layout {
             Layout::OutIn => halves,
             Layout::InOut => halves.t(),
-        };
-        (tokens >= halves::FROM_ROWS).then_some(turned)
+        })
     }
 
     /// The matrix with `scale · B · A` added, in the same layout; for `A` `(r, in)` and `B` `(out, r)`.

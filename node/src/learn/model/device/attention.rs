@@ -25,18 +25,27 @@ struct Grid {
     length: usize,
     /// The token in each place; the first one of the example where there is none.
     tokens: Tensor,
-    /// One where there is a token, zero elsewhere: `(examples, 1, length)`.
+    /// One where there is a token, zero elsewhere: `(examples · kv_heads, 1, length, 1)`.
     real: Tensor,
     /// Cosines and sines of its positions: `(length, dim / 2)` each.
     angles: Option<[Tensor; 2]>,
 }
 
 /// Of a grid: turned queries `(examples · kv_heads, group · length, dim)`, turned keys and values
-/// `(examples · kv_heads, length, dim)`.
+/// `(examples · kv_heads, length, dim)`. Groups of heads are computed with apart where their probabilities are many.
 struct Laid([Tensor; 3]);
 
+/// Some of a grid's groups of heads.
+struct Part {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    /// What is real of their examples.
+    real: Tensor,
+}
+
 impl Grids {
-    /// Lays out examples: ranges of rows, in order. As many stand in a grid as have up to 2^27 probabilities.
+    /// Lays out examples: ranges of rows, in order. As many stand in a grid as have up to [`SCORES`].
     pub(super) fn new(spans: &[Range<usize>], heads: &Heads, device: &Device) -> Result<Self> {
         let mut order: Vec<&Range<usize>> = spans.iter().filter(|span| !span.is_empty()).collect();
         order.sort_by_key(|span| span.len());
@@ -53,17 +62,26 @@ impl Grids {
             }
             let examples = &order[from..from + count];
             let length = examples[count - 1].len();
+            let group = heads.heads / heads.kv_heads;
+            if group * length * length > i32::MAX as usize {
+                candle_core::bail!(
+                    "a row of {length} tokens is too long for attention of {group} heads at once on a GPU; lower \
+                     sequence_len"
+                );
+            }
             let (mut tokens, mut real) = (Vec::new(), Vec::new());
             for span in examples {
                 for i in 0..length {
                     let there = i < span.len();
                     let token = span.start + if there { i } else { 0 };
                     tokens.push(u32::try_from(token).expect("a batch fits u32"));
-                    real.push(if there { 1.0f32 } else { 0.0 });
                     if there {
                         places[token] = next;
                     }
                     next += 1;
+                }
+                for _ in 0..heads.kv_heads {
+                    real.extend((0..length).map(|i| if i < span.len() { 1.0f32 } else { 0.0 }));
                 }
             }
             let angles = |rope: &Arc<RopeTable>| -> Result<[Tensor; 2]> {
@@ -78,7 +96,7 @@ impl Grids {
                 examples: count,
                 length,
                 tokens: Tensor::new(tokens, device)?,
-                real: Tensor::from_vec(real, (count, 1, length), device)?,
+                real: Tensor::from_vec(real, (count * heads.kv_heads, 1, length, 1), device)?,
                 angles: heads.rope.as_ref().map(angles).transpose()?,
             });
             from += count;
@@ -99,7 +117,11 @@ pub(super) fn attention(
     let mut parts = Vec::with_capacity(grids.grids.len());
     for grid in &grids.grids {
         let laid = grid.lay(still.each_ref(), heads)?;
-        let seen = grid.shares(&laid, heads)?.matmul(&laid.0[2])?;
+        let seen = grid.parts(&laid)?.into_iter().map(|part| {
+            let part = part?;
+            grid.shares(&part, heads)?.matmul(&part.v)
+        });
+        let seen = Tensor::cat(&seen.collect::<Result<Vec<_>>>()?, 0)?;
         parts.push(grid.flat(&seen, heads)?);
     }
     let value = Tensor::cat(&parts, 0)?.index_select(&grids.places, 0)?;
@@ -171,27 +193,37 @@ impl Grid {
         Tensor::cat(&[new_low, new_high], 2)?.reshape(shape)
     }
 
-    /// The share of each key in what a query sees: `(examples · kv_heads, group · length, length)`.
-    fn shares(&self, laid: &Laid, heads: &Heads) -> Result<Tensor> {
-        let Laid([q, k, _]) = laid;
-        let scores = (q.matmul(&k.t()?)? * f64::from(heads.factor()))?;
+    /// As many groups of heads at a time as have up to [`SCORES`] probabilities.
+    fn parts(&self, laid: &Laid) -> Result<Vec<Result<Part>>> {
+        let Laid([q, k, v]) = laid;
+        let all = q.dim(0)?;
+        let at_once = (SCORES / (q.dim(1)? * self.length)).clamp(1, all);
+        let part = |from: usize| {
+            let count = at_once.min(all - from);
+            let of = |x: &Tensor| x.narrow(0, from, count);
+            Ok(Part {
+                q: of(q)?,
+                k: of(k)?,
+                v: of(v)?,
+                real: of(&self.real)?,
+            })
+        };
+        Ok((0..all).step_by(at_once).map(part).collect())
+    }
+
+    /// The share of each key in what a query sees: `(groups of heads, group · length, length)`.
+    fn shares(&self, part: &Part, heads: &Heads) -> Result<Tensor> {
+        let scores = (part.q.matmul(&part.k.t()?)? * f64::from(heads.factor()))?;
         let shape = scores.shape().clone();
-        let group = heads.heads / heads.kv_heads;
-        let all = (
-            self.examples,
-            heads.kv_heads * group,
-            self.length,
-            self.length,
-        );
-        let seen = scores
-            .reshape(all)?
-            .broadcast_add(&self.unseen(heads.sight)?)?;
+        let all = ((), heads.heads / heads.kv_heads, self.length, self.length);
+        let unseen = self.unseen(heads.sight, &part.real)?;
+        let seen = scores.reshape(all)?.broadcast_add(&unseen)?;
         candle_nn::ops::softmax_last_dim(&seen.contiguous()?)?.reshape(shape)
     }
 
     /// What hides keys from queries when it is added to their scores.
-    fn unseen(&self, sight: Sight) -> Result<Tensor> {
-        let device = self.real.device();
+    fn unseen(&self, sight: Sight, real: &Tensor) -> Result<Tensor> {
+        let device = real.device();
         let length = u32::try_from(self.length).expect("a text fits u32");
         let number = || Tensor::arange(0, length, device)?.to_dtype(DType::F32);
         let (row, column) = (number()?.unsqueeze(1)?, number()?.unsqueeze(0)?);
@@ -205,41 +237,53 @@ impl Grid {
                 hide((seen * column.broadcast_ge(&oldest)?.to_dtype(DType::F32)?)?)
             }
             // The keys that are none stand behind those that are.
-            Sight::Both => hide(self.real.unsqueeze(1)?),
+            Sight::Both => hide(real.transpose(2, 3)?.contiguous()?),
         }
     }
 
     /// The gradients of the grid's queries, keys and values, flat.
     fn back(&self, inputs: [&Tensor; 3], d_out: &Tensor, heads: &Heads) -> Result<[Tensor; 3]> {
         let laid = self.lay(inputs, heads)?;
-        let shares = self.shares(&laid, heads)?;
-        let Laid([q, k, v]) = &laid;
-        let d_out = self.hushed(&self.grid(d_out, heads)?, heads)?;
-        let dv = shares.t()?.contiguous()?.matmul(&d_out)?;
-        let d_shares = d_out.matmul(&v.t()?)?;
-        let mean = (&shares * &d_shares)?.sum_keepdim(D::Minus1)?;
-        let d_scores = (shares * d_shares.broadcast_sub(&mean)?)?;
-        let d_scores = (d_scores * f64::from(heads.factor()))?;
-        let dq = self.turn(&d_scores.matmul(k)?, heads, Turn::Back)?;
-        let dk = d_scores.t()?.contiguous()?.matmul(q)?;
-        let dk = self.turn(&dk, heads, Turn::Back)?;
-        Ok([
-            self.flat(&dq, heads)?,
-            self.flat(&dk, heads)?,
-            self.flat(&dv, heads)?,
-        ])
-    }
-
-    /// A gradient with zeros where there is no token.
-    fn hushed(&self, x: &Tensor, heads: &Heads) -> Result<Tensor> {
-        let shape = x.shape().clone();
-        let real = self.real.unsqueeze(3)?;
-        let all = (self.examples, heads.heads, self.length, heads.dim);
-        x.reshape(all)?.broadcast_mul(&real)?.reshape(shape)
+        let d_out = self.grid(d_out, heads)?;
+        let mut gradients = [Vec::new(), Vec::new(), Vec::new()];
+        let mut from = 0;
+        for part in self.parts(&laid)? {
+            let part = part?;
+            let count = part.q.dim(0)?;
+            let shares = self.shares(&part, heads)?;
+            let d_out = hushed(&d_out.narrow(0, from, count)?, &part.real)?;
+            from += count;
+            let dv = shares.t()?.contiguous()?.matmul(&d_out)?;
+            let d_shares = d_out.matmul(&part.v.t()?)?;
+            let mean = (&shares * &d_shares)?.sum_keepdim(D::Minus1)?;
+            let d_scores = (shares * d_shares.broadcast_sub(&mean)?)?;
+            let d_scores = (d_scores * f64::from(heads.factor()))?;
+            let dq = self.turn(&d_scores.matmul(&part.k)?, heads, Turn::Back)?;
+            let dk = d_scores.t()?.contiguous()?.matmul(&part.q)?;
+            let dk = self.turn(&dk, heads, Turn::Back)?;
+            for (all, gradient) in gradients.iter_mut().zip([dq, dk, dv]) {
+                all.push(gradient);
+            }
+        }
+        let flat = |parts: &Vec<Tensor>| self.flat(&Tensor::cat(parts, 0)?, heads);
+        let [dq, dk, dv] = &gradients;
+        Ok([flat(dq)?, flat(dk)?, flat(dv)?])
     }
 }
 
-/// The most probabilities of a grid: half a GiB of them, unless one example alone has more.
+/// A gradient `(groups of heads, group · length, dim)` with zeros where there is no token.
+fn hushed(x: &Tensor, real: &Tensor) -> Result<Tensor> {
+    let (groups, _, length, _) = real.dims4()?;
+    let dim = x.dim(2)?;
+    let all = x.reshape((groups, (), length, dim))?;
+    all.broadcast_mul(real)?.reshape(x.shape())
+}
+
+/// The most probabilities at once: half a GiB of them, unless one group of heads of one example has more.
+#[cfg(not(test))]
 const SCORES: usize = 1 << 27;
+/// So few that tests compute in parts.
+#[cfg(test)]
+const SCORES: usize = 1 << 14;
 /// What is as good as minus infinity, and no cause of NaN.
 const HIDDEN: f64 = 1e9;

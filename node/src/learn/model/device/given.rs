@@ -58,7 +58,7 @@ pub(super) fn again<const N: usize>(
         });
         let free: Vec<Tensor> = free.collect::<Result<_>>()?;
         let y = compute(&free.iter().collect::<Vec<_>>())?;
-        let mut gradients = (y * dy)?.sum_all()?.backward()?;
+        let mut gradients = (y * dy)?.backward()?;
         let mut gradient = |(x, wanted): (&Tensor, bool)| {
             let found = gradients.remove(x).filter(|_| wanted);
             found.map(|found| found.detach())
@@ -74,8 +74,12 @@ impl Given {
     fn value<T>(&self, copy: impl Fn(&Storage, &Layout) -> Result<T>) -> Result<(T, Shape)> {
         let value = self.value.lock().ok().and_then(|mut value| value.take());
         let value = value.ok_or_else(|| Error::Msg("a value was asked for twice".into()))?;
-        // Another tensor's storage may be larger than the part that this one is.
-        let value = value.force_contiguous()?;
+        let whole = value.is_contiguous() && value.layout().start_offset() == 0;
+        let value = if whole {
+            value
+        } else {
+            value.force_contiguous()?
+        };
         let (storage, layout) = value.storage_and_layout();
         Ok((copy(&storage, layout)?, value.shape().clone()))
     }

@@ -50,16 +50,23 @@ impl Device {
             Self::Cpu => Ok(candle_core::Device::Cpu),
             Self::Auto if !cuda_is_available() => Ok(candle_core::Device::Cpu),
             Self::Auto => Ok(gpu(0).unwrap_or_else(|error| {
-                tracing::warn!(%error, "no GPU can be used; computing on the processor");
+                let error = reason(&error);
+                tracing::warn!(error, "no GPU can be used; computing on the processor");
                 candle_core::Device::Cpu
             })),
             Self::Cuda(_) if !cuda_is_available() => Err(DeviceError::NotBuilt(self)),
             Self::Cuda(number) => gpu(number).map_err(|error| DeviceError::Failed {
                 device: self,
-                reason: error.to_string(),
+                reason: reason(&error),
             }),
         }
     }
+}
+
+/// What an error says, without the trace of calls that may stand below it.
+fn reason(error: &candle_core::Error) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// A GPU that computes.

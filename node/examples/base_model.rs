@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use candle_core::Device;
 use conclave::learn::data::{Chance, Example, Place, Row, Tokens};
 use conclave::learn::flatten::Flat;
 use conclave::learn::model::config::Config;
@@ -82,7 +83,7 @@ fn main() -> Result<()> {
         weight_decay: 0.01,
         ..Training::default()
     };
-    let trainer = Trainer::new(start, Subject::All(flat), training, THREADS)?;
+    let trainer = Trainer::new(start, Subject::All(flat), training, THREADS, &Device::Cpu)?;
     let mut values = trainer.initial();
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&SEED.to_le_bytes());

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use candle_core::Device;
 use conclave::learn::data::{Chance, Example, Place, Row, Tokens, hold_out};
 use conclave::learn::model::Model;
 use conclave::learn::peft::{Adapter, AdapterSpec, Targets};
@@ -232,6 +233,7 @@ fn trainer(model: &Path, seed: u64) -> Result<Trainer> {
         Subject::Adapter(adapter),
         Training::default(),
         1,
+        &Device::Cpu,
     )?)
 }
 

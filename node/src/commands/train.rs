@@ -140,8 +140,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let training = checked(args)?;
     let out = args.out.as_deref();
     let mut folder = out.map(|out| Folder::new(out, args.resume)).transpose()?;
-    // Refused before the model is read.
-    let _device = training.device.open().map_err(flag)?;
+    let device = training.device.open().map_err(flag)?;
     let mut model = Model::open_at(&args.model, training.precision)?;
     if model.config().classifies() {
         if args.synthetic_tokens {
@@ -163,7 +162,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let bounds = training.bounds_for(adapter.room(model.config()));
     let threads = super::loading::threads(args.threads)?;
     let vocabulary = model.config().vocabulary;
-    let trainer = Trainer::new(model, Subject::Adapter(adapter), training, threads)?;
+    let trainer = Trainer::new(model, Subject::Adapter(adapter), training, threads, &device)?;
     let (examples, held_out): (Box<dyn Examples>, Box<dyn Examples>) = if args.synthetic_tokens {
         (
             Box::new(synthetic(vocabulary, bounds.most, args.seed)),

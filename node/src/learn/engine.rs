@@ -16,6 +16,7 @@ use conclave_protocol::output::Order;
 use tokio::sync::mpsc;
 
 use super::data::DataError;
+use super::device::DeviceError;
 use super::examples::Examples as _;
 use super::model::{self, Model, ModelError};
 use super::peft::{Adapter, AdapterError, AdapterSpec, Method};
@@ -138,6 +139,9 @@ pub enum EngineError {
     /// The training keys.
     #[error(transparent)]
     Training(#[from] TrainingError),
+    /// Where it is to compute.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// Anything of the trainer.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -149,6 +153,7 @@ pub enum EngineError {
 /// Loads model and data, starts the thread, and orders the evaluation of round 0.
 pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
     setup.training.check()?;
+    let device = setup.training.device.open()?;
     let model = Model::open_at(&setup.model, setup.training.precision)?;
     let model_digest = model::digest(&setup.model)?;
     let adapter = Adapter::new(setup.adapter.clone(), model.config())?;
@@ -178,6 +183,7 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
         Subject::Adapter(adapter),
         setup.training.clone(),
         setup.threads,
+        &device,
     )?;
     let about = prepared.about(length);
     let (examples, held_out) = (prepared.examples, prepared.held_out);

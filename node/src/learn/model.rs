@@ -28,7 +28,7 @@ use device::OnDevice;
 use device::pass::DevicePass;
 use gguf::{Gguf, GgufError};
 use gpt2::Gpt2;
-use graph::{Graph, Pass};
+use graph::{Carried, Graph, Pass};
 use llama::Llama;
 use parts::{Ops, Part};
 
@@ -216,9 +216,9 @@ impl Model {
     pub fn loss(&self, batch: &Batch, moving: &Moving, factor: f32) -> Result<(Tensor, Score)> {
         let batch = &*moving.in_front(batch);
         match &self.there {
-            None => self.loss_by(&mut self.graph(batch, moving), factor),
+            None => self.loss_by(&mut Graph(self.carried(batch, moving)), factor),
             Some(there) => {
-                let mut pass = DevicePass::new(self, there, batch, moving)?;
+                let mut pass = DevicePass::new(self.carried(batch, moving), there)?;
                 self.loss_by(&mut pass, factor)
             }
         }
@@ -237,9 +237,8 @@ impl Model {
         self.end_loss(&x, pass, factor)
     }
 
-    /// A pass on the processor.
-    fn graph<'a>(&'a self, batch: &'a Batch, moving: &'a Moving) -> Graph<'a> {
-        Graph {
+    fn carried<'a>(&'a self, batch: &'a Batch, moving: &'a Moving) -> Carried<'a> {
+        Carried {
             model: self,
             batch,
             moving,
@@ -251,7 +250,7 @@ impl Model {
         let hidden = self.end(x, pass)?;
         if self.config.classifies() {
             // An example's label stands behind its tokens, as its one target.
-            let labels = &pass.batch().targets.tokens;
+            let labels = &pass.carried().batch.targets.tokens;
             return pass.label_head()?.loss(&hidden, labels, factor);
         }
         pass.token_loss(&hidden, factor)

@@ -267,7 +267,14 @@ mod tests {
     fn trainer(training: Training) -> Trainer {
         let model = tiny(true);
         let adapter = adapter(2, &model);
-        Trainer::new(model, Subject::Adapter(adapter), training, 1).unwrap()
+        Trainer::new(
+            model,
+            Subject::Adapter(adapter),
+            training,
+            1,
+            &candle_core::Device::Cpu,
+        )
+        .unwrap()
     }
 
     /// A run of these steps, which end the schedule.
@@ -401,7 +408,14 @@ mod tests {
         let model = bert(false);
         let adapter = adapter(4, &model);
         let training = Training::default();
-        let trainer = Trainer::new(model, Subject::Adapter(adapter), training, 1).unwrap();
+        let trainer = Trainer::new(
+            model,
+            Subject::Adapter(adapter),
+            training,
+            1,
+            &candle_core::Device::Cpu,
+        )
+        .unwrap();
         let mut values = trainer.initial();
         let before = trainer.evaluate(&values, &examples).unwrap().unwrap();
         assert!((before.loss - 3.0f64.ln()).abs() < 0.1, "{}", before.loss);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::data::DataError;
-use super::device::{Device, DeviceError, is_full};
+use super::device::{Device, is_full};
 use super::dropout::Dropout;
 use super::evaluate::{Measured, evaluate};
 use super::examples::Examples;
@@ -52,9 +52,6 @@ pub enum TrainError {
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The device.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
     /// The device has no room for the model.
     #[error(
         "device {0}: its memory is too small for the model; hold it in fewer bits (precision), or compute on the cpu"
@@ -119,12 +116,13 @@ pub enum TrainError {
 }
 
 impl Trainer {
-    /// Makes a trainer that computes on `threads` threads.
+    /// Makes a trainer that computes on `threads` threads, and on the device that `training` names, opened.
     pub fn new(
         model: Model,
         subject: Subject,
         training: Training,
         threads: usize,
+        device: &candle_core::Device,
     ) -> Result<Self, TrainError> {
         training.check()?;
         let context = subject.room(model.config());
@@ -140,7 +138,6 @@ impl Trainer {
             .thread_name(|i| format!("learn-{i}"))
             .stack_size(STACK)
             .build()?;
-        let device = training.device.open()?;
         let full = |error: candle_core::Error| {
             if is_full(&error) {
                 TrainError::TooLarge(training.device)
@@ -148,7 +145,7 @@ impl Trainer {
                 error.into()
             }
         };
-        let model = model.on(&device, training.precision).map_err(full)?;
+        let model = model.on(device, training.precision).map_err(full)?;
         Ok(Self {
             model,
             subject,
@@ -321,7 +318,14 @@ mod tests {
     fn trainer(training: Training, threads: usize) -> Trainer {
         let model = tiny(true);
         let adapter = adapter(2, &model);
-        Trainer::new(model, Subject::Adapter(adapter), training, threads).unwrap()
+        Trainer::new(
+            model,
+            Subject::Adapter(adapter),
+            training,
+            threads,
+            &candle_core::Device::Cpu,
+        )
+        .unwrap()
     }
 
     fn trained(trainer: &Trainer, factor: Factor, steps: u64) -> (Vec<f32>, Vec<f64>) {
@@ -362,7 +366,7 @@ mod tests {
                     learning_rate: Some(0.02),
                     ..Training::default()
                 };
-                Trainer::new(model, subject, training, threads).unwrap()
+                Trainer::new(model, subject, training, threads, &candle_core::Device::Cpu).unwrap()
             };
             let (one, start) = (trainer(1), trainer(1).initial());
             // The way down moves from the second step on: in the first the way up is nothing.
@@ -382,7 +386,14 @@ mod tests {
     fn a_soft_prompt_takes_room_in_the_context() {
         let model = tiny(true);
         let subject = Subject::Adapter(attached(prompt(100), &model));
-        let trainer = Trainer::new(model, subject, Training::default(), 1).unwrap();
+        let trainer = Trainer::new(
+            model,
+            subject,
+            Training::default(),
+            1,
+            &candle_core::Device::Cpu,
+        )
+        .unwrap();
         assert_eq!(trainer.context(), 28);
         let text = |length: usize| Example {
             ids: vec![2; length],
@@ -400,7 +411,8 @@ mod tests {
             sequence_len: Some(64),
             ..Training::default()
         };
-        let said = Trainer::new(model, subject, training, 1).unwrap_err();
+        let said =
+            Trainer::new(model, subject, training, 1, &candle_core::Device::Cpu).unwrap_err();
         assert!(said.to_string().contains("28 tokens"), "{said}");
     }
 
@@ -440,7 +452,14 @@ mod tests {
         let model = tiny(false);
         let tensors = model.tensors().into_iter();
         let flat = Flat::new(tensors.map(|(name, w)| (name, w.shape().to_vec())));
-        let trainer = Trainer::new(model, Subject::All(flat), Training::default(), 1).unwrap();
+        let trainer = Trainer::new(
+            model,
+            Subject::All(flat),
+            Training::default(),
+            1,
+            &candle_core::Device::Cpu,
+        )
+        .unwrap();
         let (values, losses) = trained(&trainer, Factor::All, 60);
         assert!(
             losses[59] < losses[0] * 0.5,

@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor, Var};
 use super::Model;
 use super::adapted::Moving;
 use super::device::pass::DevicePass;
-use super::graph::Pass;
+use super::graph::{Graph, Pass};
 use crate::learn::batch::Batch;
 use crate::learn::fused::head::Score;
 
@@ -32,9 +32,9 @@ impl Model {
         }
         let batch = &*moving.in_front(batch);
         match &self.there {
-            None => self.layer_by_layer(&mut self.graph(batch, moving), factor),
+            None => self.layer_by_layer(&mut Graph(self.carried(batch, moving)), factor),
             Some(there) => {
-                let mut pass = DevicePass::new(self, there, batch, moving)?;
+                let mut pass = DevicePass::new(self.carried(batch, moving), there)?;
                 self.layer_by_layer(&mut pass, factor)
             }
         }

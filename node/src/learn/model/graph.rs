@@ -15,8 +15,11 @@ use crate::learn::kernel::attention::Heads;
 use crate::learn::kernel::gelu::Gelu;
 use crate::learn::weights::affine::Layout;
 
-/// A batch on its way through a model.
-pub(super) struct Graph<'a> {
+/// A batch on its way through a model on the processor.
+pub(super) struct Graph<'a>(pub(super) Carried<'a>);
+
+/// What goes through a model, wherever that computes.
+pub(super) struct Carried<'a> {
     pub(super) model: &'a Model,
     pub(super) batch: &'a Batch,
     pub(super) moving: &'a Moving,
@@ -24,14 +27,11 @@ pub(super) struct Graph<'a> {
 
 /// A way to carry a batch through a model to its loss.
 pub(super) trait Pass: Ops<Rows = Tensor> {
-    /// The model.
-    fn model(&self) -> &Model;
-
     /// What is carried.
-    fn batch(&self) -> &Batch;
+    fn carried(&self) -> &Carried<'_>;
 
-    /// What moves.
-    fn moving(&self) -> &Moving;
+    /// Where it computes.
+    fn device(&self) -> &Device;
 
     /// A frozen tensor of the model, where the pass computes.
     fn frozen(&self, name: &str) -> Result<Tensor>;
@@ -41,7 +41,7 @@ pub(super) trait Pass: Ops<Rows = Tensor> {
 
     /// A tensor of the model: the moving one, or the frozen one.
     fn tensor(&self, name: &str) -> Result<Tensor> {
-        match self.moving() {
+        match self.carried().moving {
             Moving::All(weights) => Ok(weights[name].clone()),
             Moving::Nothing | Moving::Adapter(_) => self.frozen(name),
         }
@@ -49,11 +49,12 @@ pub(super) trait Pass: Ops<Rows = Tensor> {
 
     /// The head of a classifier.
     fn label_head(&self) -> Result<LabelHead> {
-        let adapter = self.moving().adapter();
+        let Carried { model, moving, .. } = self.carried();
+        let adapter = moving.adapter();
         if let Some(head) = adapter.and_then(|adapter| adapter.head.as_ref()) {
             return Ok(head.clone());
         }
-        if !self.model().has(HEAD_WEIGHT) {
+        if !model.has(HEAD_WEIGHT) {
             candle_core::bail!(
                 "the base is an encoder without a classification head; name an adapter that brings one"
             );
@@ -63,35 +64,79 @@ pub(super) trait Pass: Ops<Rows = Tensor> {
             bias: self.tensor(HEAD_BIAS)?,
         })
     }
+
+    /// Rows of a table, one for each token; a soft prompt in front of each text where tokens are embedded.
+    fn looked_up(&self, table: &str, index: Index) -> Result<Tensor> {
+        let Carried {
+            model,
+            batch,
+            moving,
+        } = self.carried();
+        let ids = index.of(batch);
+        if let Moving::All(weights) = moving {
+            return weights[table].index_select(&Tensor::new(&ids[..], self.device())?, 0);
+        }
+        let rows = model.rows(table, &ids);
+        let width = rows.len() / ids.len();
+        let rows = Tensor::from_vec(rows, (ids.len(), width), self.device())?;
+        match moving.adapter().and_then(AdapterTensors::prompt) {
+            Some(prompt) if index == Index::Token => batch.interleave(prompt, &rows),
+            _ => Ok(rows),
+        }
+    }
+
+    /// What the bottleneck behind a sublayer makes of its output, by a pass's own linear map and GELU.
+    fn through_bottleneck(
+        &self,
+        y: Tensor,
+        place: &str,
+        linear: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+        gelu: impl Fn(&Tensor, Gelu) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let adapter = self.carried().moving.adapter();
+        let Some((form, bottleneck)) = adapter.and_then(|adapter| adapter.behind(place)) else {
+            return Ok(y);
+        };
+        let side = bottleneck.through(&y, linear, |x| match form {
+            NonLinearity::Relu => x.relu(),
+            NonLinearity::Gelu => gelu(x, Gelu::Exact),
+            NonLinearity::Silu => x.silu(),
+            NonLinearity::Tanh => x.tanh(),
+        })?;
+        y + side
+    }
+}
+
+/// The three equal parts of each row.
+pub(super) fn thirds(x: &Tensor) -> Result<[Tensor; 3]> {
+    let width = x.dim(1)? / 3;
+    let third = |i: usize| x.narrow(1, i * width, width)?.contiguous();
+    Ok([third(0)?, third(1)?, third(2)?])
 }
 
 impl Pass for Graph<'_> {
-    fn model(&self) -> &Model {
-        self.model
+    fn carried(&self) -> &Carried<'_> {
+        &self.0
     }
 
-    fn batch(&self) -> &Batch {
-        self.batch
-    }
-
-    fn moving(&self) -> &Moving {
-        self.moving
+    fn device(&self) -> &Device {
+        &Device::Cpu
     }
 
     fn frozen(&self, name: &str) -> Result<Tensor> {
-        let weight = self.model.weight(name);
+        let weight = self.0.model.weight(name);
         Tensor::from_slice(weight.values(), weight.shape(), &Device::Cpu)
     }
 
     fn token_loss(&self, hidden: &Tensor, factor: f32) -> Result<(Tensor, Score)> {
-        let targets = self.batch.targets.clone();
-        match self.moving {
+        let targets = self.0.batch.targets.clone();
+        match self.0.moving {
             Moving::All(weights) => {
-                let head = &weights[self.model.config.head()];
+                let head = &weights[self.0.model.config.head()];
                 head::free(hidden, head, targets, factor)
             }
             Moving::Nothing | Moving::Adapter(_) => {
-                head::frozen(hidden, self.model.output_head(), targets, factor)
+                head::frozen(hidden, self.0.model.output_head(), targets, factor)
             }
         }
     }
@@ -101,22 +146,12 @@ impl Ops for Graph<'_> {
     type Rows = Tensor;
 
     fn embed(&mut self, table: &str, index: Index) -> Result<Tensor> {
-        let ids = index.of(self.batch);
-        if let Moving::All(weights) = self.moving {
-            return weights[table].index_select(&Tensor::new(&ids[..], &Device::Cpu)?, 0);
-        }
-        let rows = self.model.rows(table, &ids);
-        let width = rows.len() / ids.len();
-        let rows = Tensor::from_vec(rows, (ids.len(), width), &Device::Cpu)?;
-        match self.moving.adapter().and_then(AdapterTensors::prompt) {
-            Some(prompt) if index == Index::Token => self.batch.interleave(prompt, &rows),
-            _ => Ok(rows),
-        }
+        self.looked_up(table, index)
     }
 
     fn linear(&mut self, x: &Tensor, module: &str) -> Result<Tensor> {
-        let map = self.model.map(module);
-        match self.moving {
+        let map = self.0.model.map(module);
+        match self.0.moving {
             Moving::Nothing => linear::frozen(x, map),
             Moving::Adapter(adapter) => match adapter.beside(module) {
                 None => linear::frozen(x, map),
@@ -154,13 +189,11 @@ impl Ops for Graph<'_> {
     }
 
     fn thirds(&mut self, x: &Tensor) -> Result<[Tensor; 3]> {
-        let width = x.dim(1)? / 3;
-        let third = |i: usize| x.narrow(1, i * width, width)?.contiguous();
-        Ok([third(0)?, third(1)?, third(2)?])
+        thirds(x)
     }
 
     fn attend(&mut self, _: usize, heads: &Heads, [q, k, v]: [Tensor; 3]) -> Result<Tensor> {
-        attention::attention(&q, &k, &v, heads, &self.batch.spans)
+        attention::attention(&q, &k, &v, heads, &self.0.batch.spans)
     }
 
     fn swiglu(&mut self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
@@ -172,7 +205,7 @@ impl Ops for Graph<'_> {
     }
 
     fn firsts(&mut self, x: &Tensor) -> Result<Tensor> {
-        x.index_select(&self.batch.firsts()?, 0)
+        x.index_select(&self.0.batch.firsts()?, 0)
     }
 
     fn tanh(&mut self, x: &Tensor) -> Result<Tensor> {
@@ -180,17 +213,7 @@ impl Ops for Graph<'_> {
     }
 
     fn bottleneck(&mut self, y: Tensor, place: &str) -> Result<Tensor> {
-        let adapter = self.moving.adapter();
-        let Some((form, bottleneck)) = adapter.and_then(|adapter| adapter.behind(place)) else {
-            return Ok(y);
-        };
-        let side = bottleneck.through(&y, linear::free, |x| match form {
-            NonLinearity::Relu => x.relu(),
-            NonLinearity::Gelu => gelu::gelu(x, Gelu::Exact),
-            NonLinearity::Silu => x.silu(),
-            NonLinearity::Tanh => x.tanh(),
-        })?;
-        y + side
+        self.through_bottleneck(y, place, linear::free, gelu::gelu)
     }
 
     fn add(&mut self, x: Tensor, y: Tensor) -> Result<Tensor> {

@@ -238,7 +238,13 @@ mod tests {
                 model = model.elsewhere(precision);
             }
             let adapter = adapter(4, &model);
-            let trainer = Trainer::new(model, Subject::Adapter(adapter), Training::default(), 2);
+            let trainer = Trainer::new(
+                model,
+                Subject::Adapter(adapter),
+                Training::default(),
+                2,
+                &Device::Cpu,
+            );
             let trainer = trainer.unwrap();
             let mut values = trainer.initial();
             let run = Run {

@@ -5,14 +5,14 @@ use std::sync::Mutex;
 
 use candle_core::backend::BackendStorage as _;
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Error, Layout, Result, Shape,
-    Storage, Tensor, Var,
+    CpuStorage, CudaStorage, CustomOp3, Error, Layout, Result, Shape, Storage, Tensor, Var,
 };
 
 /// The gradients by the inputs, of these inputs and a gradient by the output; none where none is wanted.
 type Back = dyn Fn(&[&Tensor], &Tensor) -> Result<Vec<Option<Tensor>>> + Send + Sync;
 
 struct Given {
+    inputs: usize,
     /// Taken by the forward pass, so that it is not held twice.
     value: Mutex<Option<Tensor>>,
     back: Box<Back>,
@@ -28,15 +28,14 @@ pub(super) fn given<const N: usize>(
         return Ok(value.detach());
     }
     let op = Given {
+        inputs: N,
         value: Mutex::new(Some(value)),
         back: Box::new(back),
     };
-    match inputs.as_slice() {
-        [x] => x.apply_op1(op),
-        [x, y] => x.apply_op2(y, op),
-        [x, y, z] => x.apply_op3(y, z, op),
-        other => candle_core::bail!("an operation of {} inputs", other.len()),
-    }
+    // One kind of operation for all: who has fewer inputs gets the first again, where no gradient goes.
+    let spare = inputs[0].detach();
+    let input = |at: usize| inputs.get(at).copied().unwrap_or(&spare);
+    input(0).apply_op3(input(1), input(2), op)
 }
 
 /// What `compute` makes of the inputs; for the gradient it is computed again, and differentiated then.
@@ -68,8 +67,6 @@ pub(super) fn again<const N: usize>(
 }
 
 impl Given {
-    const NAME: &'static str = "given";
-
     /// The value's storage, by what copies it on its kind of device.
     fn value<T>(&self, copy: impl Fn(&Storage, &Layout) -> Result<T>) -> Result<(T, Shape)> {
         let value = self.value.lock().ok().and_then(|mut value| value.take());
@@ -103,66 +100,9 @@ fn elsewhere() -> Error {
     Error::Msg("a value is on another device than its inputs".into())
 }
 
-impl CustomOp1 for Given {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.on_processor()
-    }
-
-    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.on_cuda()
-    }
-
-    fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let mut gradients = (self.back)(&[x], dy)?;
-        Ok(gradients.pop().flatten())
-    }
-}
-
-impl CustomOp2 for Given {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.on_processor()
-    }
-
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.on_cuda()
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        y: &Tensor,
-        _: &Tensor,
-        dz: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let mut gradients = (self.back)(&[x, y], dz)?.into_iter();
-        let mut next = || gradients.next().flatten();
-        Ok((next(), next()))
-    }
-}
-
 impl CustomOp3 for Given {
     fn name(&self) -> &'static str {
-        Self::NAME
+        "given"
     }
 
     fn cpu_fwd(
@@ -197,7 +137,7 @@ impl CustomOp3 for Given {
         _: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let mut gradients = (self.back)(&[x, y, z], dy)?.into_iter();
+        let mut gradients = (self.back)(&[x, y, z][..self.inputs], dy)?.into_iter();
         let mut next = || gradients.next().flatten();
         Ok((next(), next(), next()))
     }

@@ -2,60 +2,45 @@
 
 use std::sync::Arc;
 
-use candle_core::{D, Result, Tensor};
-use conclave_protocol::charter::NonLinearity;
+use candle_core::{D, Device, Result, Tensor};
 
 use super::attention::{Grids, attention};
 use super::given::{again, given};
 use super::{Map, OnDevice, head};
-use crate::learn::batch::Batch;
 use crate::learn::fused::head::Score;
 use crate::learn::kernel::attention::Heads;
 use crate::learn::kernel::gelu::Gelu;
-use crate::learn::model::Model;
-use crate::learn::model::adapted::{AdapterTensors, Factors, Moving};
-use crate::learn::model::graph::Pass;
+use crate::learn::model::adapted::{Factors, Moving};
+use crate::learn::model::graph::{Carried, Pass, thirds};
 use crate::learn::model::parts::{Index, Ops};
 use crate::learn::weights::affine::Layout;
 
 /// A batch on its way through a model on a device.
 pub(in crate::learn::model) struct DevicePass<'a> {
-    model: &'a Model,
+    carried: Carried<'a>,
     there: &'a OnDevice,
-    batch: &'a Batch,
-    moving: &'a Moving,
     grids: Arc<Grids>,
 }
 
 impl<'a> DevicePass<'a> {
-    pub(in crate::learn::model) fn new(
-        model: &'a Model,
-        there: &'a OnDevice,
-        batch: &'a Batch,
-        moving: &'a Moving,
-    ) -> Result<Self> {
-        let grids = Grids::new(&batch.spans, &model.heads, &there.device)?;
+    pub(in crate::learn::model) fn new(carried: Carried<'a>, there: &'a OnDevice) -> Result<Self> {
+        let (batch, heads) = (carried.batch, &carried.model.heads);
+        let grids = Arc::new(Grids::new(&batch.spans, heads, &there.device)?);
         Ok(Self {
-            model,
+            carried,
             there,
-            batch,
-            moving,
-            grids: Arc::new(grids),
+            grids,
         })
     }
 }
 
 impl Pass for DevicePass<'_> {
-    fn model(&self) -> &Model {
-        self.model
+    fn carried(&self) -> &Carried<'_> {
+        &self.carried
     }
 
-    fn batch(&self) -> &Batch {
-        self.batch
-    }
-
-    fn moving(&self) -> &Moving {
-        self.moving
+    fn device(&self) -> &Device {
+        &self.there.device
     }
 
     fn frozen(&self, name: &str) -> Result<Tensor> {
@@ -63,8 +48,8 @@ impl Pass for DevicePass<'_> {
     }
 
     fn token_loss(&self, hidden: &Tensor, factor: f32) -> Result<(Tensor, Score)> {
-        let head = self.tensor(self.model.config.head())?;
-        head::loss(hidden, &head, &self.batch.targets, factor)
+        let head = self.tensor(self.carried.model.config.head())?;
+        head::loss(hidden, &head, &self.carried.batch.targets, factor)
     }
 }
 
@@ -72,22 +57,12 @@ impl Ops for DevicePass<'_> {
     type Rows = Tensor;
 
     fn embed(&mut self, table: &str, index: Index) -> Result<Tensor> {
-        let ids = index.of(self.batch);
-        if let Moving::All(weights) = self.moving {
-            return weights[table].index_select(&Tensor::new(&ids[..], &self.there.device)?, 0);
-        }
-        let rows = self.model.rows(table, &ids);
-        let width = rows.len() / ids.len();
-        let rows = Tensor::from_vec(rows, (ids.len(), width), &self.there.device)?;
-        match self.moving.adapter().and_then(AdapterTensors::prompt) {
-            Some(prompt) if index == Index::Token => self.batch.interleave(prompt, &rows),
-            _ => Ok(rows),
-        }
+        self.looked_up(table, index)
     }
 
     fn linear(&mut self, x: &Tensor, module: &str) -> Result<Tensor> {
         let map = self.there.maps[module].clone();
-        if let Moving::All(weights) = self.moving {
+        if let Moving::All(weights) = self.carried.moving {
             let weight = &weights[&format!("{module}.weight")];
             let y = match map.layout {
                 Layout::OutIn => free(x, weight)?,
@@ -98,7 +73,7 @@ impl Ops for DevicePass<'_> {
                 Some(bias) => y.broadcast_add(bias),
             };
         }
-        let adapter = self.moving.adapter();
+        let adapter = self.carried.moving.adapter();
         match adapter.and_then(|adapter| adapter.beside(module)) {
             None => frozen(x, map),
             Some((Factors { a, b, scale }, dropout)) => match dropout {
@@ -143,9 +118,7 @@ impl Ops for DevicePass<'_> {
     }
 
     fn thirds(&mut self, x: &Tensor) -> Result<[Tensor; 3]> {
-        let width = x.dim(1)? / 3;
-        let third = |i: usize| x.narrow(1, i * width, width)?.contiguous();
-        Ok([third(0)?, third(1)?, third(2)?])
+        thirds(x)
     }
 
     fn attend(&mut self, _: usize, heads: &Heads, [q, k, v]: [Tensor; 3]) -> Result<Tensor> {
@@ -161,7 +134,7 @@ impl Ops for DevicePass<'_> {
     }
 
     fn firsts(&mut self, x: &Tensor) -> Result<Tensor> {
-        let firsts = self.batch.firsts()?.to_device(&self.there.device)?;
+        let firsts = self.carried.batch.firsts()?.to_device(&self.there.device)?;
         x.index_select(&firsts, 0)
     }
 
@@ -170,17 +143,7 @@ impl Ops for DevicePass<'_> {
     }
 
     fn bottleneck(&mut self, y: Tensor, place: &str) -> Result<Tensor> {
-        let adapter = self.moving.adapter();
-        let Some((form, bottleneck)) = adapter.and_then(|adapter| adapter.behind(place)) else {
-            return Ok(y);
-        };
-        let side = bottleneck.through(&y, free, |x| match form {
-            NonLinearity::Relu => x.relu(),
-            NonLinearity::Gelu => gelu(x, Gelu::Exact),
-            NonLinearity::Silu => x.silu(),
-            NonLinearity::Tanh => x.tanh(),
-        })?;
-        y + side
+        self.through_bottleneck(y, place, free, gelu)
     }
 
     fn add(&mut self, x: Tensor, y: Tensor) -> Result<Tensor> {

@@ -120,7 +120,9 @@ fn get(port: u16, what: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {what} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;
+    // In one piece: written as it is formatted, each part of it would travel by itself.
+    let request = format!("GET {what} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
     Ok(answer)
@@ -143,9 +145,13 @@ mod tests {
         .unwrap();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut request = [0; 512];
-            let read = stream.read(&mut request).unwrap();
-            assert!(request[..read].starts_with(b"GET /v1/status HTTP/1.0\r\n"));
+            let (mut request, mut part) = (Vec::new(), [0; 512]);
+            while !request.ends_with(b"\r\n\r\n") {
+                let read = stream.read(&mut part).unwrap();
+                assert!(read > 0, "the request ends with an empty line");
+                request.extend_from_slice(&part[..read]);
+            }
+            assert!(request.starts_with(b"GET /v1/status HTTP/1.0\r\n"));
             stream.write_all(answer.as_bytes()).unwrap();
         });
         folder

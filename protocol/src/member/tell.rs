@@ -122,11 +122,9 @@ impl Member {
         let quiet = self.desk.timers().quiet;
         let recent = |at: &Time| self.desk.now - *at <= quiet;
         let near = |id: MemberId| {
-            session
-                .roster
-                .key(id)
-                .is_some_and(|key| self.desk.peers.contains(key))
-                || self.desk.heard.get(&id).is_some_and(recent)
+            let connected = |key| self.desk.peers.contains(key);
+            self.desk.heard.get(&id).is_some_and(recent)
+                || session.roster.key(id).is_some_and(connected)
         };
         let absent = missing(&near);
         if n.saturating_sub(absent.len()) < quorum {

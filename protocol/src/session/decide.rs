@@ -48,7 +48,8 @@ pub(crate) enum Judgement {
 impl Bench<'_> {
     /// R21. Whether to start the height: its vectors are in (or time is up) and the next session is set up.
     pub(crate) fn ready(&self, desk: &mut Desk) -> bool {
-        self.settled(desk) && self.set_up(desk)
+        // Whether the next session is set up is known at once.
+        self.set_up(desk) && self.settled(desk)
     }
 
     fn settled(&self, desk: &mut Desk) -> bool {

@@ -29,7 +29,7 @@ pub(crate) struct Sharding {
     /// The names of the shards of each announced vector.
     pub(super) lists: BTreeMap<MemberId, Listed>,
     /// Whose shard has this name, and which: one that copies another's Commit has the same names.
-    index: BTreeMap<Digest, BTreeSet<(MemberId, usize)>>,
+    index: BTreeMap<Digest, Vec<(MemberId, usize)>>,
     /// Names of the shards and sums that stand in the own table.
     pub(super) held: BTreeSet<Digest>,
     /// R73. Commits whose vectors count as held: once counted, always.
@@ -117,7 +117,14 @@ impl Sharding {
             return Err(Refusal::Rule);
         }
         for (m, name) in names.iter().enumerate() {
-            self.index.entry(*name).or_default().insert((sender, m));
+            // One place, nearly always.
+            let places = self
+                .index
+                .entry(*name)
+                .or_insert_with(|| Vec::with_capacity(1));
+            if !places.contains(&(sender, m)) {
+                places.push((sender, m));
+            }
         }
         self.lists.insert(sender, Listed { commit, names });
         Ok(())
@@ -128,7 +135,7 @@ impl Sharding {
         if let Some(list) = self.lists.remove(&member) {
             for (m, name) in list.names.iter().enumerate() {
                 if let Some(places) = self.index.get_mut(name) {
-                    places.remove(&(member, m));
+                    places.retain(|place| *place != (member, m));
                 }
             }
         }
@@ -197,9 +204,8 @@ impl Sharding {
 
     /// Whose shard has this name, and which.
     pub(super) fn places(&self, name: &Digest) -> Vec<(MemberId, usize)> {
-        let places = self.index.get(name);
+        let mut places = self.index.get(name).cloned().unwrap_or_default();
+        places.sort_unstable();
         places
-            .map(|places| places.iter().copied().collect())
-            .unwrap_or_default()
     }
 }

@@ -93,14 +93,12 @@ impl Session {
 
     /// R14. A sharer whose secrets are unspent trains from the result of the height before.
     pub(crate) fn train(&mut self, desk: &mut Desk) {
-        if !self.may_submit(desk) {
+        let ordered = |work: &Work| work.ordered || work.failed;
+        if self.work.as_ref().is_none_or(ordered) || !self.may_submit(desk) {
             return;
         }
         let Some(work) = &mut self.work else { return };
         let Some(terms) = &work.terms else { return };
-        if work.ordered || work.failed {
-            return;
-        }
         work.ordered = true;
         let seed = Digest::of(
             "conclave/v1/batches",

@@ -38,6 +38,7 @@ pub mod sample;
 pub mod schedule;
 pub mod score;
 pub mod steps;
+pub mod tape;
 pub mod threads;
 pub mod trainer;
 pub mod training;

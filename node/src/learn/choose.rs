@@ -65,7 +65,7 @@ mod tests {
                 let ids: Vec<u32> = prompt.iter().chain(choice).copied().collect();
                 let scored = (0..ids.len()).map(|at| at >= prompt.len()).collect();
                 let batch = Batch::pack([&Example { ids, scored }]);
-                model.loss(&batch, &Moving::Nothing, 1.0).unwrap().1.nats
+                model.score(&batch, &Moving::Nothing).unwrap().nats
             };
             let losses: Vec<f64> = choices.iter().map(nats).collect();
             let lowest = losses.iter().copied().fold(f64::INFINITY, f64::min);

@@ -45,7 +45,7 @@ pub fn evaluate(
         if batch.scored() == 0 {
             continue;
         }
-        let (_, score) = model.loss(&batch, moving, 1.0)?;
+        let score = model.score(&batch, moving)?;
         total.nats += score.nats;
         total.hits += score.hits;
         tokens += batch.scored() as u64;

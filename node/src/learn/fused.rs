@@ -1,19 +1,20 @@
-//! Operations with hand-written gradients that plug into candle's graph.
+//! The operations of the processor, with hand-written gradients: each computes, and leaves its way back on a
+//! [`Tape`](super::tape::Tape).
 //!
-//! Candle's own fused operations record nothing and cut the graph silently, and its matrix product always computes
-//! the gradient of the weight, also of a frozen one. These do neither. Each has a plain twin made of candle's
-//! differentiable operations, in the tests of [`super::model`].
+//! Frozen weights get no gradient. Each operation has a plain twin made of candle's differentiable operations, in the
+//! tests of [`super::model`].
 
 use std::ops::{Deref, Range};
 
-use candle_core::{CpuStorage, Device, Error, Layout, Result, Storage, StorageRef, Tensor};
+use candle_core::{CpuStorage, Error, Layout, Result, Storage, StorageRef, Tensor};
 
 pub mod attention;
-pub mod gelu;
+pub mod each;
 pub mod head;
 pub mod layer_norm;
 pub mod linear;
 pub mod norm;
+pub mod rows;
 pub mod swiglu;
 
 /// The values of a contiguous f32 tensor on the CPU, borrowed.
@@ -44,25 +45,9 @@ impl Deref for Values<'_> {
     }
 }
 
-/// The values of an operation's argument.
-fn argument<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    Ok(&storage.as_slice::<f32>()?[contiguous(layout)?])
-}
-
 fn contiguous(layout: &Layout) -> Result<Range<usize>> {
     let (start, end) = layout
         .contiguous_offsets()
         .ok_or_else(|| Error::Msg("a fused operation needs contiguous tensors".into()))?;
     Ok(start..end)
-}
-
-/// A new tensor of these values, in the shape of another.
-fn shaped_as(values: Vec<f32>, like: &Tensor) -> Result<Tensor> {
-    Tensor::from_vec(values, like.shape(), &Device::Cpu)
-}
-
-/// What the forward pass kept for the backward pass.
-fn kept<T>(cell: &std::sync::OnceLock<T>) -> Result<&T> {
-    cell.get()
-        .ok_or_else(|| Error::Msg("a backward pass came before its forward pass".into()))
 }

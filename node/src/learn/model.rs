@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result};
 use conclave_crypto::digest::Digest;
 
 use super::batch::Batch;
@@ -23,31 +23,33 @@ use super::weights::quantised::Precision;
 use super::weights::{Weight, Weights, WeightsError};
 use adapted::Moving;
 use bert::Bert;
+use carried::Carried;
 use config::{Config, ConfigError, Family};
 use device::OnDevice;
 use device::pass::DevicePass;
 use gguf::{Gguf, GgufError};
 use gpt2::Gpt2;
-use graph::{Carried, Graph, Pass};
 use llama::Llama;
 use parts::{Ops, Part};
+use processor::ProcessorPass;
 
 pub use whole::{check, digest};
 
 pub mod adapted;
 pub mod bert;
+mod carried;
 pub mod config;
 pub mod decode;
 mod device;
 pub mod gguf;
 pub mod gpt2;
 mod gradient;
-mod graph;
 pub mod labels;
 pub mod llama;
 pub mod parts;
 #[cfg(test)]
 mod plain;
+mod processor;
 pub mod rope;
 mod whole;
 
@@ -209,18 +211,16 @@ impl Model {
         all
     }
 
-    /// `factor · Σ nll` over the scored tokens of a batch as a graph to differentiate, and the exact score.
+    /// The exact score of a batch.
     ///
     /// # Panics
     /// If a token is outside the vocabulary or an example longer than the context: the data layer checks both.
-    pub fn loss(&self, batch: &Batch, moving: &Moving, factor: f32) -> Result<(Tensor, Score)> {
+    pub fn score(&self, batch: &Batch, moving: &Moving) -> Result<Score> {
         let batch = &*moving.in_front(batch);
+        let carried = self.carried(batch, moving);
         match &self.there {
-            None => self.loss_by(&mut Graph(self.carried(batch, moving)), factor),
-            Some(there) => {
-                let mut pass = DevicePass::new(self.carried(batch, moving), there)?;
-                self.loss_by(&mut pass, factor)
-            }
+            None => ProcessorPass::new(carried).score(),
+            Some(there) => Ok(DevicePass::new(carried, there)?.loss(1.0)?.1),
         }
     }
 
@@ -232,28 +232,12 @@ impl Model {
         self
     }
 
-    fn loss_by<P: Pass>(&self, pass: &mut P, factor: f32) -> Result<(Tensor, Score)> {
-        let x = self.stack(pass)?;
-        self.end_loss(&x, pass, factor)
-    }
-
     fn carried<'a>(&'a self, batch: &'a Batch, moving: &'a Moving) -> Carried<'a> {
         Carried {
             model: self,
             batch,
             moving,
         }
-    }
-
-    /// The loss and the score, given what leaves the last layer.
-    fn end_loss<P: Pass>(&self, x: &Tensor, pass: &mut P, factor: f32) -> Result<(Tensor, Score)> {
-        let hidden = self.end(x, pass)?;
-        if self.config.classifies() {
-            // An example's label stands behind its tokens, as its one target.
-            let labels = &pass.carried().batch.targets.tokens;
-            return pass.label_head()?.loss(&hidden, labels, factor);
-        }
-        pass.token_loss(&hidden, factor)
     }
 
     /// Sends what it computes with to a device; a no-op for the processor.

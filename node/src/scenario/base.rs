@@ -120,7 +120,7 @@ mod tests {
             let examples = tokens.tokenise_all(&rows, 128).expect("tokenised");
             assert_eq!(examples.cut, 0);
             let batch = Batch::pack(&examples.examples);
-            let (_, score) = model.loss(&batch, &Moving::Nothing, 1.0).expect("computed");
+            let score = model.score(&batch, &Moving::Nothing).expect("computed");
             score.nats / f64::from(u32::try_from(batch.scored()).expect("a count"))
         };
         for scenario in Scenario::ALL {

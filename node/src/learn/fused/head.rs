@@ -1,14 +1,8 @@
 //! The output head and the cross-entropy as one operation, on scored tokens only.
 //!
 //! The logits `(scored, vocabulary)` never exist at once: a block of rows at a time is computed, scored, turned into
-//! their own gradient and multiplied back. So the gradient is known when the loss is, and the backward pass only scales
-//! it.
+//! their own gradient and multiplied back. So the gradient is known when the loss is.
 
-use std::sync::{Arc, OnceLock};
-
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
-
-use super::{argument, kept, shaped_as};
 use crate::learn::kernel::elementwise::{exp_row, scale};
 use crate::learn::kernel::product::{Old, View, ViewMut, product};
 use crate::learn::weights::affine::Affine;
@@ -31,107 +25,44 @@ pub struct Score {
     pub hits: u64,
 }
 
-struct Pass<'a> {
-    x: &'a [f32],
-    hidden: usize,
-    matrix: Matrix<'a>,
-    vocabulary: usize,
-}
-
 /// The head's matrix `(vocabulary, hidden)`.
-#[derive(Clone, Copy)]
-enum Matrix<'a> {
+#[derive(Debug, Clone, Copy)]
+pub enum Matrix<'a> {
+    /// It gets no gradient.
     Frozen(&'a Affine),
-    Free(&'a [f32]),
+    /// Its values and its shape.
+    Free(&'a [f32], [usize; 2]),
 }
 
-struct Gradients {
-    x: Vec<f32>,
-    weight: Vec<f32>,
+/// The gradients of `factor · Σ nll`; empty where none are wanted.
+#[derive(Debug)]
+pub struct Gradients {
+    /// By the hidden states.
+    pub x: Vec<f32>,
+    /// By the matrix.
+    pub weight: Vec<f32>,
 }
 
-struct FrozenHead {
-    map: Affine,
-    shared: Shared,
-}
-
-struct FreeHead {
-    shared: Shared,
-}
-
-struct Shared {
-    targets: Arc<Targets>,
-    factor: f32,
-    wanted: [bool; 2],
-    score: Arc<OnceLock<Score>>,
-    gradients: OnceLock<Gradients>,
-}
-
-/// `factor · Σ nll` over the targets (a scalar) of hidden states `x` `(tokens, hidden)` under a frozen head
-/// `(vocabulary, hidden)`, and the exact score.
-pub fn frozen(
-    x: &Tensor,
-    map: &Affine,
-    targets: Arc<Targets>,
-    factor: f32,
-) -> Result<(Tensor, Score)> {
-    let shared = Shared::new(targets, factor, [x.track_op(), false]);
-    let score = shared.score.clone();
-    let map = map.clone();
-    let loss = x.apply_op1(FrozenHead { map, shared })?;
-    Ok((loss, *kept(&score)?))
-}
-
-/// The same for a head that is a variable.
-pub fn free(
-    x: &Tensor,
-    weight: &Tensor,
-    targets: Arc<Targets>,
-    factor: f32,
-) -> Result<(Tensor, Score)> {
-    let shared = Shared::new(targets, factor, [x.track_op(), weight.track_op()]);
-    let score = shared.score.clone();
-    let loss = x.apply_op2(weight, FreeHead { shared })?;
-    Ok((loss, *kept(&score)?))
-}
-
-impl Shared {
-    fn new(targets: Arc<Targets>, factor: f32, wanted: [bool; 2]) -> Self {
-        Self {
-            targets,
-            factor,
-            wanted,
-            score: Arc::new(OnceLock::new()),
-            gradients: OnceLock::new(),
+impl Matrix<'_> {
+    fn dims(self) -> (usize, usize) {
+        match self {
+            Matrix::Frozen(map) => map.dims(),
+            Matrix::Free(_, shape) => shape.into(),
         }
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the graph's loss is an f32"
-    )]
-    fn forward(&self, pass: &Pass<'_>) -> (CpuStorage, Shape) {
-        let (score, gradients) = pass.run(&self.targets, self.factor, self.wanted);
-        self.score.get_or_init(|| score);
-        self.gradients.get_or_init(|| gradients);
-        let loss = (score.nats * f64::from(self.factor)) as f32;
-        (CpuStorage::F32(vec![loss]), Shape::from(()))
-    }
-
-    fn backward(&self, x: &Tensor, d_loss: &Tensor) -> Result<(Tensor, f32)> {
-        let d_loss = d_loss.to_scalar::<f32>()?;
-        let mut dx = kept(&self.gradients)?.x.clone();
-        scale(&mut dx, d_loss);
-        Ok((shaped_as(dx, x)?, d_loss))
-    }
-}
-
-impl Pass<'_> {
-    fn run(&self, targets: &Targets, factor: f32, wanted: [bool; 2]) -> (Score, Gradients) {
-        let (hidden, vocabulary) = (self.hidden, self.vocabulary);
-        let [x_wanted, weight_wanted] = wanted;
+    /// The exact score of hidden states `x` `(tokens, hidden)` against the targets, and the gradients of
+    /// `factor · Σ nll` by those of the hidden states and the matrix that are wanted.
+    pub fn score(
+        self,
+        x: &[f32],
+        targets: &Targets,
+        factor: f32,
+        [x_wanted, weight_wanted]: [bool; 2],
+    ) -> (Score, Gradients) {
+        let (vocabulary, hidden) = self.dims();
         let mut gradients = Gradients {
-            x: vec![0.0; if x_wanted { self.x.len() } else { 0 }],
+            x: vec![0.0; if x_wanted { x.len() } else { 0 }],
             weight: vec![
                 0.0;
                 if weight_wanted {
@@ -153,12 +84,12 @@ impl Pass<'_> {
             inputs.clear();
             for &row in rows {
                 let at = row as usize * hidden;
-                inputs.extend_from_slice(&self.x[at..at + hidden]);
+                inputs.extend_from_slice(&x[at..at + hidden]);
             }
             let logits = &mut logits[..n * vocabulary];
-            match self.matrix {
+            match self {
                 Matrix::Frozen(map) => map.apply_into(&inputs, logits),
-                Matrix::Free(weight) => product(
+                Matrix::Free(weight, _) => product(
                     ViewMut::new(logits, n, vocabulary),
                     Old::Replace,
                     1.0,
@@ -170,9 +101,9 @@ impl Pass<'_> {
             let d_logits = View::new(logits, n, vocabulary);
             if x_wanted {
                 let d_inputs = &mut d_inputs[..n * hidden];
-                match self.matrix {
+                match self {
                     Matrix::Frozen(map) => map.apply_back_into(logits, d_inputs),
-                    Matrix::Free(weight) => product(
+                    Matrix::Free(weight, _) => product(
                         ViewMut::new(d_inputs, n, hidden),
                         Old::Replace,
                         1.0,
@@ -226,61 +157,6 @@ fn score_rows(
     for (nats, hit) in rows {
         score.nats += nats;
         score.hits += u64::from(hit);
-    }
-}
-
-impl CustomOp1 for FrozenHead {
-    fn name(&self) -> &'static str {
-        "frozen-head"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (vocabulary, hidden) = self.map.dims();
-        Ok(self.shared.forward(&Pass {
-            x: argument(x, layout)?,
-            hidden,
-            matrix: Matrix::Frozen(&self.map),
-            vocabulary,
-        }))
-    }
-
-    fn bwd(&self, x: &Tensor, _: &Tensor, d_loss: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(self.shared.backward(x, d_loss)?.0))
-    }
-}
-
-impl CustomOp2 for FreeHead {
-    fn name(&self) -> &'static str {
-        "free-head"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (vocabulary, hidden) = w_layout.shape().dims2()?;
-        Ok(self.shared.forward(&Pass {
-            x: argument(x, x_layout)?,
-            hidden,
-            matrix: Matrix::Free(argument(w, w_layout)?),
-            vocabulary,
-        }))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        _: &Tensor,
-        d_loss: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dx, d_loss) = self.shared.backward(x, d_loss)?;
-        let mut dw = kept(&self.shared.gradients)?.weight.clone();
-        scale(&mut dw, d_loss);
-        Ok((Some(dx), Some(shaped_as(dw, w)?)))
     }
 }
 

@@ -145,6 +145,30 @@ pub fn exp_shifted(row: &mut [f32], shift: f32) {
     });
 }
 
+/// `x += y`, element by element.
+pub fn add(x: &mut [f32], y: &[f32]) {
+    let chunks = x.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK));
+    chunks.for_each(|(x, y)| {
+        vectorised(|| {
+            for (x, y) in x.iter_mut().zip(y) {
+                *x += y;
+            }
+        });
+    });
+}
+
+/// `x *= y`, element by element.
+pub fn multiply(x: &mut [f32], y: &[f32]) {
+    let chunks = x.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK));
+    chunks.for_each(|(x, y)| {
+        vectorised(|| {
+            for (x, y) in x.iter_mut().zip(y) {
+                *x *= y;
+            }
+        });
+    });
+}
+
 /// Adds `values` to each row of the same length.
 pub fn add_to_rows(rows: &mut [f32], values: &[f32]) {
     let n = values.len();
@@ -209,6 +233,11 @@ fn highest(a: &[f32]) -> f32 {
         .chain(rest)
         .copied()
         .fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// `1 / (1 + e^-x)`.
+pub fn logistic(x: f32) -> f32 {
+    sigmoid(x)
 }
 
 #[inline(always)]

@@ -196,17 +196,6 @@ impl Bottleneck {
             up_bias: tensor(UP_BIAS),
         }
     }
-
-    /// What it adds to a sublayer's output, by candle's own operations and these two.
-    pub(super) fn through(
-        &self,
-        y: &Tensor,
-        linear: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
-        bend: impl FnOnce(&Tensor) -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let down = linear(y, &self.down)?.broadcast_add(&self.down_bias)?;
-        linear(&bend(&down)?, &self.up)?.broadcast_add(&self.up_bias)
-    }
 }
 
 /// The name of the matrix into the bottleneck, behind that of the place.

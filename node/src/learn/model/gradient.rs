@@ -1,4 +1,4 @@
-//! The gradient of a batch's loss: back through the whole graph, or layer by layer with each one computed again.
+//! The gradient of a batch's loss: back through the whole pass, or layer by layer with each one computed again.
 
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
@@ -6,19 +6,19 @@ use candle_core::{Result, Tensor, Var};
 use super::Model;
 use super::adapted::Moving;
 use super::device::pass::DevicePass;
-use super::graph::{Graph, Pass};
+use super::processor::ProcessorPass;
 use crate::learn::batch::Batch;
 use crate::learn::fused::head::Score;
 
 impl Model {
-    /// The gradient of [`Self::loss`] by what moves, and the exact score.
+    /// The gradient of `factor · Σ nll` over the scored tokens of a batch by what moves, and the exact score.
     ///
     /// With `again`, no more is kept on the way up than what enters each layer; on the way down a layer is computed
     /// again when its gradient is due (gradient checkpointing: Chen et al., arXiv 1604.06174). The bits of an adapter's
     /// gradient are the same.
     ///
     /// # Panics
-    /// As [`Self::loss`] does.
+    /// As [`Self::score`] does.
     pub fn gradient(
         &self,
         batch: &Batch,
@@ -26,21 +26,20 @@ impl Model {
         factor: f32,
         again: bool,
     ) -> Result<(GradStore, Score)> {
-        if !again {
-            let (loss, score) = self.loss(batch, moving, factor)?;
-            return Ok((loss.backward()?, score));
-        }
         let batch = &*moving.in_front(batch);
-        match &self.there {
-            None => self.layer_by_layer(&mut Graph(self.carried(batch, moving)), factor),
-            Some(there) => {
-                let mut pass = DevicePass::new(self.carried(batch, moving), there)?;
-                self.layer_by_layer(&mut pass, factor)
-            }
+        let carried = self.carried(batch, moving);
+        let Some(there) = &self.there else {
+            return ProcessorPass::new(carried).gradient(factor, again);
+        };
+        let mut pass = DevicePass::new(carried, there)?;
+        if again {
+            return self.layer_by_layer(&mut pass, factor);
         }
+        let (loss, score) = pass.loss(factor)?;
+        Ok((loss.backward()?, score))
     }
 
-    fn layer_by_layer<P: Pass>(&self, pass: &mut P, factor: f32) -> Result<(GradStore, Score)> {
+    fn layer_by_layer(&self, pass: &mut DevicePass<'_>, factor: f32) -> Result<(GradStore, Score)> {
         let mut x = self.begin(pass)?;
         let mut inputs = Vec::with_capacity(self.config.layers);
         for layer in 0..self.config.layers {
@@ -48,7 +47,7 @@ impl Model {
             x = self.layer(layer, x, pass)?.detach();
         }
         let x = variable(&x)?;
-        let (loss, score) = self.end_loss(&x, pass, factor)?;
+        let (loss, score) = pass.end_loss(&x, factor)?;
         let mut all = loss.backward()?;
         drop(loss);
         let mut above = below(&mut all, &x)?;

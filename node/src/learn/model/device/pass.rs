@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use candle_core::{D, Device, Result, Tensor};
+use candle_core::{D, Result, Tensor};
+use conclave_protocol::charter::NonLinearity;
 
 use super::attention::{Grids, attention};
 use super::given::{again, given};
@@ -11,7 +12,7 @@ use crate::learn::fused::head::Score;
 use crate::learn::kernel::attention::Heads;
 use crate::learn::kernel::gelu::Gelu;
 use crate::learn::model::adapted::{Factors, Moving};
-use crate::learn::model::graph::{Carried, Pass, thirds};
+use crate::learn::model::carried::Carried;
 use crate::learn::model::parts::{Index, Ops};
 use crate::learn::weights::affine::Layout;
 
@@ -34,22 +35,37 @@ impl<'a> DevicePass<'a> {
     }
 }
 
-impl Pass for DevicePass<'_> {
-    fn carried(&self) -> &Carried<'_> {
-        &self.carried
+impl DevicePass<'_> {
+    /// `factor · Σ nll` over the scored tokens as a graph to differentiate, and the exact score.
+    pub(in crate::learn::model) fn loss(mut self, factor: f32) -> Result<(Tensor, Score)> {
+        let model = self.carried.model;
+        let x = model.stack(&mut self)?;
+        self.end_loss(&x, factor)
     }
 
-    fn device(&self) -> &Device {
-        &self.there.device
+    /// The same, given what leaves the last layer.
+    pub(in crate::learn::model) fn end_loss(
+        &mut self,
+        x: &Tensor,
+        factor: f32,
+    ) -> Result<(Tensor, Score)> {
+        let model = self.carried.model;
+        let hidden = model.end(x, self)?;
+        let targets = &self.carried.batch.targets;
+        if model.config.classifies() {
+            // An example's label stands behind its tokens, as its one target.
+            let head = self.carried.label_head(|name| Ok(self.frozen(name)))?;
+            return head.loss(&hidden, &targets.tokens, factor);
+        }
+        head::loss(&hidden, &self.tensor(model.config.head())?, targets, factor)
     }
 
-    fn frozen(&self, name: &str) -> Result<Tensor> {
-        Ok(self.there.tensors[name].clone())
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        self.carried.tensor(name, |name| Ok(self.frozen(name)))
     }
 
-    fn token_loss(&self, hidden: &Tensor, factor: f32) -> Result<(Tensor, Score)> {
-        let head = self.tensor(self.carried.model.config.head())?;
-        head::loss(hidden, &head, &self.carried.batch.targets, factor)
+    fn frozen(&self, name: &str) -> Tensor {
+        self.there.tensors[name].clone()
     }
 }
 
@@ -57,7 +73,7 @@ impl Ops for DevicePass<'_> {
     type Rows = Tensor;
 
     fn embed(&mut self, table: &str, index: Index) -> Result<Tensor> {
-        self.looked_up(table, index)
+        self.carried.looked_up(table, index, &self.there.device)
     }
 
     fn linear(&mut self, x: &Tensor, module: &str) -> Result<Tensor> {
@@ -118,7 +134,9 @@ impl Ops for DevicePass<'_> {
     }
 
     fn thirds(&mut self, x: &Tensor) -> Result<[Tensor; 3]> {
-        thirds(x)
+        let width = x.dim(1)? / 3;
+        let third = |i: usize| x.narrow(1, i * width, width)?.contiguous();
+        Ok([third(0)?, third(1)?, third(2)?])
     }
 
     fn attend(&mut self, _: usize, heads: &Heads, [q, k, v]: [Tensor; 3]) -> Result<Tensor> {
@@ -143,7 +161,18 @@ impl Ops for DevicePass<'_> {
     }
 
     fn bottleneck(&mut self, y: Tensor, place: &str) -> Result<Tensor> {
-        self.through_bottleneck(y, place, free, gelu)
+        let adapter = self.carried.moving.adapter();
+        let Some((form, bottleneck)) = adapter.and_then(|adapter| adapter.behind(place)) else {
+            return Ok(y);
+        };
+        let down = free(&y, &bottleneck.down)?.broadcast_add(&bottleneck.down_bias)?;
+        let bent = match form {
+            NonLinearity::Relu => down.relu(),
+            NonLinearity::Gelu => gelu(&down, Gelu::Exact),
+            NonLinearity::Silu => down.silu(),
+            NonLinearity::Tanh => down.tanh(),
+        };
+        y + free(&bent?, &bottleneck.up)?.broadcast_add(&bottleneck.up_bias)?
     }
 
     fn add(&mut self, x: Tensor, y: Tensor) -> Result<Tensor> {

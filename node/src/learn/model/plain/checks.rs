@@ -50,18 +50,16 @@ fn both(
         .unwrap();
     let moving = bind(tensors.clone());
     let weight = 1.0 / batch.scored() as f32;
-    let (fused, score) = model.loss(&batch, &moving, weight).unwrap();
+    let (fused, score) = model.gradient(&batch, &moving, weight, false).unwrap();
     let slow = loss(model, &batch, &moving).unwrap();
-    let (f, s) = (
-        fused.to_scalar::<f32>().unwrap(),
-        slow.to_scalar::<f32>().unwrap(),
-    );
+    let f = score.nats / batch.scored() as f64;
+    let s = f64::from(slow.to_scalar::<f32>().unwrap());
     assert!((f - s).abs() < 1e-5 * s.abs(), "loss {f}, {s} plain");
-    assert!((score.nats / batch.scored() as f64 - f64::from(s)).abs() < 1e-5 * f64::from(s));
+    assert_eq!(model.score(&batch, &moving).unwrap(), score);
+    let slow = slow.backward().unwrap();
     let mut gradients = [vec![0.0; flat.len()], vec![0.0; flat.len()]];
-    for (loss, sum) in [fused, slow].iter().zip(&mut gradients) {
-        let store = loss.backward().unwrap();
-        assert_eq!(flat.add_gradients(&tensors, &store, sum).unwrap(), None);
+    for (store, sum) in [fused, slow].iter().zip(&mut gradients) {
+        assert_eq!(flat.add_gradients(&tensors, store, sum).unwrap(), None);
     }
     for slot in flat.slots() {
         let [f, s] = [0, 1].map(|i| &gradients[i][slot.range.clone()]);
@@ -136,7 +134,7 @@ fn a_new_bottleneck_changes_nothing_and_a_prompt_reads_as_the_words_that_it_star
                 let tensors = adapter.flat().tensors(&start, |_| false).unwrap();
                 Moving::Adapter(adapter.bind(&tensors))
             });
-            model.loss(batch, &moving, 1.0).unwrap().1.nats
+            model.score(batch, &moving).unwrap().nats
         };
         let (short, long) = (vec![9, 2, 7, 7, 30], vec![4, 8, 4, 9, 2, 7, 7, 30]);
         let base = nats(&text(short.clone(), 1), None);
@@ -177,7 +175,7 @@ fn a_classifier_decodes_behind_a_soft_prompt_as_it_trains() {
             let nats = sum.ln() - f64::from(logits[*label as usize]);
             let batch = Batch::pack([&example]);
             let moving = Moving::Adapter(bound.clone());
-            let (_, score) = model.loss(&batch, &moving, 1.0).unwrap();
+            let score = model.score(&batch, &moving).unwrap();
             assert!(
                 (score.nats - nats).abs() < 1e-4,
                 "{} and {nats}",
@@ -290,13 +288,12 @@ fn slopes_agree(model: &Model, adapter: &Adapter, values: &[f32]) {
     let score = |values: &[f32]| {
         let tensors = adapter.flat().tensors(values, |_| false).unwrap();
         let moving = Moving::Adapter(adapter.bind(&tensors));
-        model.loss(&batch, &moving, 1.0).unwrap().1.nats
+        model.score(&batch, &moving).unwrap().nats
     };
     let tensors = adapter.flat().tensors(values, |_| true).unwrap();
     let moving = Moving::Adapter(adapter.bind(&tensors));
-    let (loss, _) = model.loss(&batch, &moving, 1.0).unwrap();
+    let (store, _) = model.gradient(&batch, &moving, 1.0, false).unwrap();
     let mut gradient = vec![0.0; values.len()];
-    let store = loss.backward().unwrap();
     assert_eq!(
         adapter
             .flat()
@@ -362,7 +359,7 @@ fn decodes_with(model: &Model, adapter: &Adapter, values: &[f32]) {
     let mut scored = vec![false; 40];
     scored[6..].fill(true);
     let batch = Batch::pack(&[Example { ids, scored }]);
-    let (_, score) = model.loss(&batch, &Moving::Adapter(bound), 1.0).unwrap();
+    let score = model.score(&batch, &Moving::Adapter(bound)).unwrap();
     assert!(
         (score.nats - nats).abs() < 1e-3,
         "{} packed, {nats} step by step",

@@ -3,7 +3,10 @@
 //! `gemm` takes raw pointers and strides. The views check at construction that their last element lies inside
 //! their slice, and that the elements of an output do not overlap; everything else is safe code.
 
+use std::ops::Range;
+
 use gemm::Parallelism;
+use rayon::prelude::*;
 
 /// A matrix to read: `rows × cols` elements of a slice, at any strides.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +57,20 @@ impl<'a> View<'a> {
             cols,
             row_stride,
             col_stride: 1,
+        }
+    }
+
+    /// Some of its rows.
+    ///
+    /// # Panics
+    /// If it has fewer.
+    fn rows(self, rows: Range<usize>) -> Self {
+        assert!(rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
+        let from = (rows.start * self.row_stride).min(self.values.len());
+        Self {
+            values: &self.values[from..],
+            rows: rows.len(),
+            ..self
         }
     }
 
@@ -156,43 +173,130 @@ unsafe fn multiply(
     a: View<'_>,
     b: View<'_>,
 ) {
-    let work = a.rows * b.cols * a.cols;
-    let threads = rayon::current_num_threads();
-    let parallelism = if threads == 1 || work < PARALLEL_FROM {
-        Parallelism::None
-    } else {
-        Parallelism::Rayon(threads)
+    let out = Corner { out, row_stride };
+    let threads = match a.rows * b.cols * a.cols {
+        PARALLEL_FROM.. => rayon::current_num_threads(),
+        _ => 1,
     };
-    // SAFETY: `View` is built only by constructors that check (rows - 1) * row_stride + (cols - 1) * col_stride <
-    // values.len(), so each element read lies inside its slice; the caller vouches for the output. An empty inner
-    // dimension reads nothing. All strides fit isize, being smaller than a slice's length.
-    unsafe {
-        gemm::gemm(
-            a.rows,
-            b.cols,
-            a.cols,
-            out,
-            1,
-            row_stride.cast_signed(),
-            old == Old::Keep,
-            a.values.as_ptr(),
-            a.col_stride.cast_signed(),
-            a.row_stride.cast_signed(),
-            b.values.as_ptr(),
-            b.col_stride.cast_signed(),
-            b.row_stride.cast_signed(),
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            parallelism,
-        );
+    let Some(shares) = Shares::new(a.rows, b.cols, threads) else {
+        // SAFETY: the caller vouches for it.
+        unsafe { out.multiply(old, scale, a, b, threads) };
+        return;
+    };
+    (0..threads).into_par_iter().for_each(|thread| {
+        for [rows, cols] in shares.of(thread) {
+            let (a, b) = (a.rows(rows.clone()), b.t().rows(cols.clone()).t());
+            // SAFETY: the part lies inside the output and meets no other one.
+            unsafe {
+                let out = out.at(rows.start, cols.start);
+                out.multiply(old, scale, a, b, 1);
+            }
+        }
+    });
+}
+
+/// How an output is shared out to threads, each of which computes its parts by itself and waits for nobody: as many
+/// whole [`PANEL`]s of columns for each, and of the columns that are left over some rows.
+///
+/// `gemm` sums small products in another order; so no part is as small as that, and the bits are those of one thread.
+struct Shares {
+    size: [usize; 2],
+    /// Columns of each thread alone.
+    each: usize,
+    threads: usize,
+}
+
+impl Shares {
+    /// `None` where the output is too small for it.
+    fn new(rows: usize, cols: usize, threads: usize) -> Option<Self> {
+        let mut each = cols / (PANEL * threads) * PANEL;
+        if (1..FEWEST).contains(&(cols - each * threads)) {
+            each = each.saturating_sub(PANEL);
+        }
+        (threads > 1 && rows / threads > PANEL && cols >= FEWEST).then_some(Self {
+            size: [rows, cols],
+            each,
+            threads,
+        })
+    }
+
+    /// The rows and columns of a thread's parts.
+    fn of(&self, thread: usize) -> [[Range<usize>; 2]; 2] {
+        let ([rows, cols], each) = (self.size, self.each);
+        let row = |thread| thread * rows / self.threads;
+        [
+            [0..rows, thread * each..(thread + 1) * each],
+            [row(thread)..row(thread + 1), self.threads * each..cols],
+        ]
+    }
+}
+
+/// The upper left corner of an output, or of a part of it.
+#[derive(Clone, Copy)]
+struct Corner {
+    out: *mut f32,
+    row_stride: usize,
+}
+
+#[expect(unsafe_code, reason = "threads write to parts that do not meet")]
+// SAFETY: whoever writes through it vouches for where.
+unsafe impl Send for Corner {}
+#[expect(unsafe_code, reason = "threads write to parts that do not meet")]
+// SAFETY: as above; it is only read itself.
+unsafe impl Sync for Corner {}
+
+impl Corner {
+    /// The corner of a part.
+    fn at(self, row: usize, col: usize) -> Self {
+        let out = self.out.wrapping_add(row * self.row_stride + col);
+        Self { out, ..self }
+    }
+
+    /// The product, from this corner on.
+    ///
+    /// # Safety
+    /// As of [`multiply`].
+    #[expect(unsafe_code, reason = "gemm takes pointers")]
+    unsafe fn multiply(self, old: Old, scale: f32, a: View<'_>, b: View<'_>, threads: usize) {
+        let parallelism = match threads {
+            1 => Parallelism::None,
+            _ => Parallelism::Rayon(threads),
+        };
+        // SAFETY: `View` is built only by constructors that check (rows - 1) * row_stride + (cols - 1) * col_stride <
+        // values.len(), so each element read lies inside its slice; the caller vouches for the output. An empty inner
+        // dimension reads nothing. All strides fit isize, being smaller than a slice's length.
+        unsafe {
+            gemm::gemm(
+                a.rows,
+                b.cols,
+                a.cols,
+                self.out,
+                1,
+                self.row_stride.cast_signed(),
+                old == Old::Keep,
+                a.values.as_ptr(),
+                a.col_stride.cast_signed(),
+                a.row_stride.cast_signed(),
+                b.values.as_ptr(),
+                b.col_stride.cast_signed(),
+                b.row_stride.cast_signed(),
+                1.0,
+                scale,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        }
     }
 }
 
 /// Multiplications below which threads cost more than they bring.
-const PARALLEL_FROM: usize = 1 << 16;
+const PARALLEL_FROM: usize = 1 << 22;
+/// Columns that `gemm` computes at once with the widest vectors there are.
+const PANEL: usize = 64;
+/// Fewer columns, of no more rows than a panel is wide, are a small product.
+const FEWEST: usize = 4;
 
 fn check(len: usize, rows: usize, cols: usize, row_stride: usize) {
     if rows == 0 || cols == 0 {
@@ -268,6 +372,53 @@ mod tests {
                 &want[i * n..(i + 1) * n]
             );
             assert_eq!(&wide[i * (n + 2) + n..(i + 1) * (n + 2)], &[9.0, 9.0]);
+        }
+    }
+
+    #[test]
+    fn shared_out_to_threads_a_product_has_the_bits_of_one() {
+        for [rows, inside, cols] in [
+            [300, 140, 192],
+            [70, 600, 200],
+            [300, 70, 257],
+            [271, 129, 131],
+            [520, 64, 33],
+            [999, 1030, 5],
+            [4000, 600, 2],
+            [3, 1100, 2000],
+        ] {
+            let numbers = |from: usize, len: usize| -> Vec<f32> {
+                let number = |i: usize| ((i * 7919 + from) % 1013) as f32 / 500.0 - 1.0;
+                (0..len).map(number).collect()
+            };
+            let (a, b) = (numbers(1, rows * inside), numbers(2, cols * inside));
+            let old = numbers(3, rows * (cols + 1));
+            let by = |threads: usize, transposed: bool| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+                pool.build().unwrap().install(|| {
+                    let mut out = old.clone();
+                    let b = if transposed {
+                        View::new(&b, cols, inside).t()
+                    } else {
+                        View::new(&b, inside, cols)
+                    };
+                    product(
+                        ViewMut::strided(&mut out, rows, cols, cols + 1),
+                        Old::Keep,
+                        0.5,
+                        View::new(&a, rows, inside),
+                        b,
+                    );
+                    out.iter().map(|x| x.to_bits()).collect::<Vec<u32>>()
+                })
+            };
+            for transposed in [false, true] {
+                let alone = by(1, transposed);
+                for threads in [2, 3, 4] {
+                    let same = by(threads, transposed) == alone;
+                    assert!(same, "{rows} × {inside} × {cols} by {threads} threads");
+                }
+            }
         }
     }
 

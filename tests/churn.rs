@@ -137,6 +137,26 @@ fn forgets(loss: Loss, phase: Phase, point: Point, number: usize) -> Outcome {
     Ok(())
 }
 
+// R60: a member that reaches fewer than it has to ask does so through others, at the beginning and later.
+#[test]
+fn a_member_that_reaches_too_few_asks_through_others() -> Outcome {
+    for seed in 80..90 {
+        let mut terms = Terms::new(seed, 5);
+        terms.rounds = 8;
+        let death = Strike::AfterSubmitted { height: 3 };
+        let faults = Faults {
+            apart: BTreeSet::from([(0, 1), (0, 4)]),
+            ..with(vec![crash(0, death, Point::AfterSend, Some(400))])
+        };
+        let world = sound(terms, faults)?;
+        let counted = survived(&world, 0);
+        let (early, late) = (counted.range(..Height(3)), counted.range(Height(6)..));
+        assert!(early.count() > 0, "seed {seed}: {counted:?}");
+        assert!(late.count() > 1, "seed {seed}: {counted:?}");
+    }
+    Ok(())
+}
+
 // R60: with nobody in reach whom it could ask it says that it lives, and nothing else, however long; what it said
 // before the others hand on.
 #[test]

@@ -7,7 +7,7 @@ use conclave_crypto::fixed::Scale;
 use conclave_crypto::ladder::Carried;
 use conclave_crypto::sign::{IdentityKey, PublicKey};
 use rand_chacha::ChaCha20Rng;
-use rand_core::SeedableRng as _;
+use rand_core::{Rng as _, SeedableRng as _};
 
 use crate::charter::{Charter, Timers};
 use crate::envelope::{Envelope, Kind};
@@ -66,6 +66,9 @@ pub(crate) struct Desk {
 impl Desk {
     /// A desk for one run of the process.
     pub(crate) fn new(setup: Setup, now: Time, rng_seed: [u8; 32]) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(rng_seed);
+        let mut question = [0; 16];
+        rng.fill_bytes(&mut question);
         Self {
             now,
             scale: setup.charter.scale(),
@@ -76,7 +79,7 @@ impl Desk {
             identity: setup.identity,
             memo: setup.memo,
             me: None,
-            rng: ChaCha20Rng::from_seed(rng_seed),
+            rng,
             tray: VecDeque::new(),
             peers: BTreeSet::new(),
             parted: BTreeMap::new(),
@@ -87,7 +90,7 @@ impl Desk {
             evidence: BTreeMap::new(),
             carried: BTreeMap::new(),
             unseated: BTreeSet::new(),
-            memory: Memory::new(setup.intact),
+            memory: Memory::new(setup.intact, question),
             alarm: None,
         }
     }

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use conclave_crypto::sign::PublicKey;
+
+use crate::message::Question;
 use crate::names::{Height, MemberId};
 use crate::outbox;
 use crate::output::{Stored, Table};
@@ -16,6 +19,8 @@ pub(crate) const FACT: &[u8] = b"silent";
 pub(crate) struct Memory {
     /// Whether what is stored is known to be whole.
     intact: bool,
+    /// Names what we ask the others.
+    question: Question,
     /// Members that told what they hold of us.
     answered: BTreeSet<MemberId>,
     /// When the first of them did.
@@ -30,9 +35,10 @@ pub(crate) struct Memory {
 
 impl Memory {
     /// A start: nobody has been asked yet.
-    pub(crate) const fn new(intact: bool) -> Self {
+    pub(crate) const fn new(intact: bool, question: Question) -> Self {
         Self {
             intact,
+            question,
             answered: BTreeSet::new(),
             first: None,
             settled: false,
@@ -56,6 +62,11 @@ impl Memory {
     /// Whether what is stored is known to be whole.
     pub(crate) const fn is_intact(&self) -> bool {
         self.intact
+    }
+
+    /// Names what is asked of the others at this start.
+    pub(crate) const fn question(&self) -> Question {
+        self.question
     }
 
     /// Whether it is known what was said before.
@@ -111,6 +122,20 @@ impl Memory {
         Ok(true)
     }
 
+    /// R60. Whether those that answered or can be asked directly are too few to settle.
+    pub(crate) fn is_cut_off(
+        &self,
+        roster: &Roster,
+        me: MemberId,
+        peers: &BTreeSet<PublicKey>,
+    ) -> bool {
+        let near = |id: &MemberId| {
+            self.answered.contains(id) || roster.key(*id).is_some_and(|key| peers.contains(key))
+        };
+        let near = roster.ids().filter(|id| *id != me).filter(near).count();
+        !self.settled && near < roster.quorum().saturating_sub(1)
+    }
+
     /// R61. Something that was said at this height is not known here. True if the silence grows.
     pub(crate) fn silence(&mut self, height: Height) -> bool {
         let until = Height(height.0.saturating_add(2));
@@ -143,7 +168,7 @@ mod tests {
     #[test]
     fn it_settles_when_enough_others_answered() {
         let (roster, me, sync) = (roster(5), MemberId(0), Span(1000));
-        let mut most = Memory::new(true);
+        let mut most = Memory::new(true, [0; 16]);
         for other in 1..4 {
             assert_eq!(most.settle(&roster, me, sync, Time(9999)), Ok(false));
             most.answer(MemberId(other), Time(9000));
@@ -154,7 +179,7 @@ mod tests {
         );
         assert_eq!(most.settle(&roster, me, sync, Time(10_000)), Ok(true));
         assert!(most.may_speak(Height(1)));
-        let mut all = Memory::new(true);
+        let mut all = Memory::new(true, [0; 16]);
         for other in 1..5 {
             all.answer(MemberId(other), Time(7));
         }
@@ -164,13 +189,13 @@ mod tests {
     // R61: silent up to the newest forgotten height and two more, restarts included.
     #[test]
     fn what_was_forgotten_makes_it_silent() {
-        let mut memory = Memory::new(true);
+        let mut memory = Memory::new(true, [0; 16]);
         memory.settled = true;
         assert!(memory.silence(Height(4)) && !memory.silence(Height(3)));
         assert!(!memory.may_speak(Height(6)) && memory.may_speak(Height(7)));
         let row = 6u64.to_be_bytes().to_vec();
         let stored = Stored::from([((Table::Facts, FACT.to_vec()), row.into())]);
-        let mut again = Memory::new(true);
+        let mut again = Memory::new(true, [0; 16]);
         again.restore(&stored);
         assert_eq!(again.silent(), Some(Height(6)));
     }

@@ -189,6 +189,9 @@ pub struct Leave {
     pub head_height: Height,
 }
 
+/// Names the question of a member that has started, and tells it from those of other starts and members: random. R60
+pub type Question = [u8; 16];
+
 /// One of the newest statements that the receiver signed.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Recalled {
@@ -204,6 +207,8 @@ pub struct Recalled {
 /// them. R60
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Recall {
+    /// The name of the question, where the answer goes through others: who asked knows that it is no old one.
+    pub answers: Option<Question>,
     /// At most [`limits::CLAIMS`].
     pub claims: Vec<Recalled>,
 }
@@ -220,8 +225,8 @@ pub struct Want {
     pub newest: Vec<(Kind, Vec<u32>)>,
     /// One who is no member yet shows its invitation.
     pub invite: Option<Invite>,
-    /// Whether the sender asks for the newest that it said itself. R60
-    pub recall: bool,
+    /// The sender asks for the newest that it said itself. R60
+    pub recall: Option<Question>,
 }
 
 /// A decided record with its certificate. It proves itself; whoever hands it over does not matter.
@@ -385,7 +390,7 @@ mod tests {
             held: vec![[1; 8], [2; 8]],
             newest: vec![(Kind::Ack, vec![0, 3])],
             invite: Some(invite),
-            recall: true,
+            recall: Some([6; 16]),
         };
         let commit = Commit {
             sid: SumId(head),
@@ -410,6 +415,7 @@ mod tests {
         let envelope = Envelope::sign(&key, Kind::Join, SessId(head), MemberId::NEWCOMER, 0, body);
         let claim = Claim::of(&envelope);
         let recall = Recall {
+            answers: Some([6; 16]),
             claims: vec![Recalled {
                 height: Height(3),
                 before: head,

@@ -299,7 +299,7 @@ mod tests {
             held: post.prefixes(None),
             newest: post.newest(&roster),
             invite: None,
-            recall: false,
+            recall: None,
         };
         assert_eq!(
             want(&one).newest,

@@ -139,7 +139,7 @@ mod tests {
             held: Vec::new(),
             newest: Vec::new(),
             invite,
-            recall: false,
+            recall: None,
         });
         Letter::sign(
             newcomer,

@@ -9,7 +9,7 @@ use crate::envelope::{Envelope, Kind};
 use crate::letter::Letter;
 use crate::limits;
 use crate::member::Member;
-use crate::message::{self, Recall, Recalled};
+use crate::message::{self, Question, Recall, Recalled};
 use crate::names::{Height, MemberId};
 use crate::params;
 use crate::post::Slot;
@@ -47,7 +47,7 @@ impl Member {
     }
 
     /// The members of the next height or of the one after, if this one is among them.
-    fn coming_roster(&self, member: MemberId) -> Option<Roster> {
+    pub(super) fn coming_roster(&self, member: MemberId) -> Option<Roster> {
         let next = self.ledger.next();
         let after = Height(next.0.saturating_add(1));
         let rosters = [next, after].map(|height| self.ledger.roster(height));
@@ -55,8 +55,14 @@ impl Member {
         rosters.find(|roster| roster.contains(member))
     }
 
-    /// R60. Tells a member the newest that we hold of it in the open sessions.
-    pub(super) fn send_recall(&mut self, to: PublicKey, envelope: &Envelope) {
+    /// R60. Tells a member the newest that we hold of it in the open sessions: through others one that named its
+    /// question, and cannot be reached.
+    pub(super) fn send_recall(
+        &mut self,
+        to: PublicKey,
+        envelope: &Envelope,
+        answers: Option<Question>,
+    ) {
         let (Some(me), Some(asker)) = (self.desk.me, self.ledger.member(&to)) else {
             return;
         };
@@ -75,16 +81,20 @@ impl Member {
         let sess = envelope.sess;
         // All that start at once ask: where we hold nothing they get one answer.
         let known = self.pulse.nothing.as_ref();
-        let known = known.filter(|(of, _)| *of == sess && claims.is_empty());
+        let known = known.filter(|(of, _)| *of == sess && claims.is_empty() && answers.is_none());
         if let Some((_, answer)) = known {
             self.desk.send(to, answer.clone());
             return;
         }
         self.pulse.beats = self.pulse.beats.saturating_add(1);
         let nothing = claims.is_empty();
-        let body = message::encode(&Recall { claims });
+        let body = message::encode(&Recall { answers, claims });
         let key = &self.desk.identity;
         let answer = Letter::sign(key, Kind::Recall, sess, me, self.pulse.beats, body);
+        if answers.is_some() {
+            self.desk.publish(answer);
+            return;
+        }
         if nothing {
             self.pulse.nothing = Some((sess, answer.clone()));
         }
@@ -100,17 +110,24 @@ impl Member {
     ) -> Result<bool, Refusal> {
         let sender = envelope.sender;
         let person = self.ledger.person(sender).ok_or(Refusal::Stranger)?;
-        if person.key != from {
+        let key = person.key;
+        let recall: Recall = message::decode(&envelope.body).map_err(|_| Refusal::Malformed)?;
+        let relayed = key != from;
+        if relayed && recall.answers.is_none() {
             return Err(Refusal::Stranger);
         }
-        let recall: Recall = message::decode(&envelope.body).map_err(|_| Refusal::Malformed)?;
         if recall.claims.len() > limits::CLAIMS {
             return Err(Refusal::Rule);
         }
-        if self.desk.memory.is_settled() || self.desk.memory.has_answered(sender) {
+        // Through others may come an old answer, or one to another member: that is handed on.
+        let ours = !relayed || recall.answers == Some(self.desk.memory.question());
+        if ours && (self.desk.memory.is_settled() || self.desk.memory.has_answered(sender)) {
             return Ok(false);
         }
-        letter.verify(&from).map_err(|_| Refusal::Signature)?;
+        letter.verify(&key).map_err(|_| Refusal::Signature)?;
+        if !ours {
+            return Ok(true);
+        }
         for recalled in &recall.claims {
             // What we hold ourselves needs no proof.
             if !self.is_forgotten(recalled) {

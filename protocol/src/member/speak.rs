@@ -76,6 +76,7 @@ impl Member {
                     self.ask_recall(peer);
                 }
             }
+            self.ask_recall_afar();
         } else if self.is_resting() {
             return;
         }

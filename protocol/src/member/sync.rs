@@ -43,7 +43,7 @@ impl Member {
                 held: session.post.prefixes(self.desk.me),
                 newest: session.post.newest(&session.roster),
                 invite: invite.clone(),
-                recall: false,
+                recall: None,
             };
             let sess = session.sess;
             let letter = sign_want(&self.desk, &mut self.pulse, sess, sender, &want);
@@ -66,12 +66,31 @@ impl Member {
 
     /// R60. Asks a peer what it holds of us, if that is not known yet, and for nothing else: all are asked at once.
     pub(super) fn ask_recall(&mut self, peer: PublicKey) {
-        let session = self.sessions.values().next();
-        let (Some(sender), Some(session)) = (self.desk.me, session) else {
+        if let Some(letter) = self.question() {
+            self.desk.send(peer, letter);
+        }
+    }
+
+    /// R60. Asks all what they hold of us, through others, if too few can be asked directly.
+    pub(super) fn ask_recall_afar(&mut self) {
+        let roster = self.desk.me.and_then(|me| self.coming_roster(me));
+        let (Some(me), Some(roster)) = (self.desk.me, roster) else {
             return;
         };
+        let (memory, peers) = (&self.desk.memory, &self.desk.peers);
+        if !peers.is_empty()
+            && memory.is_cut_off(&roster, me, peers)
+            && let Some(letter) = self.question()
+        {
+            self.desk.publish(letter);
+        }
+    }
+
+    /// R60. The question what others hold of us; none once that is known.
+    fn question(&mut self) -> Option<Letter> {
+        let (sender, session) = (self.desk.me?, self.sessions.values().next()?);
         if self.desk.memory.is_settled() {
-            return;
+            return None;
         }
         // The same for all: signed once, until a record is decided.
         let (head, sess) = (self.ledger.head(), session.sess);
@@ -84,12 +103,12 @@ impl Member {
                 held: Vec::new(),
                 newest: Vec::new(),
                 invite: None,
-                recall: true,
+                recall: Some(self.desk.memory.question()),
             };
             sign_want(&self.desk, &mut self.pulse, sess, sender, &want)
         });
         self.pulse.recall = Some((head, letter.clone()));
-        self.desk.send(peer, letter);
+        Some(letter)
     }
 
     /// R50. A peer can be reached: it is asked, unless another one was a moment ago; then one is asked soon.
@@ -134,23 +153,34 @@ impl Member {
             }
             None => return Err(Refusal::Stranger),
         };
-        if key != from {
+        // R60  One that cannot ask all members itself asks them through others.
+        let relayed = key != from;
+        if relayed && want.recall.is_none() {
             return Err(Refusal::Stranger);
         }
         let now = self.desk.now;
+        let pause = if relayed {
+            self.desk.timers().sync
+        } else {
+            PAUSE
+        };
         // Sessions that nobody knows share one turn.
         let known = self.ledger.session_height(&envelope.sess).is_some();
         let sess = if known { envelope.sess.0 } else { Digest::ZERO };
-        let turn = (from, want.recall, sess);
+        let turn = (key, want.recall.is_some(), sess);
         if self
             .pulse
             .answered
             .get(&turn)
-            .is_some_and(|at| *at + PAUSE > now)
+            .is_some_and(|at| *at + pause > now)
         {
             return Ok(false);
         }
         letter.verify(&key).map_err(|_| Refusal::Signature)?;
+        // Who can be reached asks directly too.
+        if relayed && (key == self.desk.key || self.desk.peers.contains(&key)) {
+            return Ok(true);
+        }
         self.pulse.answered.insert(turn, now);
         if sender != MemberId::NEWCOMER {
             self.desk.heard.insert(sender, now);
@@ -158,8 +188,8 @@ impl Member {
         if want.head > self.ledger.head() {
             self.catch_up(from);
         }
-        if want.recall {
-            self.send_recall(from, envelope);
+        if let Some(question) = want.recall {
+            self.send_recall(key, envelope, relayed.then_some(question));
             return Ok(true);
         }
         self.send_records(from, want.head);

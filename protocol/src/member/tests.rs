@@ -2,10 +2,10 @@
 
 mod kept;
 mod net;
+mod recall;
 
 use self::net::{Net, charter, identity};
 use crate::input::Input;
-use crate::letter::Letter;
 use crate::memory;
 use crate::message::Invite;
 use crate::names::{Height, MemberId};
@@ -426,60 +426,6 @@ fn what_breaks_the_rules_is_refused_and_survived() {
     net.drain(0);
     net.run(&[0, 1, 2, 3], 300);
     assert_eq!(net.member(0).status().refused.total(), 7);
-}
-
-// R60: a Recall that nobody asked for, or of what no store holds, silences nobody.
-#[test]
-fn a_recall_silences_only_by_what_outbox_and_log_would_hold() {
-    use crate::claim::Claim;
-    use crate::envelope::{Envelope, Kind};
-    use crate::message::{self, Heartbeat, Recall, Recalled};
-    use crate::output::Phase;
-    let mut net = Net::new(4, 1, 25);
-    for index in 0..4 {
-        net.start(index);
-    }
-    let beat = Heartbeat {
-        height: Height(1),
-        phase: Phase::Train,
-        done: 0,
-        of: 0,
-    };
-    let sess = net.member(0).ledger().session_id(Height(1)).unwrap();
-    let own = Envelope::sign(
-        &identity(0),
-        Kind::Heartbeat,
-        sess,
-        MemberId(0),
-        9,
-        message::encode(&beat),
-    );
-    let claims = vec![Recalled {
-        height: Height(1),
-        before: conclave_crypto::digest::Digest::ZERO,
-        claim: Claim::brief(&Letter::of(own)).unwrap(),
-    }];
-    let body = message::encode(&Recall { claims });
-    let letter = Envelope::sign(&identity(3), Kind::Recall, sess, MemberId(3), 1, body).to_bytes();
-    let from = identity(3).public();
-    for settled in [false, true] {
-        if settled {
-            net.run(&[0, 1, 2, 3], 300);
-        }
-        let now = net.now;
-        let input = Input::Received {
-            from,
-            bytes: letter.clone().into(),
-        };
-        let verdict = net.nodes[0].member.as_mut().unwrap().handle(now, input);
-        assert_ne!(
-            verdict,
-            crate::input::Verdict::Accepted,
-            "settled: {settled}"
-        );
-        assert_eq!(net.member(0).status().warnings, 0, "settled: {settled}");
-    }
-    net.check_sums(0);
 }
 
 // R44: one use is one use, in one record too.

@@ -55,6 +55,23 @@ fn each_script_alone_stops_nobody() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
+// R12: one that acknowledges these dealings before some and those before others stops nobody where all others are
+// needed.
+#[test]
+fn who_acknowledges_this_here_and_that_there_stops_nobody() -> Outcome {
+    for seed in 40..60 {
+        let mut terms = Terms::new(seed, 5);
+        terms.rounds = 3;
+        let faults = Faults {
+            loss: "0.1".parse().expect("a fraction"),
+            ..hostile(vec![(3, Script::ForkedAck)])
+        };
+        let world = sound(terms, faults)?;
+        assert_eq!(opened(&world).len(), 3, "seed {seed}");
+    }
+    Ok(())
+}
+
 // R64, R43: what two halves of a fork prove to everybody who holds both costs the forker its seat.
 #[test]
 fn a_fork_that_reaches_its_witnesses_is_convicted() -> Outcome {

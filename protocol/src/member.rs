@@ -90,7 +90,6 @@ struct Pulse {
     sync: Time,
     /// When a new peer was asked last.
     greeted: Option<Time>,
-    turn: usize,
     /// When each peer was last answered, and when one was last asked out of turn.
     answered: BTreeMap<(PublicKey, bool, Digest), Time>,
     asked: Option<Time>,

@@ -59,7 +59,7 @@ pub struct Acked {
 }
 
 /// All dealings that the sender holds shares of, by dealer.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Ack {
     /// Ascending by dealer, at most one a dealer.
     pub dealings: Vec<Acked>,

@@ -7,8 +7,9 @@ use conclave_crypto::digest::Digest;
 use crate::envelope::Kind;
 use crate::letter::Letter;
 use crate::limits;
-use crate::message::{Seal, Want};
+use crate::message::{Ack, Seal, Want};
 use crate::names::MemberId;
+use crate::places::Places;
 use crate::refusal::Refusal;
 use crate::roster::Roster;
 use crate::time::Time;
@@ -56,6 +57,10 @@ pub(crate) struct Post {
     cited: BTreeSet<Digest>,
     /// What a decided record names: nothing else takes the slot any more.
     pinned: BTreeMap<Slot, Digest>,
+    /// R12. Older acknowledgements of those whose newest do not say all that they said: others may lack them.
+    aside: BTreeMap<MemberId, Vec<Held>>,
+    /// R12. Places whose acknowledgements are asked for, newer than those held or not.
+    pub(crate) doubted: Places,
 }
 
 impl Slot {
@@ -107,7 +112,40 @@ impl Post {
             bytes,
             since,
         };
-        self.slots.insert(slot, held);
+        if slot.kind == Kind::Ack {
+            self.put_ack(slot, held);
+        } else {
+            self.slots.insert(slot, held);
+        }
+    }
+
+    /// R12. The newest acknowledgements take the slot; older ones stay beside them as far as they say something else.
+    fn put_ack(&mut self, slot: Slot, held: Held) {
+        let (newest, older) = match self.slots.remove(&slot) {
+            Some(other) if other.seq > held.seq => (other, Some(held)),
+            other => (held, other),
+        };
+        let mut old = self.aside.remove(&slot.sender).unwrap_or_default();
+        old.extend(older);
+        let said = newest.bytes.body::<Ack>().unwrap_or_default();
+        self.slots.insert(slot, newest);
+        let repeats = |old: &Held| {
+            old.bytes
+                .body::<Ack>()
+                .is_ok_and(|old| old.is_within(&said))
+        };
+        if old.iter().all(repeats) {
+            return;
+        }
+        // Each that stays adds something: so they are no more than there are dealers.
+        let mut all: BTreeSet<_> = said.dealings.iter().copied().collect();
+        old.retain(|old| {
+            let said = old.bytes.body::<Ack>().unwrap_or_default();
+            let before = all.len();
+            all.extend(&said.dealings);
+            all.len() > before
+        });
+        self.aside.insert(slot.sender, old);
     }
 
     /// The slots that hold something.
@@ -185,7 +223,8 @@ impl Post {
                     continue;
                 };
                 numbers.resize(place.saturating_add(1), 0);
-                if let Some(number) = numbers.get_mut(place) {
+                let doubted = kind == Kind::Ack && self.doubted.contains(place);
+                if let Some(number) = numbers.get_mut(place).filter(|_| !doubted) {
                     *number = short(held.seq);
                 }
             }
@@ -219,7 +258,12 @@ impl Post {
             let known = known.and_then(|((_, numbers), place)| numbers.get(place));
             short(held.seq) > known.copied().unwrap_or(0)
         };
-        let slots = self.slots.iter();
+        let aside = self.aside.iter().flat_map(|(sender, all)| {
+            let slot = Slot::of(Kind::Ack, *sender);
+            all.iter().map(move |held| (slot, held))
+        });
+        let slots = self.slots.iter().map(|(slot, held)| (*slot, held));
+        let slots = slots.chain(aside);
         let slots = slots.filter(move |(slot, held)| wanted(slot, held));
         let talk = self.talk.iter().filter(move |(digest, _)| lacks(digest));
         let slots = slots.map(|(_, held)| &held.bytes);
@@ -318,6 +362,55 @@ mod tests {
         assert_eq!(lacks(&one, &other), all(&[0, 7, 1], &[0, 1], &[0, 1]));
         assert_eq!(lacks(&other, &one), all(&[4], &[4], &[]));
         assert_eq!(lacks(&one, &one), all(&[], &[], &[]));
+    }
+
+    // R12, R50
+    #[test]
+    fn acknowledgements_stay_as_long_as_they_say_something_else() {
+        let key = conclave_crypto::sign::IdentityKey::from_bytes(&[1; 32]);
+        let roster = Roster::new([2, 5].map(|id| (MemberId(id), key.public())).to_vec());
+        let letter = |seq: u64, dealers: &[u32]| {
+            let acked = |dealer: &u32| crate::message::Acked {
+                dealer: MemberId(*dealer),
+                key_ad: Digest([1; 32]),
+                deal: Digest([2; 32]),
+            };
+            let dealings = dealers.iter().map(acked).collect();
+            let body = crate::message::encode(&Ack { dealings });
+            let sess = crate::names::SessId(Digest([3; 32]));
+            Letter::sign(&key, Kind::Ack, sess, MemberId(5), seq, body)
+        };
+        let mut post = Post::default();
+        let slot = Slot::of(Kind::Ack, MemberId(5));
+        let handed = |post: &Post, known: u32| {
+            let want = Want {
+                head: crate::names::Height(1),
+                held: Vec::new(),
+                newest: vec![(Kind::Ack, vec![0, known])],
+                invite: None,
+                recall: None,
+            };
+            let lacking = post.lacking(&roster, &want, MemberId(2), Time(9), false);
+            let seq = |letter: &Letter| letter.envelope().map(|own| own.seq);
+            lacking
+                .map(|letter| seq(letter).expect("sound"))
+                .collect::<Vec<_>>()
+        };
+        let steps: [(u64, &[u32], &[u64]); 6] = [
+            (3, &[1], &[3]),
+            (4, &[1, 2], &[4]),
+            (5, &[3], &[5, 4]),
+            (2, &[4], &[5, 4, 2]),
+            (6, &[2], &[6, 4, 2, 5]),
+            (7, &[1, 2, 3, 4], &[7]),
+        ];
+        for (seq, dealers, all) in steps {
+            post.put(slot, seq, letter(seq, dealers), Time(0));
+            assert_eq!(handed(&post, 0), all, "after {seq}");
+        }
+        assert_eq!(post.newest(&roster), [(Kind::Ack, vec![0, 7])]);
+        post.doubted.insert(1);
+        assert_eq!(post.newest(&roster), [(Kind::Ack, vec![0, 0])]);
     }
 
     #[test]

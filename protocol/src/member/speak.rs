@@ -67,10 +67,10 @@ impl Member {
         }
         self.pulse.sync = self.desk.now + self.desk.timers().sync;
         self.desk.due(self.pulse.sync);
-        let peers: Vec<_> = self.desk.peers.iter().copied().collect();
         if !self.desk.memory.is_settled() {
             // R60  Whoever has not told yet what it holds of us.
-            for peer in peers.iter().copied() {
+            let peers: Vec<_> = self.desk.peers.iter().copied().collect();
+            for peer in peers {
                 let id = self.ledger.member(&peer);
                 if id.is_none_or(|id| !self.desk.memory.has_answered(id)) {
                     self.ask_recall(peer);
@@ -80,11 +80,7 @@ impl Member {
         } else if self.is_resting() {
             return;
         }
-        let turn = self.pulse.turn.checked_rem(peers.len()).unwrap_or(0);
-        self.pulse.turn = turn.saturating_add(1);
-        if let Some(peer) = peers.get(turn).filter(|peer| **peer != self.desk.key) {
-            self.ask_in_turn(*peer);
-        }
+        self.ask_in_turn();
     }
 
     /// Whether nothing of others is waited for: we train, and the next height is set up.

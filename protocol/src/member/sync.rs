@@ -1,5 +1,7 @@
 //! Anti-entropy: gossip is best effort, so members ask each other for what they lack. R50, R51
 
+use core::ops::Bound::{Excluded, Unbounded};
+
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::PublicKey;
 
@@ -23,9 +25,9 @@ const PAUSE: Span = Span(200);
 const RIPE: Span = Span(500);
 
 impl Member {
-    /// R50. Asks a peer for everything of the open sessions that we lack, and for records after our head; where it is
-    /// that session's turn.
-    fn ask_where(&mut self, peer: PublicKey, mut turn: impl FnMut(&mut Session) -> bool) {
+    /// R50. Asks for everything of the open sessions that we lack, and for records after our head: of each session the
+    /// peer whose turn it is, if it is anybody's.
+    fn ask_each(&mut self, mut turn: impl FnMut(&mut Session) -> Option<PublicKey>) {
         let sender = self.desk.me.unwrap_or(MemberId::NEWCOMER);
         let invite = if self.desk.me.is_some() {
             None
@@ -35,9 +37,10 @@ impl Member {
         for session in self.sessions.values_mut() {
             let closed = session.height < self.ledger.next()
                 && (session.opening.called.is_none() || session.opening.result.is_some());
-            if closed || !turn(session) {
+            if closed {
                 continue;
             }
+            let Some(peer) = turn(session) else { continue };
             let want = Want {
                 head: self.ledger.head(),
                 held: session.post.prefixes(self.desk.me),
@@ -53,14 +56,19 @@ impl Member {
 
     /// R50. Asks a peer for everything that we lack.
     pub(super) fn ask(&mut self, peer: PublicKey) {
-        self.ask_where(peer, |_| true);
+        self.ask_each(|_| Some(peer));
     }
 
-    /// R50. The same in turn: less often where asking brings nothing, and not where nothing can be lacking.
-    pub(super) fn ask_in_turn(&mut self, peer: PublicKey) {
+    /// R50. The same of all in turn: less often where asking brings nothing, and not where nothing can be lacking.
+    pub(super) fn ask_in_turn(&mut self) {
         let next = self.ledger.next();
-        self.ask_where(peer, |session| {
-            (session.height <= next || !session.is_all_set_up()) && session.asks_now()
+        // Each begins behind itself: not all of the same.
+        let (peers, own) = (&self.desk.peers, self.desk.key);
+        let behind = peers.range((Excluded(own), Unbounded));
+        let peers: Vec<_> = behind.chain(peers.range(..own)).copied().collect();
+        self.ask_each(|session| {
+            let lacks = session.height <= next || !session.is_all_set_up();
+            lacks.then(|| session.asks_now(&peers)).flatten()
         });
     }
 

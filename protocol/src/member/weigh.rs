@@ -63,6 +63,12 @@ impl Member {
         if let Some(alarm) = alarm {
             self.desk.due(alarm);
         }
+        let next = self.sessions.get_mut(&Height(height.0.saturating_add(1)));
+        if judged == Some(Judgement::Open)
+            && let (Some(next), Some(record)) = (next, &weighed.record)
+        {
+            next.doubt(&record.sharers_next, &weighed.ackers);
+        }
         if let Some(considered) = self.weighed.get_mut(&digest) {
             considered.seen = Some((news, until));
             considered.valid = judged == Some(Judgement::Valid);

@@ -9,12 +9,10 @@ use conclave_crypto::sealed;
 
 use crate::desk::Desk;
 use crate::envelope::Kind;
-use crate::limits;
 use crate::message::{Ack, Acked, Deal, Seal};
 use crate::names::MemberId;
 use crate::output::Report;
 use crate::params;
-use crate::places::Places;
 use crate::post::Slot;
 use crate::record::Sharer;
 use crate::refusal::Refusal;
@@ -303,14 +301,6 @@ impl Session {
         })
     }
 
-    /// Whether all these holders, given by their places, acknowledged that dealing.
-    pub(crate) fn have_acked(&self, holders: &Places, sharer: &Sharer) -> bool {
-        self.roster.place(sharer.member).is_some_and(|dealer| {
-            let acks = &self.dealings.acks;
-            holders.within(&acks.holders(dealer, &sharer.key_ad, &sharer.deal))
-        })
-    }
-
     /// R12. Everybody whose dealing stands; nobody if that is too few for a sum.
     pub(crate) fn sharers(&self, desk: &Desk, excluded: impl Fn(MemberId) -> bool) -> Vec<Sharer> {
         let dealers = self.roster.ids().filter(|dealer| !excluded(*dealer));
@@ -354,20 +344,6 @@ impl Session {
             self.dealings.stir();
         }
         Ok(())
-    }
-
-    pub(crate) fn take_ack(&mut self, sender: MemberId, body: &Ack) -> Result<(), Refusal> {
-        let ascending = body.dealings.is_sorted_by(|a, b| a.dealer < b.dealer);
-        if !ascending || body.dealings.len() > limits::MEMBERS {
-            return Err(Refusal::Rule);
-        }
-        // R12  At most one Deal a dealer: what a holder acknowledged first stands.
-        if self.dealings.acks.take(&self.roster, sender, body) {
-            self.dealings.acked = self.dealings.acked.saturating_add(1);
-            Ok(())
-        } else {
-            Err(Refusal::Rule)
-        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! R13. Whether a session is set up: looked for only when something has come in, and first where it failed last.
 
+use conclave_crypto::sign::PublicKey;
+
 use crate::desk::Desk;
 use crate::names::MemberId;
 use crate::params;
@@ -28,6 +30,9 @@ struct Asking {
     vain: u32,
     /// Turns passed over since the last question.
     passed: u32,
+    /// Questions so far: whose turn it is to be asked. Each session counts its own, or one that is asked for in every
+    /// fourth turn would ask the same of four peers each time.
+    turn: usize,
 }
 
 /// The most turns in a row that are passed over.
@@ -47,19 +52,20 @@ impl Session {
         self.ready.complete && self.adverts.known.len() == self.roster.len()
     }
 
-    /// R50. Whether it is this session's turn to be asked for: the oftener it was in vain, the more turns pass.
-    pub(crate) fn asks_now(&mut self) -> bool {
+    /// R50. The peer of whom this session is asked for now: the oftener it was in vain, the more turns pass.
+    pub(crate) fn asks_now(&mut self, peers: &[PublicKey]) -> Option<PublicKey> {
         let (taken, asking) = (self.taken, &mut self.ready.asking);
         if asking.taken != taken {
-            *asking = Asking::default();
-            asking.taken = taken;
+            (asking.taken, asking.vain) = (taken, 0);
         } else if asking.passed < asking.vain {
             asking.passed = asking.passed.saturating_add(1);
-            return false;
+            return None;
         }
         asking.passed = 0;
         asking.vain = asking.vain.saturating_add(1).min(VAIN_MAX);
-        true
+        let turn = asking.turn.checked_rem(peers.len())?;
+        asking.turn = turn.saturating_add(1);
+        peers.get(turn).copied()
     }
 
     /// R13. Finds out whether all is dealt and acknowledged, if anything has come in.

@@ -13,7 +13,7 @@ pub(crate) struct Weighed {
     /// Whether it may follow the head.
     pub(crate) follows: bool,
     /// The places of each sharer's acknowledgers in the next height.
-    pub(super) ackers: Vec<Places>,
+    pub(crate) ackers: Vec<Places>,
 }
 
 impl Weighed {

@@ -180,6 +180,7 @@ impl Hostile {
         match (self.script, kind) {
             (Script::ForkedAdvert, Kind::KeyAd) => self.fork_advert(&scene),
             (Script::ForkedDeal, Kind::Deal) => self.fork_deal(&scene),
+            (Script::ForkedAck, Kind::Ack) => self.fork_ack(scene),
             (Script::ForkedCommit, Kind::Commit) => self.fork_commit(scene),
             (Script::ForkedVote, Kind::Vote) => self.fork_vote(&scene),
             (Script::ForkedProposal, Kind::Proposal) => self.fork_proposal(&scene),

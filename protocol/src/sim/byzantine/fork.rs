@@ -5,7 +5,9 @@ use conclave_crypto::digest::Digest;
 
 use super::talk::Ballot;
 use super::{Hostile, Said, Scene};
-use crate::message::{self, Deal, KeyAd};
+use crate::envelope::Kind;
+use crate::letter::Letter;
+use crate::message::{self, Ack, Deal, KeyAd};
 
 impl Hostile {
     /// Two mask keys.
@@ -27,6 +29,23 @@ impl Hostile {
             Some(message::encode(&deal))
         });
         self.divide(scene, forged)
+    }
+
+    /// Every other dealing acknowledged before some, and the others before the rest.
+    pub(super) fn fork_ack(&mut self, mut scene: Scene<'_>) -> Vec<Said> {
+        let Ok(all) = message::decode::<Ack>(&scene.own.body) else {
+            return vec![scene.said];
+        };
+        let half = |odd: usize| {
+            let dealings = all.dealings.iter().skip(odd).step_by(2).copied().collect();
+            let body = message::encode(&Ack { dealings });
+            let (sess, seq) = (scene.own.sess, scene.own.seq);
+            Letter::sign(&self.key, Kind::Ack, sess, scene.id, seq, body)
+        };
+        let (some, others) = (half(0), half(1));
+        scene.said.bytes = some;
+        self.acted = true;
+        self.divide(&scene, Some(others))
     }
 
     /// Two masked vectors.

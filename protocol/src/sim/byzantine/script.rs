@@ -7,6 +7,8 @@ pub enum Script {
     ForkedAdvert,
     /// Binds itself to one list of leaves before some and to another one before the rest.
     ForkedDeal,
+    /// Acknowledges some dealings before some and the others before the rest.
+    ForkedAck,
     /// Announces one masked vector to some and another one to the rest.
     ForkedCommit,
     /// Votes for a record before some and for nothing, or for another one, before the rest.
@@ -48,9 +50,10 @@ pub enum Script {
 }
 
 /// All scripts of attacks that any federation can suffer.
-pub const SCRIPTS: [Script; 14] = [
+pub const SCRIPTS: [Script; 15] = [
     Script::ForkedAdvert,
     Script::ForkedDeal,
+    Script::ForkedAck,
     Script::ForkedCommit,
     Script::ForkedVote,
     Script::ForkedProposal,
@@ -80,6 +83,7 @@ impl Script {
         match self {
             Self::ForkedAdvert => "forked advert",
             Self::ForkedDeal => "forked deal",
+            Self::ForkedAck => "forked acknowledgements",
             Self::ForkedCommit => "forked commit",
             Self::ForkedVote => "forked vote",
             Self::ForkedProposal => "forked proposal",

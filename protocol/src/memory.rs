@@ -133,7 +133,7 @@ impl Memory {
             self.answered.contains(id) || roster.key(*id).is_some_and(|key| peers.contains(key))
         };
         let near = roster.ids().filter(|id| *id != me).filter(near).count();
-        !self.settled && near < roster.quorum().saturating_sub(1)
+        near < roster.quorum().saturating_sub(1)
     }
 
     /// R61. Something that was said at this height is not known here. True if the silence grows.

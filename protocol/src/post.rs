@@ -37,8 +37,10 @@ pub(crate) struct Held {
 pub(crate) enum Place {
     /// Nothing is held, or less.
     New,
-    /// The same, or more.
+    /// The same.
     Known,
+    /// Something newer is held, of a kind that counts up.
+    Older,
     /// R6. The slot holds other bytes, but a record names these.
     Cited,
     /// R6. The slot holds other bytes.
@@ -94,7 +96,7 @@ impl Post {
             if seq > held.seq {
                 Place::New
             } else {
-                Place::Known
+                Place::Older
             }
         } else if self.cited.contains(digest) {
             Place::Cited
@@ -419,6 +421,6 @@ mod tests {
         let slot = Slot::of(Kind::Ack, MemberId(1));
         post.put(slot, 4, Letter::from(Vec::new()), Time(0));
         assert_eq!(post.place(slot, &Digest([2; 32]), 5), Place::New);
-        assert_eq!(post.place(slot, &Digest([2; 32]), 3), Place::Known);
+        assert_eq!(post.place(slot, &Digest([2; 32]), 3), Place::Older);
     }
 }

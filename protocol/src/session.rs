@@ -128,7 +128,7 @@ impl Session {
         let place = self.post.place(slot, &letter.digest(), envelope.seq);
         // R12  Older acknowledgements may say more: their sender tells some what it does not tell others.
         let more = || slot.kind == Kind::Ack && self.says_more(letter, envelope.sender);
-        if place == Place::Known && !more() {
+        if place == Place::Known || place == Place::Older && !more() {
             return Ok(false);
         }
         // R8  Each envelope's signature is verified once, over the bytes received.
@@ -145,7 +145,7 @@ impl Session {
         match place {
             Place::Clash => return Err(Refusal::Equivocation),
             Place::Cited => self.forget(slot),
-            Place::New | Place::Known => {}
+            Place::New | Place::Older | Place::Known => {}
         }
         self.take(desk, letter)?;
         if Self::keeps(desk, slot) {

@@ -52,7 +52,7 @@ impl Session {
         self.ready.complete && self.adverts.known.len() == self.roster.len()
     }
 
-    /// R50. The peer of whom this session is asked for now: the oftener it was in vain, the more turns pass.
+    /// R50. Whom to ask for this session now; nobody in some turns, if the last questions brought nothing.
     pub(crate) fn asks_now(&mut self, peers: &[PublicKey]) -> Option<PublicKey> {
         let (taken, asking) = (self.taken, &mut self.ready.asking);
         if asking.taken != taken {

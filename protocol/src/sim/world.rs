@@ -92,16 +92,10 @@ pub struct World {
     pub(super) hostile: BTreeMap<usize, Hostile>,
 }
 
-/// From so many places on a world is large.
-const LARGE: usize = 50;
-
 /// The clock of a large world goes in steps: a member takes at once what comes to it within one, as one does that is
 /// busy, and looks once at what follows.
 fn tick(places: usize) -> u64 {
-    if places < LARGE {
-        return 1;
-    }
-    u64::try_from(places / 8).unwrap_or(1)
+    u64::try_from(places / 25).unwrap_or(1).max(1)
 }
 
 /// An alarm that goes off so often without time passing is a defect.
@@ -388,11 +382,11 @@ mod tests {
     #[test]
     fn only_the_clock_of_a_large_world_goes_in_steps() {
         let ticks = [3, 49, 50, 100, 200].map(tick);
-        assert_eq!(ticks, [1, 1, 6, 12, 25]);
+        assert_eq!(ticks, [1, 1, 2, 4, 8]);
         let mut world = World::new(Terms::new(1, 50), Faults::default());
         world.at(Time(2001), Event::Split);
         while let Some((at, _)) = world.agenda.next() {
-            assert_eq!(at.0 % 6, 0, "{at:?}");
+            assert_eq!(at.0 % 2, 0, "{at:?}");
         }
     }
 }

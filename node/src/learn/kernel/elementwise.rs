@@ -236,12 +236,8 @@ fn highest(a: &[f32]) -> f32 {
 }
 
 /// `1 / (1 + e^-x)`.
-pub fn logistic(x: f32) -> f32 {
-    sigmoid(x)
-}
-
 #[inline(always)]
-pub(super) fn sigmoid(x: f32) -> f32 {
+pub fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 

@@ -12,7 +12,7 @@ use crate::learn::fused::head::{Matrix, Score};
 use crate::learn::fused::linear::Free;
 use crate::learn::fused::{Values, attention, each, layer_norm, linear, norm, rows, swiglu};
 use crate::learn::kernel::attention::Heads;
-use crate::learn::kernel::elementwise::logistic;
+use crate::learn::kernel::elementwise::sigmoid;
 use crate::learn::kernel::gelu::Gelu;
 use crate::learn::tape::{Rows, Tape};
 use crate::learn::weights::affine::Layout;
@@ -255,10 +255,10 @@ impl Ops for ProcessorPass<'_> {
             NonLinearity::Gelu => each::gelu(tape, &x, Gelu::Exact),
             NonLinearity::Silu => {
                 let slope = |x| {
-                    let s = logistic(x);
+                    let s = sigmoid(x);
                     s * (1.0 + x * (1.0 - s))
                 };
-                each::each(tape, &x, |x| x * logistic(x), slope)
+                each::each(tape, &x, |x| x * sigmoid(x), slope)
             }
             NonLinearity::Tanh => self.tanh(&x)?,
         };

@@ -32,7 +32,7 @@ impl Hostile {
     }
 
     /// Every other dealing acknowledged before some, and the others before the rest.
-    pub(super) fn fork_ack(&mut self, mut scene: Scene<'_>) -> Vec<Said> {
+    pub(super) fn fork_ack(&self, mut scene: Scene<'_>) -> Vec<Said> {
         let Ok(all) = message::decode::<Ack>(&scene.own.body) else {
             return vec![scene.said];
         };
@@ -44,7 +44,6 @@ impl Hostile {
         };
         let (some, others) = (half(0), half(1));
         scene.said.bytes = some;
-        self.acted = true;
         self.divide(&scene, Some(others))
     }
 

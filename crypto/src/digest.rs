@@ -1,11 +1,12 @@
-//! SHA-256 digests (FIPS 180-4), always with a domain string in front.
+//! Digests: SHA-256 (FIPS 180-4), always with a domain string in front.
 
 use core::fmt;
 use core::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
-/// A SHA-256 digest: the name of a charter, a record, an adapter, a vector.
+/// A digest of 32 bytes, the name of what it is made of: by SHA-256 here, by BLAKE3 for vectors and adapters
+/// ([`merkle`](crate::merkle)).
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, bincode::Encode, bincode::Decode,
 )]

@@ -2,11 +2,10 @@
 //!
 //! `s = ⌊(2^31 − 1) / (n_max · w_max · c)⌋` for clamp c (PROTOCOL.md, section 8; LEARNING.md, 3.3).
 
-use sha2::{Digest as _, Sha256};
-
 use crate::digest::Digest;
 use crate::fraction::Fraction;
 use crate::lanes;
+use crate::merkle::Tree;
 
 /// The scale of a federation: integer steps per unit, the clamp in steps, and the heaviest weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,19 +178,17 @@ pub const fn centred(value: u32) -> i32 {
     value.cast_signed()
 }
 
-/// `SHA-256("conclave/v1/adapter" ‖ shape ‖ f32 little-endian vector)`.
+/// `BLAKE3("conclave/v1/adapter", shape ‖ f32 little-endian vector)`, as [`merkle`](crate::merkle) makes it.
 pub fn adapter_digest(shape: &Digest, adapter: &[f32]) -> Digest {
-    let mut hasher = Sha256::new_with_prefix(b"conclave/v1/adapter");
-    hasher.update(shape.as_bytes());
-    let mut buffer = [[0; 4]; 1024];
-    for piece in adapter.chunks(buffer.len()) {
-        let (words, _) = buffer.split_at_mut(piece.len());
-        for (word, value) in words.iter_mut().zip(piece) {
-            *word = value.to_le_bytes();
-        }
-        hasher.update(words.as_flattened());
+    let mut tree = Tree::under("conclave/v1/adapter");
+    tree.add(shape.as_bytes());
+    #[cfg(target_endian = "little")]
+    tree.add(bytemuck::cast_slice(adapter));
+    #[cfg(target_endian = "big")]
+    for value in adapter {
+        tree.add(&value.to_le_bytes());
     }
-    Digest(hasher.finalize().into())
+    tree.root()
 }
 
 #[cfg(test)]

@@ -274,6 +274,24 @@ fn masks_grow_as_specified() {
 }
 
 #[test]
+fn merkle_roots_are_blake3() {
+    let golden = vectors!("blake3.json");
+    let context = golden["context"].as_str().expect("a string");
+    for case in list(&golden["cases"]) {
+        let mut tree = merkle::Tree::under(context);
+        tree.add(&counted(number(&case["length"])));
+        assert_eq!(tree.root().0, array(&case["out"]), "{}", case["name"]);
+    }
+}
+
+/// A string of that length whose byte i is i mod 251.
+fn counted(length: u64) -> Vec<u8> {
+    (0..length)
+        .map(|at| u8::try_from(at % 251).expect("below 251"))
+        .collect()
+}
+
+#[test]
 fn digests_and_roots_are_as_specified() {
     let golden = vectors!("conclave.json");
     let case = &golden["digest"];
@@ -284,9 +302,7 @@ fn digests_and_roots_are_as_specified() {
     assert_eq!(Ok(digest), digest.to_string().parse());
 
     let case = &golden["merkle"];
-    let string: Vec<u8> = (0..number(&case["length"]))
-        .map(|at| u8::try_from(at % 251).expect("below 251"))
-        .collect();
+    let string = counted(number(&case["length"]));
     assert_eq!(merkle::root(&string).0, array(&case["root"]));
     assert_eq!(merkle::root(&[]).0, array(&case["empty"]));
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Makes shamir.json and conclave.json, and checks the files copied from standards.
 
-Independent of the Rust code: Shamir's scheme and the ring are written out here, the rest is Python's `hashlib` and
-`cryptography` (OpenSSL). Run in this folder; it prints what it checked. The six files that it does not write were
+Independent of the Rust code: Shamir's scheme, the ring and BLAKE3 are written out here, the rest is Python's `hashlib`
+and `cryptography` (OpenSSL). Run in this folder; it prints what it checked. The seven files that it does not write were
 copied by hand from the documents that they name.
 """
 
@@ -100,14 +100,53 @@ def dealing(seed, sess, dealer, kind, threshold, holders):
     return parts
 
 
-def merkle_root(data):
-    starts = range(0, max(len(data), 1), 4096)
-    level = [hashlib.sha256(b"conclave/v1/chunk" + data[at:at + 4096]).digest() for at in starts]
-    while len(level) > 1:
-        pairs = [level[at:at + 2] for at in range(0, len(level), 2)]
-        joined = [(pair, hashlib.sha256(b"conclave/v1/node" + b"".join(pair)).digest()) for pair in pairs]
-        level = [node if len(pair) == 2 else pair[0] for pair, node in joined]
-    return level[0]
+# BLAKE3 (section 2 of the paper), one block after the other.
+IV = [0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19]
+ORDER = [2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8]
+CHUNK_START, CHUNK_END, PARENT, ROOT, CONTEXT, MATERIAL = 1, 2, 4, 8, 32, 64
+
+
+def rotate(word, bits):
+    return (word >> bits | word << (32 - bits)) & 0xFFFFFFFF
+
+
+def compress(chain, block, counter, length, flags):
+    v = chain + IV[:4] + [counter & 0xFFFFFFFF, counter >> 32, length, flags]
+    m = list(struct.unpack("<16I", block.ljust(64, b"\0")))
+    columns = [(at, at + 4, at + 8, at + 12) for at in range(4)]
+    diagonals = [(at, (at + 1) % 4 + 4, (at + 2) % 4 + 8, (at + 3) % 4 + 12) for at in range(4)]
+    for _ in range(7):
+        for at, (a, b, c, d) in enumerate(columns + diagonals):
+            for word, far, near in [(m[2 * at], 16, 12), (m[2 * at + 1], 8, 7)]:
+                v[a] = (v[a] + v[b] + word) & 0xFFFFFFFF
+                v[d] = rotate(v[d] ^ v[a], far)
+                v[c] = (v[c] + v[d]) & 0xFFFFFFFF
+                v[b] = rotate(v[b] ^ v[c], near)
+        m = [m[at] for at in ORDER]
+    return [v[at] ^ v[at + 8] for at in range(8)]
+
+
+def subtree(key, data, first, flags):
+    """The chaining value of the subtree over `data`, whose first chunk has the number `first`."""
+    if len(data) <= 1024:
+        blocks, chain = [data[at:at + 64] for at in range(0, len(data), 64)] or [b""], key
+        for at, block in enumerate(blocks):
+            is_first, is_last = at == 0, at == len(blocks) - 1
+            own = CHUNK_START * is_first | CHUNK_END * is_last | (flags & ~ROOT) | (flags & ROOT) * is_last
+            chain = compress(chain, block, first, len(block), own)
+        return chain
+    left = 1024
+    while 2 * left < len(data):
+        left *= 2
+    below = [subtree(key, data[:left], first, flags & ~ROOT),
+             subtree(key, data[left:], first + left // 1024, flags & ~ROOT)]
+    return compress(key, struct.pack("<16I", *below[0], *below[1]), 0, 64, flags | PARENT)
+
+
+def blake3(context, data):
+    """Mode derive_key, 32 bytes."""
+    key = subtree(IV, context, 0, CONTEXT | ROOT)
+    return struct.pack("<8I", *subtree(key, data, 0, MATERIAL | ROOT))
 
 
 def conclave():
@@ -148,20 +187,21 @@ def conclave():
                  "own_chacha20": chacha20(own, chunk[0], 0, bytes(64)).hex()},
         "signature": {"identity": identity.hex(), "preimage": preimage.hex(),
                       "signature": Ed25519PrivateKey.from_private_bytes(identity).sign(preimage).hex()},
-        "merkle": {"length": len(merkle), "rule": "byte i is i mod 251", "root": merkle_root(merkle).hex(),
-                   "empty": merkle_root(b"").hex()},
+        "merkle": {"length": len(merkle), "rule": "byte i is i mod 251", "root": blake3(b"conclave/v1/vector", merkle).hex(),
+                   "empty": blake3(b"conclave/v1/vector", b"").hex()},
         "adapter": {"shape": shape.hex(), "values": [struct.pack("<f", value).hex() for value in adapter],
-                    "digest": hashlib.sha256(b"conclave/v1/adapter" + shape
-                                             + b"".join(struct.pack("<f", value) for value in adapter)).hexdigest()},
+                    "digest": blake3(b"conclave/v1/adapter", shape + b"".join(
+                        struct.pack("<f", value) for value in adapter)).hex()},
     }
 
 
 def check():
     """The copied files against OpenSSL."""
     count = 0
-    for name in ["x25519", "ed25519", "hkdf", "chacha20", "chacha20poly1305", "aes256ctr"]:
+    for name in ["x25519", "ed25519", "hkdf", "chacha20", "chacha20poly1305", "aes256ctr", "blake3"]:
         with open(f"{name}.json", encoding="utf-8") as file:
-            cases = json.load(file)["cases"]
+            document = json.load(file)
+        cases = document["cases"]
         for case in cases:
             raw = {key: bytes.fromhex(value) for key, value in case.items() if isinstance(value, str) and key != "name"}
             if name == "x25519":
@@ -183,12 +223,15 @@ def check():
                 good = chacha20(raw["key"], raw["nonce"], case["counter"], raw["plain"]) == raw["out"]
             elif name == "chacha20poly1305":
                 good = ChaCha20Poly1305(raw["key"]).encrypt(raw["nonce"], raw["plain"], raw["aad"]) == raw["boxed"]
+            elif name == "blake3":
+                string = bytes(at % 251 for at in range(case["length"]))
+                good = blake3(document["context"].encode(), string) == raw["out"]
             else:
                 good = aes256ctr(raw["key"], raw["counter"], raw["plain"]) == raw["out"]
             if not good:
-                raise SystemExit(f"{name}.json, {case['name']}: OpenSSL says otherwise")
+                raise SystemExit(f"{name}.json, {case['name']}: this script says otherwise")
             count += 1
-    print(f"{count} copied vectors agree with OpenSSL")
+    print(f"{count} copied vectors agree with OpenSSL, and BLAKE3's with this script")
 
 
 def write(name, value):

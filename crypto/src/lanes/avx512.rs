@@ -1,4 +1,4 @@
-//! Sixteen lanes of 32 bits in registers of AVX-512: what ChaCha20 and SHA-256 need to work at sixteen blocks at once.
+//! Sixteen lanes of 32 bits in registers of AVX-512: what ChaCha20 needs to work at sixteen blocks at once.
 #![expect(
     clippy::inline_always,
     reason = "what runs under the wide instructions must be compiled into the function that has them"
@@ -43,14 +43,6 @@ impl Wide {
         cast(lanes)
     }
 
-    /// Sixteen big-endian words.
-    #[inline(always)]
-    pub(crate) fn load_big_endian(self, bytes: [u8; 64]) -> Lanes {
-        const SWAP: [u8; 16] = [3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12];
-        let order = cast([SWAP; 4]);
-        self.0.avx512bw._mm512_shuffle_epi8(cast(bytes), order)
-    }
-
     #[inline(always)]
     pub(crate) fn add(self, a: Lanes, b: Lanes) -> Lanes {
         self.0.avx512f._mm512_add_epi32(a, b)
@@ -66,25 +58,9 @@ impl Wide {
         self.0.avx512f._mm512_xor_si512(a, b)
     }
 
-    /// Any function of three bits, by its table (bit `4a + 2b + c`).
-    #[inline(always)]
-    pub(crate) fn ternary<const TABLE: i32>(self, a: Lanes, b: Lanes, c: Lanes) -> Lanes {
-        self.0.avx512f._mm512_ternarylogic_epi32::<TABLE>(a, b, c)
-    }
-
     #[inline(always)]
     pub(crate) fn rotate_left<const BITS: i32>(self, a: Lanes) -> Lanes {
         self.0.avx512f._mm512_rol_epi32::<BITS>(a)
-    }
-
-    #[inline(always)]
-    pub(crate) fn rotate_right<const BITS: i32>(self, a: Lanes) -> Lanes {
-        self.0.avx512f._mm512_ror_epi32::<BITS>(a)
-    }
-
-    #[inline(always)]
-    pub(crate) fn shift_right<const BITS: u32>(self, a: Lanes) -> Lanes {
-        self.0.avx512f._mm512_srli_epi32::<BITS>(a)
     }
 
     /// Row i of the result holds lane i of every row.

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use conclave_crypto::digest::Digest;
-use conclave_crypto::merkle::Leaves;
+use conclave_crypto::merkle::Tree;
 use conclave_protocol::output::Table;
 
 use super::{row, tables};
@@ -21,9 +21,9 @@ pub(super) fn is_whole(
         return Ok(false);
     };
     if table != Table::Adapters {
-        let mut leaves = Leaves::default();
-        read_pieces(&mut file, length, |piece| leaves.add(piece))?;
-        return Ok(leaves.root() == *name);
+        let mut tree = Tree::of_vector();
+        read_pieces(&mut file, length, |piece| tree.add(piece))?;
+        return Ok(tree.root() == *name);
     }
     ends_in_sum(table, name, file, length)
 }
@@ -65,5 +65,5 @@ pub(super) const fn sum_length(table: Table) -> u64 {
     }
 }
 
-/// Bytes of a file that are read at a time: whole leaves, enough for several threads.
+/// Bytes of a file that are read at a time: enough for several threads.
 pub(super) const PIECE: usize = 1 << 20;

@@ -28,6 +28,8 @@ pub(crate) mod train;
 pub(crate) mod vectors;
 pub(crate) mod weighed;
 
+use std::collections::BTreeSet;
+
 use crate::desk::Desk;
 use crate::envelope::{Envelope, Kind};
 use crate::letter::Letter;
@@ -58,6 +60,8 @@ pub(crate) struct Session {
     /// When its set-up began to be timed; not before the founders have met.
     pub(crate) begun: Option<Time>,
     pub(crate) post: Post,
+    /// Who we are, once that is known, and the kinds that the post holds of us.
+    own: Option<(MemberId, BTreeSet<Kind>)>,
     pub(crate) adverts: Adverts,
     pub(crate) dealings: Dealings,
     /// What is to be trained, once the record before has fixed the sharers.
@@ -82,6 +86,7 @@ impl Session {
             roster,
             begun,
             post: Post::default(),
+            own: None,
             adverts: Adverts::default(),
             dealings: Dealings::default(),
             work: None,
@@ -100,7 +105,7 @@ impl Session {
         for table in [Table::Outbox, Table::Inbox] {
             for (_, bytes) in outbox::under(stored, table, &prefix) {
                 let letter = Letter::from(bytes.clone());
-                let kept = self.keep(&letter, Time(0));
+                let kept = self.keep(desk.me, &letter, Time(0));
                 let known = kept.is_ok() && self.take(desk, &letter).is_ok();
                 if !known {
                     desk.warn(format!(
@@ -152,7 +157,7 @@ impl Session {
             let key = outbox::slot_key(self.height, envelope.kind, envelope.sender);
             desk.store(Table::Inbox, key, letter.bytes().clone());
         }
-        self.keep(letter, desk.now)?;
+        self.keep(desk.me, letter, desk.now)?;
         Ok(true)
     }
 
@@ -195,7 +200,7 @@ impl Session {
         let key = outbox::slot_key(self.height, envelope.kind, whose);
         desk.store(Table::Outbox, key, letter.bytes().clone());
         beside(desk);
-        let kept = self.keep(letter, desk.now);
+        let kept = self.keep(desk.me, letter, desk.now);
         kept.expect("an own envelope has a slot");
         let taken = self.take(desk, letter);
         taken.expect("what we say ourselves keeps the rules");
@@ -215,8 +220,11 @@ impl Session {
 
     /// Whether we said this already.
     pub(crate) fn said(&self, desk: &Desk, kind: Kind) -> bool {
-        desk.me
-            .is_some_and(|me| self.post.held(Slot::of(kind, me)).is_some())
+        match (&self.own, desk.me) {
+            // It is asked at every turn.
+            (Some((me, kinds)), Some(id)) if *me == id => kinds.contains(&kind),
+            (_, me) => me.is_some_and(|me| self.post.held(Slot::of(kind, me)).is_some()),
+        }
     }
 
     /// Our id, if we are a member of this height.
@@ -261,9 +269,17 @@ impl Session {
             .collect()
     }
 
-    fn keep(&mut self, letter: &Letter, since: Time) -> Result<(), Refusal> {
+    fn keep(&mut self, me: Option<MemberId>, letter: &Letter, since: Time) -> Result<(), Refusal> {
         let (slot, seq) = (slot_of(letter)?, letter.envelope().map_or(0, |own| own.seq));
         self.post.put(slot, seq, letter.clone(), since);
+        let Some(me) = me else { return Ok(()) };
+        let (_, kinds) = self.own.get_or_insert_with(|| {
+            let own = self.post.slots().filter(|slot| slot.sender == me);
+            (me, own.map(|slot| slot.kind).collect())
+        });
+        if slot.sender == me {
+            kinds.insert(slot.kind);
+        }
         Ok(())
     }
 

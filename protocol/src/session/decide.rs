@@ -235,10 +235,8 @@ impl Bench<'_> {
         let heard = roster.ids().enumerate().filter(|(_, id)| heard(*id));
         let heard: Places = heard.map(|(place, _)| place).collect();
         let threshold = roster.quorum();
-        work.sharers.values().all(|sharer| {
-            let ackers = roster.places(&sharer.ackers).unwrap_or_default();
-            ackers.and(&heard).count() >= threshold
-        })
+        let reached = |ackers: &Places| ackers.and(&heard).count() >= threshold;
+        work.ackers.iter().all(reached)
     }
 
     /// R24. What a proposed record is worth. With a quorum's prevotes behind it only lasting conditions count.

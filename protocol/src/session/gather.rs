@@ -234,12 +234,10 @@ impl Session {
             if gathering.direct.contains(&m) || gathering.claims.contains_key(&m) {
                 continue;
             }
-            if let Some(name) = self.sharding.made.get(&m).copied() {
-                let from = Source::Here;
-                wanted.push(Wanted { name, length, from });
+            if let Some(name) = self.sharding.made.get(&m) {
+                wanted.push(Wanted::new(*name, m, length, Source::Here));
             } else if let Some((name, _)) = fixed.get(&m).and_then(BTreeMap::first_key_value) {
-                let (name, from) = (*name, Source::Makers(m));
-                wanted.push(Wanted { name, length, from });
+                wanted.push(Wanted::new(*name, m, length, Source::Makers));
             }
         }
         let late = !gathering.claims.is_empty() && desk.due(gathering.since + self.moving(desk));

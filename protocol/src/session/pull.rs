@@ -49,6 +49,8 @@ struct Pull {
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) name: Digest,
+    /// Which shard.
+    pub(super) shard: usize,
     pub(super) length: u64,
     pub(super) from: Source,
 }
@@ -59,9 +61,20 @@ pub(super) enum Source {
     /// It stands in the own table.
     Here,
     /// From the author of a vector, and from those that say they hold this shard of it.
-    Holders(MemberId, usize),
+    Holders(MemberId),
     /// The sum of a shard: from the members that made it, and from its keepers.
-    Makers(usize),
+    Makers,
+}
+
+impl Wanted {
+    pub(super) const fn new(name: Digest, shard: usize, length: u64, from: Source) -> Self {
+        Self {
+            name,
+            shard,
+            length,
+            from,
+        }
+    }
 }
 
 impl Pulls {
@@ -150,15 +163,26 @@ impl Session {
         self.sharding.count_here();
         let mut wanted = self.wanted_for_sums(desk);
         wanted.extend(self.wanted_for_seats(desk));
-        let names: BTreeSet<_> = wanted.iter().map(|wanted| wanted.name).collect();
+        for shard in wanted.iter().map(|wanted| wanted.shard) {
+            self.sharding.find_by_name(shard);
+        }
         let pulls = &mut self.sharding.pulls.0;
-        pulls.retain(|name, _| names.contains(name));
+        if !pulls.is_empty() {
+            let names: BTreeSet<_> = wanted.iter().map(|wanted| wanted.name).collect();
+            pulls.retain(|name, _| names.contains(name));
+        }
         let running = pulls.values().filter(|pull| pull.under_way);
         let (mut under_way, mut bytes) = running.fold((0_usize, 0_u64), |(count, bytes), pull| {
             (count.saturating_add(1), bytes.saturating_add(pull.length))
         });
         let mut here = BTreeMap::new();
-        for Wanted { name, length, from } in wanted {
+        for blob in wanted {
+            let Wanted {
+                name,
+                shard,
+                length,
+                from,
+            } = blob;
             if let Some(bytes) = self.sharding.recent.get(&name) {
                 here.insert(name, bytes.clone());
                 continue;
@@ -175,8 +199,8 @@ impl Session {
             }
             let (first, behind) = match from {
                 Source::Here => (Vec::new(), Vec::new()),
-                Source::Holders(member, m) => (self.holders(member, m), Vec::new()),
-                Source::Makers(m) => self.makers(desk, m, &name),
+                Source::Holders(member) => (self.holders(member, shard), Vec::new()),
+                Source::Makers => self.makers(desk, shard, &name),
             };
             let (first, behind) = (self.others(desk, first), self.others(desk, behind));
             let pulls = &mut self.sharding.pulls;
@@ -204,10 +228,13 @@ impl Session {
         let mut wanted = Vec::new();
         let lacking = self.sharding.whole(false);
         for fitting in lacking.filter(|fitting| counts(&fitting.member)) {
-            for m in &self.sharding.mine {
-                let shard = self.wanted_shard(fitting.member, *m, &cut);
-                wanted.extend(shard.filter(|want| !matches!(want.from, Source::Here)));
-            }
+            // Most of them are here.
+            let open = |m: &&usize| {
+                let name = self.sharding.name(fitting.member, **m);
+                name.is_some_and(|name| !self.sharding.held.contains(&name))
+            };
+            let open = self.sharding.mine.iter().filter(open);
+            wanted.extend(open.filter_map(|m| self.wanted_shard(fitting.member, *m, &cut)));
         }
         wanted
     }
@@ -223,11 +250,11 @@ impl Session {
         let from = if self.sharding.held.contains(&name) {
             Source::Here
         } else {
-            Source::Holders(member, shard)
+            Source::Holders(member)
         };
         self.fitting(member)?;
         let length = cut.bytes(shard);
-        Some(Wanted { name, length, from })
+        Some(Wanted::new(name, shard, length, from))
     }
 
     /// The keys of these members but our own.

@@ -1,10 +1,12 @@
 //! What a session knows of the shards of its vectors: their names, who holds them, what stands in the own table.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use conclave_crypto::digest::Digest;
 
 use crate::limits;
+use crate::message::Commit;
 use crate::names::{MemberId, SumId};
 use crate::output::{Stored, Table};
 use crate::places::Places;
@@ -28,8 +30,8 @@ pub(crate) struct Sharding {
     pub(super) seats_at: Option<Time>,
     /// The names of the shards of each announced vector.
     pub(super) lists: BTreeMap<MemberId, Listed>,
-    /// Whose shard has this name, and which: one that copies another's Commit has the same names.
-    index: BTreeMap<Digest, Vec<(MemberId, usize)>>,
+    /// Of the shards that were asked for so far, whose has which name: one that copies another's Commit has the same.
+    index: BTreeMap<usize, BTreeMap<Digest, BTreeSet<MemberId>>>,
     /// Names of the shards and sums that stand in the own table.
     pub(super) held: BTreeSet<Digest>,
     /// R73. Commits whose vectors count as held: once counted, always.
@@ -98,7 +100,15 @@ pub(super) struct Fitting {
 #[derive(Debug)]
 pub(super) struct Listed {
     pub(super) commit: Digest,
-    pub(super) names: Vec<Digest>,
+    /// What names them.
+    body: Arc<Commit>,
+}
+
+impl Listed {
+    /// Their names, in order.
+    pub(super) fn names(&self) -> &[Digest] {
+        &self.body.shards
+    }
 }
 
 impl Sharding {
@@ -107,35 +117,46 @@ impl Sharding {
         &mut self,
         sender: MemberId,
         commit: Digest,
-        root: &Digest,
-        names: Vec<Digest>,
+        body: &Arc<Commit>,
     ) -> Result<(), Refusal> {
+        let names = &body.shards;
         if names.is_empty() {
             return Ok(());
         }
-        if names.len() > limits::SHARDS || shard::root(&names) != *root {
+        if names.len() > limits::SHARDS || shard::root(names) != body.root {
             return Err(Refusal::Rule);
         }
-        for (m, name) in names.iter().enumerate() {
-            // One place, nearly always.
-            let places = self
-                .index
-                .entry(*name)
-                .or_insert_with(|| Vec::with_capacity(1));
-            if !places.contains(&(sender, m)) {
-                places.push((sender, m));
+        for (m, known) in &mut self.index {
+            if let Some(name) = names.get(*m) {
+                known.entry(*name).or_default().insert(sender);
             }
         }
-        self.lists.insert(sender, Listed { commit, names });
+        let body = Arc::clone(body);
+        self.lists.insert(sender, Listed { commit, body });
         Ok(())
+    }
+
+    /// A shard is asked for: from now on its names are found by [`Self::places`].
+    pub(super) fn find_by_name(&mut self, m: usize) {
+        let lists = &self.lists;
+        self.index.entry(m).or_insert_with(|| {
+            let mut known = BTreeMap::<_, BTreeSet<_>>::new();
+            for (member, list) in lists {
+                if let Some(name) = list.names().get(m) {
+                    known.entry(*name).or_default().insert(*member);
+                }
+            }
+            known
+        });
     }
 
     /// A record names another Commit of this member.
     pub(crate) fn forget(&mut self, member: MemberId) {
         if let Some(list) = self.lists.remove(&member) {
-            for (m, name) in list.names.iter().enumerate() {
-                if let Some(places) = self.index.get_mut(name) {
-                    places.retain(|place| *place != (member, m));
+            for (m, known) in &mut self.index {
+                let name = list.names().get(*m);
+                if let Some(members) = name.and_then(|name| known.get_mut(name)) {
+                    members.remove(&member);
                 }
             }
         }
@@ -145,7 +166,8 @@ impl Sharding {
     pub(crate) fn restore(&mut self, me: Option<MemberId>, stored: &Stored) {
         let made = me.map(|me| self.book.sums_of(me)).unwrap_or_default();
         let here = |name: &Digest| stored.contains_key(&(Table::Shards, name.as_bytes().to_vec()));
-        let listed = self.index.keys().chain(self.book.listed());
+        let names = self.lists.values().flat_map(Listed::names);
+        let listed = names.chain(self.book.listed());
         self.held.extend(listed.filter(|name| here(name)));
         self.made
             .extend(made.into_iter().filter(|(_, name)| here(name)));
@@ -174,7 +196,7 @@ impl Sharding {
             if fitting.here == mine.len() {
                 continue;
             }
-            let names = lists.get(&fitting.member).map(|list| &list.names);
+            let names = lists.get(&fitting.member).map(Listed::names);
             let held = |m: &usize| {
                 names
                     .and_then(|names| names.get(*m))
@@ -199,13 +221,65 @@ impl Sharding {
 
     /// The name of a shard of an announced vector.
     pub(super) fn name(&self, member: MemberId, shard: usize) -> Option<Digest> {
-        self.lists.get(&member)?.names.get(shard).copied()
+        self.lists.get(&member)?.names().get(shard).copied()
     }
 
-    /// Whose shard has this name, and which.
+    /// Whose shard has this name, and which, of those that were asked for so far.
     pub(super) fn places(&self, name: &Digest) -> Vec<(MemberId, usize)> {
-        let mut places = self.index.get(name).cloned().unwrap_or_default();
+        let members = |(m, known): (&usize, &BTreeMap<Digest, BTreeSet<MemberId>>)| {
+            let members = known.get(name).into_iter().flatten();
+            members.map(|member| (*member, *m)).collect::<Vec<_>>()
+        };
+        let mut places: Vec<_> = self.index.iter().flat_map(members).collect();
         places.sort_unstable();
         places
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(names: &[u8]) -> Arc<Commit> {
+        let shards: Vec<_> = names.iter().map(|name| Digest([*name; 32])).collect();
+        Arc::new(Commit {
+            sid: SumId(Digest([1; 32])),
+            root: shard::root(&shards),
+            length: 8,
+            inline: None,
+            shards,
+        })
+    }
+
+    // R72
+    #[test]
+    fn names_are_found_of_the_shards_that_are_asked_for() {
+        let mut sharding = Sharding::default();
+        let take = |sharding: &mut Sharding, member, names: &[u8]| {
+            sharding.take_commit(MemberId(member), Digest([9; 32]), &commit(names))
+        };
+        let places = |sharding: &Sharding, name| {
+            let places = sharding.places(&Digest([name; 32]));
+            let places = places.into_iter().map(|(member, m)| (member.0, m));
+            places.collect::<Vec<_>>()
+        };
+        assert_eq!(take(&mut sharding, 1, &[7, 8]), Ok(()));
+        assert_eq!(places(&sharding, 8), []);
+        sharding.find_by_name(1);
+        assert_eq!(places(&sharding, 8), [(1, 1)]);
+        assert_eq!(places(&sharding, 7), []);
+        // A copy, and the same bytes in another place.
+        assert_eq!(take(&mut sharding, 3, &[7, 8]), Ok(()));
+        assert_eq!(take(&mut sharding, 2, &[8, 6]), Ok(()));
+        assert_eq!(places(&sharding, 8), [(1, 1), (3, 1)]);
+        sharding.find_by_name(0);
+        assert_eq!(places(&sharding, 8), [(1, 1), (2, 0), (3, 1)]);
+        sharding.forget(MemberId(1));
+        assert_eq!(places(&sharding, 8), [(2, 0), (3, 1)]);
+        assert_eq!(places(&sharding, 7), [(3, 0)]);
+        let mut other = commit(&[7, 8]);
+        Arc::make_mut(&mut other).root = Digest([0; 32]);
+        let refused = sharding.take_commit(MemberId(4), Digest([9; 32]), &other);
+        assert_eq!(refused, Err(Refusal::Rule), "names of another root");
     }
 }

@@ -298,7 +298,7 @@ impl Session {
         let fits = work.fits(commit)
             && commit.sid == plan.sid
             && list.commit == commit.digest
-            && list.names.len() == plan.cut.shards();
+            && list.names().len() == plan.cut.shards();
         fits.then_some(commit.digest)
     }
 

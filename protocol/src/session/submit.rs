@@ -205,7 +205,7 @@ impl Session {
         desk: &mut Desk,
         sender: MemberId,
         digest: Digest,
-        body: &Commit,
+        body: &Arc<Commit>,
     ) -> Result<(), Refusal> {
         let most = u64::try_from(desk.layout.len)
             .unwrap_or(u64::MAX)
@@ -220,8 +220,7 @@ impl Session {
                 return Err(Refusal::Rule);
             }
         }
-        let names = body.shards.clone();
-        self.sharding.take_commit(sender, digest, &root, names)?;
+        self.sharding.take_commit(sender, digest, body)?;
         if let Some(vector) = &body.inline {
             let vector = Bytes::from(vector.clone());
             self.submissions.vectors.insert(root, vector);

@@ -9,6 +9,7 @@ use crate::envelope::Kind;
 use crate::floats::Floats;
 use crate::names::{Factor, MemberId, Round, SumId};
 use crate::output::Order;
+use crate::places::Places;
 use crate::post::Slot;
 use crate::record::Sharer;
 use crate::session::Session;
@@ -25,6 +26,8 @@ pub(crate) struct Work {
     pub(crate) coordinates: usize,
     /// Who dealt, by the record before.
     pub(crate) sharers: BTreeMap<MemberId, Sharer>,
+    /// The places of those that acknowledged each of them.
+    pub(crate) ackers: Vec<Places>,
     /// When the record before was decided here.
     pub(crate) since: Time,
     /// The adapter to start from and the masking context over it, once the adapter is known.
@@ -74,6 +77,7 @@ impl Session {
                 .pin(Slot::of(Kind::Deal, sharer.member), sharer.deal);
         }
         self.submissions.lacking = sharers.iter().map(|sharer| sharer.member).collect();
+        let places = |sharer: &Sharer| self.roster.places(&sharer.ackers).unwrap_or_default();
         self.work = Some(Work {
             round,
             factor,
@@ -82,6 +86,7 @@ impl Session {
                 .iter()
                 .map(|sharer| (sharer.member, sharer.clone()))
                 .collect(),
+            ackers: sharers.iter().map(places).collect(),
             since: desk.now,
             terms: None,
             ready: None,
@@ -135,14 +140,17 @@ impl Session {
 
     /// R14. Whether we are a sharer under the recorded dealing, with unspent secrets.
     pub(crate) fn may_submit(&self, desk: &Desk) -> bool {
-        let Some(me) = self.speaker(desk) else {
+        let Some(me) = self
+            .speaker(desk)
+            .filter(|_| self.adverts.secrets.is_some())
+        else {
             return false;
         };
         let sharer = self.work.as_ref().and_then(|work| work.sharers.get(&me));
         let ours = sharer.is_some_and(|sharer| {
             self.recorded_advert(sharer).is_some() && self.recorded_deal(sharer)
         });
-        ours && self.adverts.secrets.is_some() && !self.said(desk, Kind::Commit)
+        ours && !self.said(desk, Kind::Commit)
     }
 
     /// The keys of a sharer, if we hold the envelope that the record names.

@@ -33,6 +33,10 @@ use conclave_protocol::time::Time;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 
+/// Memory comes from where the node's does; `scripts/flower-table` sets what the node sets, to keep it for a minute.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Failure = Box<dyn std::error::Error>;
 
 /// What is asked for.

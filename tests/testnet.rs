@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use conclave::learn::export::write_model;
+use conclave::learn::model::Model;
+use conclave::learn::model::config::Config;
+use conclave::learn::weights::Weight;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn testnet(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
@@ -287,4 +291,85 @@ fn bottlenecks_and_soft_prompts_federate_as_lora_does() {
         let apart = scored["loss"].as_f64().unwrap() - loss("eval_loss_after");
         assert!(apart.abs() < 1e-6, "{method}: {scored} and {object}");
     }
+}
+
+#[test]
+fn a_bare_encoder_learns_the_labels_of_the_rows_that_are_dealt() {
+    let folder = tempfile::tempdir().unwrap();
+    let bare = folder.path().join("bare");
+    bare_encoder(&bare);
+    let rows: Vec<String> = (0..120)
+        .map(|i| {
+            let label = ["first", "second", "third"][i % 3];
+            let text = ["ab", "bc", "ca"][i % 3].repeat(1 + i % 5);
+            json!({"text": text, "label": label}).to_string()
+        })
+        .collect();
+    let data = folder.path().join("rows.jsonl");
+    std::fs::write(&data, rows.join("\n")).unwrap();
+    for method in ["lora", "adapter", "prompt"] {
+        let dir = folder.path().join(method);
+        let mut command = testnet(&dir, &["--nodes", "3", "--rounds", "2", "--json"]);
+        command.args(["--method", method, "--local-steps", "16"]);
+        command.arg("--model").arg(&bare).arg("--data").arg(&data);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{method}: {said}");
+        let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(object["agreed"], true, "{method}: {said}");
+        let score = |key: &str| object[key].as_f64().expect("a measured score");
+        assert!(
+            score("eval_loss_after") < score("eval_loss_before") - 0.05,
+            "{method}: {object}"
+        );
+        assert!(
+            score("accuracy_after") > score("accuracy_before"),
+            "{method}: {object}"
+        );
+        // The labels stand in the adapter's folder, and the model that was given is as it was.
+        let labels = std::fs::read(dir.join("node-3/adapters/2/labels.json")).unwrap();
+        let labels: Value = serde_json::from_slice(&labels).unwrap();
+        assert_eq!(labels, json!(["first", "second", "third"]), "{method}");
+        let config = std::fs::read_to_string(bare.join("config.json")).unwrap();
+        assert!(!config.contains("id2label"));
+    }
+}
+
+/// A folder with an encoder of random weights, without a head, that reads the letters a, b and c.
+fn bare_encoder(folder: &Path) {
+    let config = json!({
+        "model_type": "bert", "architectures": ["BertModel"], "hidden_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "intermediate_size": 20, "max_position_embeddings": 32, "vocab_size": 5,
+    });
+    let config = Config::parse(&config.to_string(), Path::new("config.json"))
+        .expect("a small encoder can be written");
+    let mut state = 1_u32;
+    let model = Model::build(config, |name, shape| {
+        let values = (0..shape.iter().product()).map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let unit =
+                f32::from(u16::try_from(state >> 16).expect("sixteen bits")) / 65_536.0 - 0.5;
+            if name.ends_with("LayerNorm.weight") {
+                1.0
+            } else {
+                unit
+            }
+        });
+        Ok::<_, std::convert::Infallible>(Weight::owned(values.collect(), shape.to_vec()))
+    });
+    std::fs::create_dir(folder).expect("a small encoder can be written");
+    write_model(folder, &model.expect("a small encoder can be written"))
+        .expect("a small encoder can be written");
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "added_tokens": [],
+        "pre_tokenizer": {"type": "Split", "pattern": {"String": ""}, "behavior": "Isolated", "invert": false},
+        "post_processor": null, "decoder": {"type": "Fuse"},
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+            "vocab": {"a": 0, "b": 1, "c": 2}, "merges": [],
+        },
+    });
+    std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string())
+        .expect("a small encoder can be written");
 }

@@ -53,6 +53,10 @@ pub struct RunReport {
     pub eval_loss_after: Option<f64>,
     /// Mean over the members of the loss after training alone for as many steps, on the same rows.
     pub eval_loss_local: Option<f64>,
+    /// The share of the held-out rows whose label the base model tells right; `None` where it continues texts.
+    pub accuracy_before: Option<f64>,
+    /// The same after the last round.
+    pub accuracy_after: Option<f64>,
     /// Rounds whose sum was opened.
     pub rounds_opened: u32,
     /// Rounds that were lost, the spent ones included.
@@ -241,6 +245,8 @@ impl RunReport {
             "eval_loss_before": self.eval_loss_before,
             "eval_loss_after": self.eval_loss_after,
             "eval_loss_local": self.eval_loss_local,
+            "accuracy_before": self.accuracy_before,
+            "accuracy_after": self.accuracy_after,
             "rounds_opened": self.rounds_opened,
             "rounds_null": self.rounds_null,
             "members": self.members.iter().map(MemberReport::json).collect::<Vec<_>>(),
@@ -296,7 +302,7 @@ mod tests {
     fn the_object_has_the_documented_keys_in_order() {
         let json = sample::clinic().json();
         let expected = "nodes rounds scenario model agreed adapter_digest ledger_head eval_loss_before eval_loss_after \
-                        eval_loss_local rounds_opened rounds_null members wall_seconds";
+                        eval_loss_local accuracy_before accuracy_after rounds_opened rounds_null members wall_seconds";
         assert_eq!(keys(&json), expected.split_whitespace().collect::<Vec<_>>());
         assert_eq!(keys(&json["model"]), ["digest", "parameters"]);
         let expected = "member status adapter_digest ledger_head rounds_contributed eval_loss_before eval_loss_after \

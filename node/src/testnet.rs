@@ -8,6 +8,7 @@ pub mod children;
 pub mod folders;
 pub mod joins;
 pub mod kills;
+mod named;
 pub mod plan;
 pub mod poll;
 pub mod progress;

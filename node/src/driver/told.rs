@@ -20,13 +20,16 @@ use crate::learn::engine::EngineReport;
 use crate::network::Traffic;
 use crate::ticket;
 
-/// A measured loss of a round.
+/// What was measured of a round.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-struct Loss {
+struct Measured {
     /// The round; 0 is before training.
     round: u32,
     /// Mean negative log-likelihood of the scored tokens, in nats.
     loss: f64,
+    /// The share of scored tokens or labels that were the first choice; only of held-out rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accuracy: Option<f64>,
 }
 
 /// The height and round that an evaluation is waited for.
@@ -48,8 +51,8 @@ pub struct Told {
     pub strangers: u64,
     /// The operator wants the node to leave, and no record has released it yet.
     pub leaving: bool,
-    train_losses: Vec<Loss>,
-    eval_losses: Vec<Loss>,
+    train_losses: Vec<Measured>,
+    eval_losses: Vec<Measured>,
     training: Option<(Height, f64)>,
     evaluating: BTreeSet<Pending>,
     round: Round,
@@ -111,9 +114,10 @@ impl Told {
                 );
             }
             EngineReport::Trained { height, loss, .. } => {
-                let loss = Loss {
+                let loss = Measured {
                     round: self.round.0,
                     loss: *loss,
+                    accuracy: None,
                 };
                 self.train_losses.push(loss);
                 self.line(&json!({"event": "trained", "height": height.0, "round": loss.round, "loss": loss.loss}));
@@ -130,15 +134,19 @@ impl Told {
                 height,
                 round,
                 loss,
+                accuracy,
             } => {
                 self.evaluating.retain(|(pending, _)| pending > height);
                 self.eval_losses.retain(|known| known.round != round.0);
-                self.eval_losses.push(Loss {
+                self.eval_losses.push(Measured {
                     round: round.0,
                     loss: *loss,
+                    accuracy: Some(*accuracy),
                 });
-                tracing::info!(round = round.0, loss, "evaluated");
-                self.line(&json!({"event": "evaluated", "height": height.0, "round": round.0, "loss": loss}));
+                tracing::info!(round = round.0, loss, accuracy, "evaluated");
+                self.line(&json!({
+                    "event": "evaluated", "height": height.0, "round": round.0, "loss": loss, "accuracy": accuracy,
+                }));
             }
         }
     }

@@ -109,6 +109,8 @@ pub enum EngineReport {
         round: Round,
         /// Mean negative log-likelihood of the scored tokens, nats.
         loss: f64,
+        /// The share of scored tokens, or of an encoder's labels, that were the first choice.
+        accuracy: f64,
     },
     /// Something went wrong and the engine went on.
     Warning {

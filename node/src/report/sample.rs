@@ -36,6 +36,8 @@ pub(super) fn clinic() -> RunReport {
         eval_loss_before: Some(2.412),
         eval_loss_after: Some(1.217),
         eval_loss_local: Some(1.684),
+        accuracy_before: None,
+        accuracy_after: None,
         rounds_opened: 6,
         rounds_null: 0,
         curve_rows: CurveRows::Own,

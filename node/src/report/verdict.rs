@@ -147,6 +147,16 @@ impl RunReport {
     }
 
     fn learning(&self) -> String {
+        let losses = self.losses();
+        match (self.accuracy_before, self.accuracy_after) {
+            (Some(before), Some(after)) => {
+                format!("{losses} Labels told right: {before:.3} before, {after:.3} after.")
+            }
+            _ => losses,
+        }
+    }
+
+    fn losses(&self) -> String {
         let [before, after, alone] = [
             self.eval_loss_before,
             self.eval_loss_after,

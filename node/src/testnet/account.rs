@@ -26,6 +26,10 @@ pub fn account(
         .collect();
     let common = common(&living, plan.rounds);
     let alive = || members.iter().filter(|member| member.status.is_living());
+    let accuracy = |of: fn(&View) -> Option<&Loss>| {
+        let views = living.iter().filter(|_| folders.classifies);
+        mean(views.map(|view| of(view).and_then(|eval| eval.accuracy)))
+    };
     let longest = living.iter().max_by_key(|view| view.history.len());
     RunReport {
         about: folders.about.clone(),
@@ -45,6 +49,8 @@ pub fn account(
         eval_loss_before: mean(alive().map(|member| member.eval_loss_before)),
         eval_loss_after: mean(alive().map(|member| member.eval_loss_after)),
         eval_loss_local: mean(alive().map(|member| member.eval_loss_local)),
+        accuracy_before: accuracy(View::eval_before),
+        accuracy_after: accuracy(View::eval_after),
         rounds_opened: longest.map_or(0, |view| view.rounds_opened),
         rounds_null: longest.map_or(0, |view| view.rounds_null),
         curve_rows: CurveRows::All,
@@ -100,8 +106,8 @@ fn member(
         report.adapter_digest.clone_from(&view.adapter_digest);
         report.ledger_head = Some(view.ledger_head.clone());
         report.rounds_contributed = view.rounds_contributed;
-        report.eval_loss_before = view.eval_before();
-        report.eval_loss_after = view.eval_after();
+        report.eval_loss_before = view.eval_before().and_then(|eval| eval.loss);
+        report.eval_loss_after = view.eval_after().and_then(|eval| eval.loss);
         report.examples = view.examples;
         report.bytes_sent = view.bytes_sent;
         report.bytes_received = view.bytes_received;

@@ -8,12 +8,12 @@ use conclave_protocol::charter::{
 };
 use rand::RngExt as _;
 
-use super::TestnetError;
 use super::plan::{Plan, Rows};
+use super::{TestnetError, named};
 use crate::config::NodeConfig;
-use crate::learn::data::{Place, Row, Tokens, hold_out, read_rows, split};
+use crate::learn::data::{Place, Row, Tokens, hold_out, labels_of, read_rows, split};
 use crate::learn::model::config::Config;
-use crate::learn::model::{self, Model as Network};
+use crate::learn::model::{self, Model as Network, ModelError};
 use crate::learn::peft;
 use crate::report::ModelReport;
 use crate::scenario::base;
@@ -36,6 +36,8 @@ pub struct Folders {
     pub model: ModelReport,
     /// Its architecture, as `config.json` names it.
     pub architecture: String,
+    /// Whether it tells labels apart.
+    pub classifies: bool,
     /// What the rows are, in a sentence.
     pub about: String,
     /// The nodes, in order.
@@ -66,19 +68,26 @@ struct Dealt {
 
 /// Checks the model, then the data, then writes everything.
 pub fn prepare(plan: &Plan) -> Result<Folders, TestnetError> {
-    let config = match &plan.model {
+    let mut config = match &plan.model {
         Some(folder) => check_model(folder)?,
         None => base::config(),
     };
+    let named = name_labels(plan, &mut config)?;
     peft::fits(&plan.adapter(), &config, plan.model.as_deref())?;
     let dealt = deal(plan)?;
     let dir = make_dir(plan)?;
-    let model_dir = if let Some(folder) = &plan.model {
-        std::path::absolute(folder).map_err(|error| TestnetError::io(folder, error))?
-    } else {
-        let folder = dir.join("model");
-        base::unpack(&folder)?;
-        folder
+    let model_dir = match &plan.model {
+        Some(folder) if !named => {
+            std::path::absolute(folder).map_err(|error| TestnetError::io(folder, error))?
+        }
+        given => {
+            let own = dir.join("model");
+            match given {
+                Some(folder) => named::write(folder, &config, &own)?,
+                None => base::unpack(&own)?,
+            }
+            own
+        }
     };
     let model = ModelReport {
         name: match &plan.model {
@@ -99,6 +108,7 @@ pub fn prepare(plan: &Plan) -> Result<Folders, TestnetError> {
         model_dir,
         model,
         architecture: config.model_type().to_owned(),
+        classifies: config.classifies(),
         about: dealt.about,
         nodes: Vec::new(),
         threads: (cores / dealt.members.len().max(1)).max(1),
@@ -179,6 +189,20 @@ fn check_model(folder: &Path) -> Result<Config, TestnetError> {
     let network = Network::open(folder)?;
     Tokens::open(folder)?;
     Ok(network.config().clone())
+}
+
+/// Gives an encoder whose folder names no labels those of the rows; whether it did.
+fn name_labels(plan: &Plan, config: &mut Config) -> Result<bool, TestnetError> {
+    let Rows::Given { data, .. } = &plan.rows else {
+        return Ok(false);
+    };
+    let named = config.classifies() && config.labels.is_empty();
+    if named {
+        config
+            .set_labels(labels_of(data)?)
+            .map_err(ModelError::from)?;
+    }
+    Ok(named)
 }
 
 fn deal(plan: &Plan) -> Result<Dealt, TestnetError> {

@@ -124,6 +124,7 @@ impl Progress {
 fn line(view: &View) -> String {
     let sent = HumanBytes(view.bytes_sent);
     let held_out = view.eval_after().or_else(|| view.eval_before());
+    let held_out = held_out.and_then(|eval| eval.loss);
     let held_out = held_out.map_or_else(String::new, |loss| format!(", held-out {loss:.3}"));
     let training = match view.progress {
         Some(progress) if view.phase == "train" => {

@@ -65,6 +65,9 @@ pub struct Loss {
     pub round: u32,
     /// Nats a token; absent where it is not finite.
     pub loss: Option<f64>,
+    /// The share of first choices that were right, of a held-out loss.
+    #[serde(default)]
+    pub accuracy: Option<f64>,
 }
 
 /// A round that was decided. Members are keys in hex.
@@ -106,17 +109,15 @@ impl View {
         (u64::from(self.round) << 32) + u64::from(now)
     }
 
-    /// The last measured held-out loss.
-    pub fn eval_after(&self) -> Option<f64> {
+    /// What was measured last on the held-out rows.
+    pub fn eval_after(&self) -> Option<&Loss> {
         let last = self.eval_losses.iter().filter(|loss| loss.round > 0);
         last.max_by_key(|loss| loss.round)
-            .and_then(|loss| loss.loss)
     }
 
-    /// The held-out loss of the base model.
-    pub fn eval_before(&self) -> Option<f64> {
-        let first = self.eval_losses.iter().find(|loss| loss.round == 0);
-        first.and_then(|loss| loss.loss)
+    /// What the base model scored on them.
+    pub fn eval_before(&self) -> Option<&Loss> {
+        self.eval_losses.iter().find(|loss| loss.round == 0)
     }
 }
 

@@ -216,6 +216,7 @@ impl Thread {
                     height: adopted.height,
                     round: adopted.round,
                     loss: measured.loss,
+                    accuracy: measured.accuracy,
                 });
             }
             Ok(None) => {}

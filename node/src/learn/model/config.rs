@@ -221,20 +221,26 @@ impl Config {
         };
         json.insert(key.to_owned(), Value::from("float32"));
         if !self.labels.is_empty() {
-            let names = self.labels.iter().enumerate();
-            let names: Map<String, Value> = names
-                .map(|(id, name)| (id.to_string(), Value::from(name.as_str())))
-                .collect();
-            let ids = self.labels.iter().enumerate();
-            let ids: Map<String, Value> = ids
-                .map(|(id, name)| (name.clone(), Value::from(id)))
-                .collect();
             let head = Value::from(vec!["BertForSequenceClassification"]);
             json.insert("architectures".to_owned(), head);
-            json.insert("id2label".to_owned(), Value::Object(names));
-            json.insert("label2id".to_owned(), Value::Object(ids));
+            self.name_labels(&mut json);
         }
         format!("{:#}\n", Value::Object(json))
+    }
+
+    /// The `config.json` as it was read, with the labels that a bare encoder is to tell apart.
+    pub fn to_bare_json(&self) -> String {
+        let mut json = self.source.clone();
+        self.name_labels(&mut json);
+        format!("{:#}\n", Value::Object(json))
+    }
+
+    fn name_labels(&self, json: &mut Map<String, Value>) {
+        let labels = || self.labels.iter().enumerate();
+        let names = labels().map(|(id, name)| (id.to_string(), Value::from(name.as_str())));
+        let ids = labels().map(|(id, name)| (name.clone(), Value::from(id)));
+        json.insert("id2label".to_owned(), Value::Object(names.collect()));
+        json.insert("label2id".to_owned(), Value::Object(ids.collect()));
     }
 
     /// Whether it tells labels apart instead of continuing texts.

@@ -1,5 +1,6 @@
 //! The node of conclave: everything that touches the world.
 
+pub mod allocator;
 pub mod api;
 pub mod cli;
 pub mod commands;

@@ -52,20 +52,6 @@ impl Layout {
         part
     }
 
-    /// The same of a vector that is not needed any more: in its memory.
-    pub fn pick(&self, factor: Factor, mut full: Vec<f32>) -> Vec<f32> {
-        let mut length: usize = 0;
-        for range in self.ranges(factor) {
-            let end = range.end.min(full.len());
-            let begin = range.start.min(end);
-            full.copy_within(begin..end, length);
-            length = length.saturating_add(end.saturating_sub(begin));
-        }
-        full.truncate(length);
-        full.shrink_to_fit();
-        full
-    }
-
     /// Puts the factor's coordinates back into a full vector.
     pub fn scatter(&self, factor: Factor, part: &[f32], full: &mut [f32]) {
         let mut rest = part;
@@ -116,8 +102,7 @@ mod tests {
         assert!(layout.is_sound() && layout.has_factors());
         let mut full = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0];
         assert_eq!(layout.gather(Factor::A, &full), [0.0, 1.0, 4.0]);
-        assert_eq!(layout.pick(Factor::A, full.to_vec()), [0.0, 1.0, 4.0]);
-        assert_eq!(layout.pick(Factor::B, full.to_vec()), [2.0, 3.0, 5.0]);
+        assert_eq!(layout.gather(Factor::B, &full), [2.0, 3.0, 5.0]);
         let mut seen = Vec::new();
         layout.each(Factor::B, &mut full, |part, begin| {
             seen.push((part.to_vec(), begin));

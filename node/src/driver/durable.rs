@@ -7,6 +7,7 @@ use conclave_protocol::input::Input;
 use conclave_protocol::output::{Order, Output, Report, Table, Write};
 
 use super::{Driver, DriverError, End};
+use crate::allocator;
 
 impl Driver {
     /// Performs what the member wants, in order; gives the end of the job if it was reached.
@@ -85,13 +86,18 @@ impl Driver {
         }
         tokio::task::block_in_place(|| self.store.perform(writes))?;
         let now = self.clock.now();
+        let mut large = false;
         for write in writes.drain(..).filter(|write| write.value.is_some()) {
             // The member lets its copy of a blob go, for the one that stands on the disk.
             if let Ok(name) = write.key.try_into().map(Digest)
                 && let Some(bytes) = self.store.blobs().get(write.table, &name)
             {
+                large |= bytes.len() >= LARGE;
                 self.member.hear(now, Input::Stored { name, bytes });
             }
+        }
+        if large {
+            allocator::give_back();
         }
         Ok(())
     }
@@ -115,3 +121,6 @@ impl Driver {
         self.engine.order(order);
     }
 }
+
+/// Bytes of a blob from which on its memory is worth giving back at once.
+const LARGE: usize = 16 << 20;

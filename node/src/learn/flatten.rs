@@ -123,36 +123,95 @@ impl Flat {
         moves: impl Fn(&Slot) -> bool,
     ) -> Result<BTreeMap<String, Tensor>> {
         assert_eq!(values.len(), self.len, "a vector of this order");
-        let mut tensors = BTreeMap::new();
-        for slot in &self.slots {
+        let tensor = |slot: &Slot| {
             let values = &values[slot.range.clone()];
             let tensor = if moves(slot) {
-                Var::from_slice(values, &slot.shape[..], device)?.into_inner()
+                slot.variable(values, device)?
             } else {
                 Tensor::from_slice(values, &slot.shape[..], device)?
             };
-            tensors.insert(slot.name.clone(), tensor);
-        }
-        Ok(tensors)
+            Ok((slot.name.clone(), tensor))
+        };
+        self.slots.iter().map(tensor).collect()
     }
 
-    /// Adds the gradients of the variables to a flat vector; gives the name of a variable that has none.
+    /// What does not move with the factor, as tensors by name.
+    ///
+    /// # Panics
+    /// If the vector has another length.
+    pub fn frozen(
+        &self,
+        device: &Device,
+        values: &[f32],
+        factor: Factor,
+    ) -> Result<BTreeMap<String, Tensor>> {
+        assert_eq!(values.len(), self.len, "a vector of this order");
+        let frozen = self.slots.iter().filter(|slot| !slot.belongs_to(factor));
+        let tensor = |slot: &Slot| {
+            let tensor = Tensor::from_slice(&values[slot.range.clone()], &slot.shape[..], device)?;
+            Ok((slot.name.clone(), tensor))
+        };
+        frozen.map(tensor).collect()
+    }
+
+    /// The coordinates of a vector that move with the factor, in order.
+    ///
+    /// # Panics
+    /// If the vector has another length.
+    pub fn gather(&self, factor: Factor, values: &[f32]) -> Vec<f32> {
+        assert_eq!(values.len(), self.len, "a vector of this order");
+        let moving = self.slots.iter().filter(|slot| slot.belongs_to(factor));
+        let mut gathered = Vec::with_capacity(moving.clone().map(|slot| slot.range.len()).sum());
+        for slot in moving {
+            gathered.extend_from_slice(&values[slot.range.clone()]);
+        }
+        gathered
+    }
+
+    /// What moves with the factor, as variables by name, of the coordinates that [`Self::gather`] gives.
+    ///
+    /// # Panics
+    /// If these are fewer than the factor has.
+    pub fn moving(
+        &self,
+        device: &Device,
+        values: &[f32],
+        factor: Factor,
+    ) -> Result<BTreeMap<String, Tensor>> {
+        let mut rest = values;
+        let moving = self.slots.iter().filter(|slot| slot.belongs_to(factor));
+        let tensor = |slot: &Slot| {
+            let (values, behind) = rest.split_at(slot.range.len());
+            rest = behind;
+            Ok((slot.name.clone(), slot.variable(values, device)?))
+        };
+        moving.map(tensor).collect()
+    }
+
+    /// Adds the gradients of the variables to the vector of their coordinates, in order; gives the name of a variable
+    /// that has none.
+    ///
+    /// # Panics
+    /// If the vector has fewer coordinates than the variables.
     pub fn add_gradients(
         &self,
         tensors: &BTreeMap<String, Tensor>,
         gradients: &GradStore,
         sum: &mut [f32],
     ) -> Result<Option<String>> {
+        let mut rest = sum;
         for slot in &self.slots {
             let tensor = &tensors[&slot.name];
             if !tensor.is_variable() {
                 continue;
             }
+            let (sum, behind) = rest.split_at_mut(slot.range.len());
+            rest = behind;
             let Some(gradient) = gradients.get(tensor) else {
                 return Ok(Some(slot.name.clone()));
             };
             let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
-            for (sum, g) in sum[slot.range.clone()].iter_mut().zip(gradient) {
+            for (sum, g) in sum.iter_mut().zip(gradient) {
                 *sum += g;
             }
         }
@@ -161,6 +220,10 @@ impl Flat {
 }
 
 impl Slot {
+    fn variable(&self, values: &[f32], device: &Device) -> Result<Tensor> {
+        Ok(Var::from_slice(values, &self.shape[..], device)?.into_inner())
+    }
+
     /// Whether the factor moves this tensor.
     pub fn belongs_to(&self, factor: Factor) -> bool {
         match factor {

@@ -1,9 +1,11 @@
 //! Optimiser steps, one at a time, from wherever they stood.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use candle_core::Tensor;
 use conclave_crypto::digest::Digest;
 use conclave_protocol::names::Factor;
 
@@ -64,7 +66,8 @@ pub struct State {
 pub struct Steps<'a> {
     trainer: &'a Trainer,
     run: &'a Run<'a>,
-    ranges: Vec<Range<usize>>,
+    /// What stands still, made once.
+    frozen: BTreeMap<String, Tensor>,
     peak: f64,
     next: u64,
     adam: AdamW,
@@ -74,15 +77,22 @@ pub struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    /// Begins a run, with moments of zero.
-    pub fn new(trainer: &'a Trainer, run: &'a Run<'a>) -> Result<Self, TrainError> {
+    /// Begins a run from a vector, with moments of zero. What moves in it with the run's factor, [`Flat::gather`] gives.
+    ///
+    /// [`Flat::gather`]: super::flatten::Flat::gather
+    ///
+    /// # Panics
+    /// If the vector has another length than the trainer's.
+    pub fn new(trainer: &'a Trainer, run: &'a Run<'a>, start: &[f32]) -> Result<Self, TrainError> {
         if run.examples.count() == 0 {
             return Err(TrainError::NoExamples);
         }
         let (flat, training) = (trainer.flat(), trainer.training());
-        let slots = flat.slots().iter();
-        let moving = slots.filter(|slot| slot.belongs_to(run.factor));
-        let ranges = moving.map(|slot| slot.range.clone()).collect();
+        let moving = flat
+            .slots()
+            .iter()
+            .filter(|slot| slot.belongs_to(run.factor));
+        let count = moving.map(|slot| slot.range.len()).sum();
         let config = trainer.model().config();
         let packed = training
             .sample_packing
@@ -90,10 +100,10 @@ impl<'a> Steps<'a> {
         Ok(Self {
             trainer,
             run,
-            ranges,
+            frozen: flat.frozen(trainer.model().device(), start, run.factor)?,
             peak: training.rate_for(config, trainer.subject()),
             next: run.steps.start,
-            adam: AdamW::new(flat.len(), training.weight_decay),
+            adam: AdamW::new(count, training.weight_decay),
             draw: Draw::new(run.examples, run.seed, packed)
                 .behind(config.context - trainer.context()),
             room: usize::MAX,
@@ -116,8 +126,8 @@ impl<'a> Steps<'a> {
         within && self.adam.resume(state.moments) && self.draw.resume(&state.drawn)
     }
 
-    /// Takes the next step on the vector in place; `None` once all are done.
-    pub fn step(&mut self, values: &mut [f32]) -> Result<Option<Step>, TrainError> {
+    /// Takes the next step on the moving coordinates in place; `None` once all are done.
+    pub fn step(&mut self, moving: &mut [f32]) -> Result<Option<Step>, TrainError> {
         if self.next >= self.run.steps.end {
             return Ok(None);
         }
@@ -129,15 +139,15 @@ impl<'a> Steps<'a> {
                     .collect()
             })
             .collect();
-        let mut gradient = vec![0.0; values.len()];
-        let (loss, tokens) = self.gradient(values, &drawn, &mut gradient)?;
+        let mut gradient = vec![0.0; moving.len()];
+        let (loss, tokens) = self.gradient(moving, &drawn, &mut gradient)?;
         let gradient_norm = clip(&mut gradient, training.max_grad_norm);
         if !gradient_norm.is_finite() {
             return Err(self.not_finite("gradient", &drawn.concat()));
         }
         let (how, warmup) = (training.lr_scheduler, training.warmup_ratio);
         let rate = rate(how, self.peak, warmup, index, self.run.total);
-        self.adam.step(values, &gradient, &self.ranges, rate);
+        self.adam.step(moving, &gradient, rate);
         self.next += 1;
         Ok(Some(Step {
             index,
@@ -153,7 +163,7 @@ impl<'a> Steps<'a> {
     /// by its scored tokens, so that accumulation gives what one large batch would.
     fn gradient(
         &mut self,
-        values: &[f32],
+        moving: &[f32],
         drawn: &[Vec<usize>],
         sum: &mut [f32],
     ) -> Result<(f64, u64), TrainError> {
@@ -172,7 +182,8 @@ impl<'a> Steps<'a> {
         let (count, weight) = (scored as f64, (1.0 / scored as f64) as f32);
         let (trainer, factor) = (self.trainer, self.run.factor);
         let (flat, device) = (trainer.flat(), trainer.model().device());
-        let tensors = flat.tensors_on(device, values, |slot| slot.belongs_to(factor))?;
+        let mut tensors = self.frozen.clone();
+        tensors.extend(flat.moving(device, moving, factor)?);
         let mut nats = 0.0;
         let mut rest = all.as_slice();
         for (micro, numbers) in drawn.iter().enumerate() {
@@ -301,7 +312,7 @@ mod tests {
             let (trainer, examples) = (trainer(training), examples());
             let run = run(&examples, 0..14);
             let mut values = trainer.initial();
-            let mut steps = Steps::new(&trainer, &run).unwrap();
+            let mut steps = Steps::new(&trainer, &run, &trainer.initial()).unwrap();
             let mut remembered = Vec::new();
             let mut losses = Vec::new();
             loop {
@@ -313,7 +324,7 @@ mod tests {
             }
             assert_eq!(losses.len(), 14);
             for (at, (state, mut from)) in remembered.into_iter().enumerate().step_by(5) {
-                let mut steps = Steps::new(&trainer, &run).unwrap();
+                let mut steps = Steps::new(&trainer, &run, &trainer.initial()).unwrap();
                 assert!(steps.resume(state));
                 let mut rest = Vec::new();
                 while let Some(step) = steps.step(&mut from).unwrap() {
@@ -329,12 +340,21 @@ mod tests {
     fn what_another_run_remembered_is_refused() {
         let (trainer, examples) = (trainer(Training::default()), examples());
         let (long, short) = (run(&examples, 0..9), run(&examples, 4..9));
-        let state = Steps::new(&trainer, &long).unwrap().state();
-        assert!(Steps::new(&trainer, &long).unwrap().resume(state.clone()));
-        assert!(!Steps::new(&trainer, &short).unwrap().resume(state.clone()));
+        let start = trainer.initial();
+        let state = Steps::new(&trainer, &long, &start).unwrap().state();
+        assert!(
+            Steps::new(&trainer, &long, &start)
+                .unwrap()
+                .resume(state.clone())
+        );
+        assert!(
+            !Steps::new(&trainer, &short, &start)
+                .unwrap()
+                .resume(state.clone())
+        );
         let mut cut = state;
         cut.moments.first.pop();
-        assert!(!Steps::new(&trainer, &long).unwrap().resume(cut));
+        assert!(!Steps::new(&trainer, &long, &start).unwrap().resume(cut));
     }
 
     #[test]
@@ -343,7 +363,9 @@ mod tests {
         let run = run(&examples, 4..9);
         let mut values = trainer.initial();
         values[3] = f32::INFINITY;
-        let error = Steps::new(&trainer, &run).unwrap().step(&mut values);
+        let error = Steps::new(&trainer, &run, &trainer.initial())
+            .unwrap()
+            .step(&mut values);
         let said = error.unwrap_err().to_string();
         let first = Draw::new(&examples, [7; 32], None).row()[0];
         for words in ["step 5", "loss is not finite", &examples.place(first)] {
@@ -379,7 +401,7 @@ mod tests {
         let [whole, parts] = [usize::MAX, 3].map(|room| {
             let trainer = trainer(Training::default());
             let run = run(&examples, 0..3);
-            let mut steps = Steps::new(&trainer, &run).unwrap();
+            let mut steps = Steps::new(&trainer, &run, &trainer.initial()).unwrap();
             steps.room = room;
             let mut values = trainer.initial();
             let mut losses = Vec::new();
@@ -420,7 +442,7 @@ mod tests {
         let before = trainer.evaluate(&values, &examples).unwrap().unwrap();
         assert!((before.loss - 3.0f64.ln()).abs() < 0.1, "{}", before.loss);
         let run = run(&examples, 0..150);
-        let mut steps = Steps::new(&trainer, &run).unwrap();
+        let mut steps = Steps::new(&trainer, &run, &trainer.initial()).unwrap();
         while steps.step(&mut values).unwrap().is_some() {}
         let after = trainer.evaluate(&values, &examples).unwrap().unwrap();
         assert!(

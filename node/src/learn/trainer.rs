@@ -18,6 +18,7 @@ use super::model::{Model, ModelError};
 use super::peft::{Adapter, AdapterError, AdapterSpec};
 use super::steps::{Run, Step, Steps};
 use super::training::{Training, TrainingError};
+use crate::allocator;
 
 /// What moves.
 #[derive(Debug)]
@@ -224,20 +225,31 @@ impl Trainer {
         })
     }
 
-    /// Runs steps on a vector in place. `watch` sees each step and may break off.
+    /// Runs steps from a vector; gives what moves with the run's factor as it ends. `watch` sees each step and may break
+    /// off.
+    ///
+    /// # Panics
+    /// If the vector has another length than [`Self::flat`].
     pub fn run(
         &self,
-        values: &mut [f32],
+        start: &[f32],
         run: &Run<'_>,
         mut watch: impl FnMut(Step) -> ControlFlow<()>,
-    ) -> Result<(), TrainError> {
-        let mut steps = Steps::new(self, run)?;
-        while let Some(step) = steps.step(values)? {
+    ) -> Result<Vec<f32>, TrainError> {
+        let mut steps = Steps::new(self, run, start)?;
+        let mut moving = self.flat().gather(run.factor, start);
+        while let Some(step) = steps.step(&mut moving)? {
             if watch(step).is_break() {
                 return Err(TrainError::Stopped);
             }
         }
-        Ok(())
+        Ok(moving)
+    }
+
+    /// Gives the system the memory that runs and evaluations have freed, on this thread and on the trainer's.
+    pub fn give_back_memory(&self) {
+        self.pool.broadcast(|_| allocator::give_back());
+        allocator::give_back();
     }
 
     /// Computes on the trainer's threads.
@@ -343,7 +355,15 @@ mod tests {
             losses.push(step.loss);
             ControlFlow::Continue(())
         };
-        trainer.run(&mut values, &run, watch).unwrap();
+        let moved = trainer.run(&values, &run, watch).unwrap();
+        let mut rest = moved.as_slice();
+        for slot in trainer.flat().slots() {
+            if slot.belongs_to(factor) {
+                let (here, behind) = rest.split_at(slot.range.len());
+                values[slot.range.clone()].copy_from_slice(here);
+                rest = behind;
+            }
+        }
         (values, losses)
     }
 
@@ -510,7 +530,7 @@ mod tests {
             seed: [0; 32],
         };
         let error = trainer
-            .run(&mut values, &run, |_| ControlFlow::Continue(()))
+            .run(&values, &run, |_| ControlFlow::Continue(()))
             .unwrap_err()
             .to_string();
         assert!(

@@ -50,7 +50,8 @@ impl Course<'_> {
         show: &Show,
     ) -> anyhow::Result<Ended> {
         let mut folder = folder;
-        let mut steps = Steps::new(self.trainer, self.run)?;
+        let start = self.trainer.initial();
+        let mut steps = Steps::new(self.trainer, self.run, &start)?;
         let (mut values, mut past) = if let Some(checkpoint) = from {
             let fits = checkpoint.values.len() == self.trainer.flat().len();
             anyhow::ensure!(
@@ -59,13 +60,12 @@ impl Course<'_> {
             );
             (checkpoint.values, checkpoint.past)
         } else {
-            let values = self.trainer.initial();
-            let before = self.score(&values)?;
+            let before = self.score(&start)?;
             let past = Past {
                 before,
                 ..Past::default()
             };
-            (values, past)
+            (start, past)
         };
         if let Some(folder) = &mut folder {
             folder.begin(&past)?;

@@ -62,8 +62,10 @@ impl Thread {
             self.look();
             if let Some(order) = self.next.take() {
                 self.train(&order);
+                self.trainer.give_back_memory();
             } else if let Some(adopted) = self.adopted.pop_front() {
                 self.evaluate(&adopted);
+                self.trainer.give_back_memory();
             } else {
                 match self.orders.recv() {
                     Ok(order) => self.note(order),
@@ -145,9 +147,8 @@ impl Thread {
     }
 
     fn round(&mut self, order: &Ordered) -> Result<(Delta, f64), TrainOutcome> {
-        let mut values = order.adapter.to_vec();
-        if values.len() != self.layout.len {
-            let (found, wanted) = (values.len(), self.layout.len);
+        if order.adapter.len() != self.layout.len {
+            let (found, wanted) = (order.adapter.len(), self.layout.len);
             let reason =
                 format!("the ordered adapter has {found} coordinates, this model's has {wanted}");
             return Err(TrainOutcome::Failed(reason));
@@ -169,7 +170,7 @@ impl Thread {
             gone: false,
         };
         let reports = &self.reports;
-        let outcome = self.trainer.run(&mut values, &run, |step| {
+        let outcome = self.trainer.run(&order.adapter, &run, |step| {
             losses.push(step.loss);
             #[expect(clippy::cast_precision_loss, reason = "token counts are small")]
             let progress = EngineReport::Progress {
@@ -188,16 +189,15 @@ impl Thread {
         for order in noted {
             self.note(order);
         }
-        match outcome {
+        let mut change = match outcome {
             Err(TrainError::Stopped) => return Err(TrainOutcome::Replaced),
             Err(error) => return Err(TrainOutcome::Failed(error.to_string())),
-            Ok(()) => {}
-        }
-        let mut change = values;
-        for (end, start) in change.iter_mut().zip(order.adapter.iter()) {
+            Ok(moved) => moved,
+        };
+        let start = self.trainer.flat().gather(order.factor, &order.adapter);
+        for (end, start) in change.iter_mut().zip(start) {
             *end -= start;
         }
-        let change = self.layout.pick(order.factor, change);
         let delta = Delta::new(change).map_err(|e| TrainOutcome::Failed(e.to_string()))?;
         #[expect(clippy::cast_precision_loss, reason = "step counts are small")]
         let loss = losses.iter().sum::<f64>() / losses.len() as f64;

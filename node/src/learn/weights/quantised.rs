@@ -246,7 +246,7 @@ mod tests {
                 &Device::Cpu,
             );
             let trainer = trainer.unwrap();
-            let mut values = trainer.initial();
+            let values = trainer.initial();
             let run = Run {
                 examples: &examples,
                 factor: Factor::All,
@@ -259,7 +259,7 @@ mod tests {
                 losses.push(step.loss);
                 ControlFlow::Continue(())
             };
-            trainer.run(&mut values, &run, watch).unwrap();
+            trainer.run(&values, &run, watch).unwrap();
             assert!(losses[29] < losses[0] * 0.7, "{precision:?}: {losses:?}");
             first.push(losses[0]);
         }

@@ -84,7 +84,6 @@ fn main() -> Result<()> {
         ..Training::default()
     };
     let trainer = Trainer::new(start, Subject::All(flat), training, THREADS, &Device::Cpu)?;
-    let mut values = trainer.initial();
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&SEED.to_le_bytes());
     let run = Run {
@@ -95,7 +94,7 @@ fn main() -> Result<()> {
         seed,
     };
     let mut log = std::io::stderr();
-    trainer.run(&mut values, &run, |step| {
+    let values = trainer.run(&trainer.initial(), &run, |step| {
         if step.index % 50 == 0 {
             let (index, loss) = (step.index, step.loss);
             let _written = writeln!(

@@ -185,7 +185,6 @@ fn each(
     seed: u64,
 ) -> Result<Vec<Vec<f32>>> {
     let one = |trainer: &Trainer, member: usize| -> Result<Vec<f32>> {
-        let mut values = start.to_vec();
         let mut draws = [0; 32];
         for (part, number) in [seed, member as u64, first].iter().enumerate() {
             draws[part * 8..part * 8 + 8].copy_from_slice(&number.to_le_bytes());
@@ -199,7 +198,9 @@ fn each(
             total,
             seed: draws,
         };
-        trainer.run(&mut values, &run, |_| ControlFlow::Continue(()))?;
+        let moved = trainer.run(start, &run, |_| ControlFlow::Continue(()))?;
+        let mut values = start.to_vec();
+        trainer.flat().layout().scatter(factor, &moved, &mut values);
         Ok(values)
     };
     std::thread::scope(|scope| {

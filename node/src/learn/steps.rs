@@ -77,7 +77,7 @@ pub struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    /// Begins a run from a vector, with moments of zero. What moves in it with the run's factor, [`Flat::gather`] gives.
+    /// Begins a run from a vector, with moments of zero. [`Flat::gather`] gives what moves in it with the run's factor.
     ///
     /// [`Flat::gather`]: super::flatten::Flat::gather
     ///

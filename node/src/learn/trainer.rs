@@ -225,8 +225,8 @@ impl Trainer {
         })
     }
 
-    /// Runs steps from a vector; gives what moves with the run's factor as it ends. `watch` sees each step and may break
-    /// off.
+    /// Runs steps from a vector; gives what moves with the run's factor as it ends. `watch` sees each step and may
+    /// break off.
     ///
     /// # Panics
     /// If the vector has another length than [`Self::flat`].
@@ -356,14 +356,7 @@ mod tests {
             ControlFlow::Continue(())
         };
         let moved = trainer.run(&values, &run, watch).unwrap();
-        let mut rest = moved.as_slice();
-        for slot in trainer.flat().slots() {
-            if slot.belongs_to(factor) {
-                let (here, behind) = rest.split_at(slot.range.len());
-                values[slot.range.clone()].copy_from_slice(here);
-                rest = behind;
-            }
-        }
+        trainer.flat().layout().scatter(factor, &moved, &mut values);
         (values, losses)
     }
 

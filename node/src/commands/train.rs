@@ -64,7 +64,8 @@ pub struct Args {
     out: Option<PathBuf>,
     #[command(flatten)]
     method: MethodArgs,
-    /// Peak of the schedule; by default 5e-3 under 10 million parameters, else 2e-4; of a soft prompt 3e-2.
+    /// Peak of the schedule; by default 5e-3 under 10 million parameters, else 2e-4, of a classifier 2e-3; of a soft
+    /// prompt 3e-2.
     #[arg(long)]
     learning_rate: Option<f64>,
     /// Rows that go through the model at once.

@@ -15,7 +15,8 @@ use crate::config::TrainingConfig;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Training {
-    /// Peak learning rate; by default 5e-3 under 10 million parameters, else 2e-4; of a soft prompt 3e-2.
+    /// Peak learning rate; by default 5e-3 under 10 million parameters, else 2e-4, of a classifier 2e-3; of a soft
+    /// prompt 3e-2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,
     /// Rows that go through the model at once.
@@ -178,6 +179,8 @@ impl Training {
         let usual = match subject.spec().map(|spec| &spec.method) {
             Some(Method::Prompt(_)) => 3e-2,
             _ if small => 5e-3,
+            // The head is new, and moves with the adapter.
+            _ if config.classifies() => 2e-3,
             _ => 2e-4,
         };
         self.learning_rate.unwrap_or(usual)
@@ -200,7 +203,39 @@ impl Training {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::learn::fixture::{adapter, attached, bert, prompt, tiny};
+    use crate::learn::model::Model;
+
+    #[test]
+    fn the_usual_rate_is_that_of_what_moves() {
+        let large = |model: &Model| {
+            let mut json: serde_json::Value =
+                serde_json::from_str(&model.config().to_json()).unwrap();
+            json["vocab_size"] = 700_000.into();
+            Config::parse(&json.to_string(), Path::new("config.json")).unwrap()
+        };
+        let rate = |config: &Config, subject: &Subject| {
+            let usual = Training::default().rate_for(config, subject);
+            let learning_rate = Some(0.5);
+            let asked = Training {
+                learning_rate,
+                ..Training::default()
+            };
+            assert!((asked.rate_for(config, subject) - 0.5).abs() < 1e-12);
+            format!("{usual:e}")
+        };
+        let (speaks, classifies) = (tiny(true), bert(true));
+        let lora = |model| Subject::Adapter(adapter(2, model));
+        let soft = Subject::Adapter(attached(prompt(3), &speaks));
+        assert_eq!(rate(speaks.config(), &lora(&speaks)), "5e-3");
+        assert_eq!(rate(&large(&speaks), &lora(&speaks)), "2e-4");
+        assert_eq!(rate(classifies.config(), &lora(&classifies)), "5e-3");
+        assert_eq!(rate(&large(&classifies), &lora(&classifies)), "2e-3");
+        assert_eq!(rate(&large(&speaks), &soft), "3e-2");
+    }
 
     #[test]
     fn keys_outside_their_range_are_named_and_unknown_ones_refused() {

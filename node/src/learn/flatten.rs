@@ -154,21 +154,7 @@ impl Flat {
         frozen.map(tensor).collect()
     }
 
-    /// The coordinates of a vector that move with the factor, in order.
-    ///
-    /// # Panics
-    /// If the vector has another length.
-    pub fn gather(&self, factor: Factor, values: &[f32]) -> Vec<f32> {
-        assert_eq!(values.len(), self.len, "a vector of this order");
-        let moving = self.slots.iter().filter(|slot| slot.belongs_to(factor));
-        let mut gathered = Vec::with_capacity(moving.clone().map(|slot| slot.range.len()).sum());
-        for slot in moving {
-            gathered.extend_from_slice(&values[slot.range.clone()]);
-        }
-        gathered
-    }
-
-    /// What moves with the factor, as variables by name, of the coordinates that [`Self::gather`] gives.
+    /// What moves with the factor, as variables by name, of the coordinates that [`Layout::gather`] gives.
     ///
     /// # Panics
     /// If these are fewer than the factor has.

@@ -77,9 +77,9 @@ pub struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    /// Begins a run from a vector, with moments of zero. [`Flat::gather`] gives what moves in it with the run's factor.
+    /// Begins a run from a vector, with moments of zero. [`Layout::gather`] gives what moves in it.
     ///
-    /// [`Flat::gather`]: super::flatten::Flat::gather
+    /// [`Layout::gather`]: conclave_protocol::layout::Layout::gather
     ///
     /// # Panics
     /// If the vector has another length than the trainer's.
@@ -88,11 +88,7 @@ impl<'a> Steps<'a> {
             return Err(TrainError::NoExamples);
         }
         let (flat, training) = (trainer.flat(), trainer.training());
-        let moving = flat
-            .slots()
-            .iter()
-            .filter(|slot| slot.belongs_to(run.factor));
-        let count = moving.map(|slot| slot.range.len()).sum();
+        let count = flat.layout().count(run.factor);
         let config = trainer.model().config();
         let packed = training
             .sample_packing

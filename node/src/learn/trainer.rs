@@ -237,7 +237,7 @@ impl Trainer {
         mut watch: impl FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Vec<f32>, TrainError> {
         let mut steps = Steps::new(self, run, start)?;
-        let mut moving = self.flat().gather(run.factor, start);
+        let mut moving = self.flat().layout().gather(run.factor, start);
         while let Some(step) = steps.step(&mut moving)? {
             if watch(step).is_break() {
                 return Err(TrainError::Stopped);

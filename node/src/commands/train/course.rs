@@ -50,22 +50,25 @@ impl Course<'_> {
         show: &Show,
     ) -> anyhow::Result<Ended> {
         let mut folder = folder;
-        let start = self.trainer.initial();
-        let mut steps = Steps::new(self.trainer, self.run, &start)?;
-        let (mut values, mut past) = if let Some(checkpoint) = from {
-            let fits = checkpoint.values.len() == self.trainer.flat().len();
-            anyhow::ensure!(
-                fits && steps.resume(checkpoint.state),
-                "the checkpoint belongs to another run; begin anew in another --out"
-            );
-            (checkpoint.values, checkpoint.past)
-        } else {
-            let before = self.score(&start)?;
-            let past = Past {
-                before,
+        let (mut values, past, state) = match from {
+            Some(Checkpoint {
+                values,
+                past,
+                state,
+                ..
+            }) => (values, Some(past), Some(state)),
+            None => (self.trainer.initial(), None, None),
+        };
+        let other = "the checkpoint belongs to another run; begin anew in another --out";
+        anyhow::ensure!(values.len() == self.trainer.flat().len(), other);
+        let mut steps = Steps::new(self.trainer, self.run, &values)?;
+        anyhow::ensure!(state.is_none_or(|state| steps.resume(state)), other);
+        let mut past = match past {
+            Some(past) => past,
+            None => Past {
+                before: self.score(&values)?,
                 ..Past::default()
-            };
-            (start, past)
+            },
         };
         if let Some(folder) = &mut folder {
             folder.begin(&past)?;

@@ -194,7 +194,7 @@ impl Thread {
             Err(error) => return Err(TrainOutcome::Failed(error.to_string())),
             Ok(moved) => moved,
         };
-        let start = self.trainer.flat().gather(order.factor, &order.adapter);
+        let start = self.layout.gather(order.factor, &order.adapter);
         for (end, start) in change.iter_mut().zip(start) {
             *end -= start;
         }

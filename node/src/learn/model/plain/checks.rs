@@ -57,7 +57,7 @@ fn both(
     assert!((f - s).abs() < 1e-5 * s.abs(), "loss {f}, {s} plain");
     assert_eq!(model.score(&batch, &moving).unwrap(), score);
     let slow = slow.backward().unwrap();
-    let count = flat.gather(factor, values).len();
+    let count = flat.layout().count(factor);
     let mut gradients = [vec![0.0; count], vec![0.0; count]];
     for (store, sum) in [&fused, &slow].iter().zip(&mut gradients) {
         assert_eq!(flat.add_gradients(&tensors, store, sum).unwrap(), None);

@@ -159,15 +159,16 @@ impl Scale {
         );
         #[expect(clippy::cast_precision_loss, reason = "a weight sum is far below 2^53")]
         let divisor = f64::from(self.steps) * total_weight as f64;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the one rounding to f32 that the protocol defines"
-        )]
-        let apply =
-            |old: f32, sum: u32| (f64::from(old) + f64::from(centred(sum)) / divisor) as f32;
-        lanes::widest(|| {
+        // Moved in: behind a reference the loop would not run on lanes.
+        lanes::widest(move || {
             for (value, sum) in adapter.iter_mut().zip(sum) {
-                *value = apply(*value, *sum);
+                let new = f64::from(*value) + f64::from(centred(*sum)) / divisor;
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "the one rounding to f32 that the protocol defines"
+                )]
+                let new = new as f32;
+                *value = new;
             }
         });
     }

@@ -111,17 +111,16 @@ impl Delta {
         if delta.0.is_empty() {
             return Err(DeltaError::Empty);
         }
-        let (mut finite, mut moved) = (true, false);
-        lanes::widest(|| {
-            for value in &delta.0 {
-                finite &= value.is_finite();
-                moved |= value.abs() > 0.0;
-            }
-        });
-        if !finite && let Some(at) = delta.0.iter().position(|value| !value.is_finite()) {
+        // Of all values without their signs: the greatest as integers is the greatest as floats, and what is not finite
+        // is greater than all that is.
+        let magnitude = |value: &f32| value.to_bits() & 0x7fff_ffff;
+        let greatest = lanes::widest(|| delta.0.iter().map(magnitude).fold(0, u32::max));
+        if greatest > f32::MAX.to_bits()
+            && let Some(at) = delta.0.iter().position(|value| !value.is_finite())
+        {
             return Err(DeltaError::NotFinite(at));
         }
-        if !moved {
+        if greatest == 0 {
             return Err(DeltaError::Zero);
         }
         Ok(delta)

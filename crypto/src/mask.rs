@@ -42,9 +42,10 @@ use self::wide::WideChaCha20;
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Prg {
-    /// ChaCha20: constant time on every machine.
+    /// ChaCha20: for members whose processors have no AES instructions.
     ChaCha20,
-    /// AES-256 in counter mode: faster where the processor has AES instructions.
+    /// AES-256 in counter mode, the default: by the processor's instructions, or bit-sliced where there are none; in
+    /// constant time either way.
     Aes256Ctr,
 }
 

@@ -186,7 +186,7 @@ impl Default for Aggregation {
             weight_max: 16,
             weight_unit: 64,
             ring_bits: 32,
-            prg: Prg::ChaCha20,
+            prg: Prg::Aes256Ctr,
             inline_limit: 262_144,
             replicas: 2,
             absent_rounds: 3,

@@ -57,7 +57,7 @@ fn slow_members_and_reboots_lose_no_round() -> Outcome {
 fn who_cannot_reach_those_that_made_a_sum_shares_in_the_next_round() -> Outcome {
     // R77: such a member is out of the sum, for the same holders could not have its vector. Of a hundred pairs three
     // cannot reach each other.
-    let (members, seed) = (40, 67);
+    let (members, seed) = (40, 65);
     let mut chance = Chance::new(seed, "pairs");
     let pairs = (0..members).flat_map(|one| (0..one).map(move |other| (other, one)));
     let faults = Faults {

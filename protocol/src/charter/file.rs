@@ -219,7 +219,7 @@ fn aggregation(text: AggregationText, founders: usize) -> Result<Aggregation, Ch
         prg: choice(
             "aggregation.prg",
             text.prg.as_deref(),
-            &[("chacha20", Prg::ChaCha20), ("aes256ctr", Prg::Aes256Ctr)],
+            &[("aes256ctr", Prg::Aes256Ctr), ("chacha20", Prg::ChaCha20)],
         )?,
         inline_limit: text.inline_limit.unwrap_or(default.inline_limit),
         replicas: text.replicas.unwrap_or(default.replicas),

@@ -289,6 +289,15 @@ fn what_cannot_be_is_refused_before_any_work() {
         refused(at, &arguments, &[word]);
     }
     assert!(!at.join(".x.training").exists());
+    for command in [
+        &["generate"][..],
+        &["chat"],
+        &["eval", "--data", "few.csv"],
+        &["train", "--data", "few.csv"],
+    ] {
+        let there = [command, &["--model", "base", "--device", "cuda:77"]].concat();
+        refused(at, &there, &["device cuda:77: "]);
+    }
 }
 
 #[test]
@@ -517,6 +526,9 @@ fn completions_are_generated_and_scored() {
     );
     assert!(plain.get("bleu").is_none());
     assert_eq!(plain["loss"], scored["loss"]);
+    let rounded = object(at, &[&score[..], &["--precision", "q4_k"]].concat());
+    let apart = of(&rounded, "loss") / of(&plain, "loss") - 1.0;
+    assert!(apart != 0.0 && apart.abs() < 0.05, "{rounded}");
     std::fs::write(at.join("texts.csv"), "text\nwords and words\n").expect("written");
     let texts = [
         "eval",

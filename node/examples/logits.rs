@@ -8,8 +8,10 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use conclave::learn::batch::Batch;
 use conclave::learn::data::Tokens;
 use conclave::learn::model::Model;
+use conclave::learn::model::adapted::Moving;
 use conclave::learn::model::decode::Decoding;
 use conclave::learn::peft::folder;
 
@@ -46,8 +48,14 @@ fn main() -> anyhow::Result<()> {
         config.outputs() > 0,
         "an encoder without a head needs an adapter"
     );
-    let logits = Decoding::new(&model, bound.as_ref()).extend_all(&ids);
-    let rows: Vec<&[f32]> = logits.chunks_exact(config.outputs()).collect();
+    let rows = if config.classifies() {
+        let moving = bound.map_or(Moving::Nothing, Moving::Adapter);
+        model.label_logits(&Batch::text(&ids), &moving)?
+    } else {
+        let logits = Decoding::new(&model, bound.as_ref()).extend_all(&ids)?;
+        let rows = logits.chunks_exact(config.outputs());
+        rows.map(<[f32]>::to_vec).collect()
+    };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&rows)?)?;
     Ok(())
 }

@@ -7,14 +7,13 @@ use anyhow::Context as _;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::loading::{Loaded, flag, pool, threads};
+use super::loading::{Loaded, flag, full, pool, threads};
 use super::source::Source;
 use super::writing::{Script, Writing};
 use crate::cli::{note, print, print_json};
 use crate::learn::choose::choose;
 use crate::learn::data::{Corpus, Form, Row, Tokens};
-use crate::learn::device::{Device, is_full};
-use crate::learn::evaluate::{Measured, evaluate};
+use crate::learn::evaluate::{Measured, classify, evaluate};
 use crate::learn::model::decode::Decoding;
 use crate::learn::prepare::excess;
 use crate::learn::score::bleu::Bleu;
@@ -22,7 +21,6 @@ use crate::learn::score::labels::Labels;
 use crate::learn::score::{answer, rouge};
 use crate::learn::trainer::{TrainError, admit};
 use crate::learn::training::Training;
-use crate::learn::weights::quantised::Precision;
 
 const EXAMPLE: &str = "Examples:
   conclave eval --model llama/ --adapter adapter/ --data held-out.jsonl
@@ -50,10 +48,6 @@ pub struct Args {
     /// Rows are cut to this many tokens; by default the smaller of 512 and the model's context.
     #[arg(long)]
     sequence_len: Option<u32>,
-    /// Where to compute the loss: auto, cpu, or cuda:0 in a program that was built for GPUs. Labels are chosen, and
-    /// text is generated, on the processor.
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: Device,
     /// Threads to compute on; by default all.
     #[arg(long)]
     threads: Option<usize>,
@@ -78,17 +72,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         ..Training::default()
     };
     training.check().map_err(flag)?;
-    let pool = pool(threads(args.threads)?)?;
-    let device = args.device.open().map_err(flag)?;
-    let (mut loaded, folder) = args.source.open()?;
-    let full = |error: candle_core::Error| {
-        if is_full(&error) {
-            flag("--device: its memory is too small for the model; score with --device cpu")
-        } else {
-            error.into()
-        }
-    };
-    loaded.model = loaded.model.on(&device, Precision::F32).map_err(full)?;
+    let threads = threads(args.threads)?;
+    let (loaded, folder) = args.source.open()?;
+    // A GPU computes for one at a time.
+    let pool = pool(if loaded.model.device().is_cpu() {
+        threads
+    } else {
+        1
+    })?;
     anyhow::ensure!(
         loaded.model.config().outputs() > 0,
         "{}: the model is an encoder without a classification head; give --adapter with one that brings it",
@@ -113,12 +104,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         ));
     }
     let labels = args.labels || classifies;
-    // Rows are only held where more than their tokens is asked for, and no more of them.
+    // Rows are only held where more than their tokens is asked for, and no more of them; a classifier's labels are
+    // among the tokens.
     let mut rows = Vec::new();
     let pairs = args.generate.unwrap_or(0) as usize;
     let corpus = Corpus::read(&tokens, &args.data, bounds, |row| {
         let row = if labels { row.labelled()? } else { row };
-        if labels || rows.len() < pairs && matches!(row.form, Form::Pair { .. }) {
+        if args.labels && !classifies || rows.len() < pairs && matches!(row.form, Form::Pair { .. })
+        {
             rows.push(row.clone());
         }
         Ok(row)
@@ -129,15 +122,24 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let all = corpus.rows();
     let examples = Arc::new(corpus).part(0..all);
     admit(loaded.model.config(), loaded.context(), &examples)?;
-    let measured = pool
-        .install(|| evaluate(&loaded.model, &loaded.moving_there()?, &examples))
-        .map_err(full)?
-        .context("no token counts")?;
-    let labels = if labels {
-        Some(pool.install(|| label(&loaded, &tokens, &rows, length))?)
-    } else {
-        None
-    };
+    let mut labels = labels.then(Labels::default);
+    let measured = pool.install(|| {
+        let (model, moving) = (&loaded.model, loaded.moving());
+        if !classifies {
+            return evaluate(model, &moving, &examples);
+        }
+        classify(model, &moving, &examples, |has, chosen| {
+            if let (Some(labels), [Some(has), Some(chosen)]) =
+                (&mut labels, [has, chosen].map(|label| tokens.class(label)))
+            {
+                labels.add(has, chosen);
+            }
+        })
+    });
+    let measured = measured.map_err(full)?.context("no token counts")?;
+    if let Some(labels) = labels.as_mut().filter(|_| !classifies) {
+        *labels = pool.install(|| label(&loaded, &tokens, &rows, length))?;
+    }
     let generated = if args.generate.is_some() {
         Some(pool.install(|| complete(args, &loaded, &tokens, &rows))?)
     } else {
@@ -153,9 +155,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// The likeliest label of each row, beside its own.
 fn label(loaded: &Loaded, tokens: &Tokens, rows: &[Row], length: usize) -> anyhow::Result<Labels> {
-    if loaded.model.config().classifies() {
-        return classify(loaded, tokens, rows, length);
-    }
     let mut names: Vec<String> = rows.iter().filter_map(|row| row.field("label")).collect();
     names.sort();
     names.dedup();
@@ -187,40 +186,14 @@ fn label(loaded: &Loaded, tokens: &Tokens, rows: &[Row], length: usize) -> anyho
                     !prompt.is_empty(),
                     "{at}: field text is empty; give some words"
                 );
-                Ok((label.clone(), choose(decoding, &prompt, &choices)))
+                let chosen = choose(decoding, &prompt, &choices).map_err(full)?;
+                Ok((label.clone(), chosen))
             },
         )
         .collect::<Result<_, _>>()?;
     let mut labels = Labels::default();
     for (has, index) in &chosen {
         labels.add(has, &names[*index]);
-    }
-    Ok(labels)
-}
-
-/// The label that an encoder gives each row, beside its own.
-fn classify(
-    loaded: &Loaded,
-    tokens: &Tokens,
-    rows: &[Row],
-    length: usize,
-) -> anyhow::Result<Labels> {
-    let names = &loaded.model.config().labels;
-    let choose = |row: &Row| -> anyhow::Result<usize> {
-        let Form::Labelled { text, .. } = &row.form else {
-            anyhow::bail!("a row without a label");
-        };
-        let (ids, _) = tokens.text(text, length)?;
-        let logits = Decoding::new(&loaded.model, loaded.adapter.as_ref()).extend_all(&ids);
-        let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
-        best.context("the model tells no labels apart")
-    };
-    let chosen: Vec<usize> = rows.par_iter().map(choose).collect::<Result<_, _>>()?;
-    let mut labels = Labels::default();
-    for (row, index) in rows.iter().zip(chosen) {
-        if let Form::Labelled { label, .. } = &row.form {
-            labels.add(label, &names[index]);
-        }
     }
     Ok(labels)
 }
@@ -363,8 +336,10 @@ fn show(measured: &Measured, labels: Option<&Labels>, generated: Option<&Generat
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::learn::device::Device;
     use crate::learn::export::write_model;
     use crate::learn::fixture::{encoder, folder};
+    use crate::learn::weights::quantised::Precision;
 
     #[test]
     fn a_bare_encoder_is_refused_before_any_row_is_read() {
@@ -376,13 +351,14 @@ mod tests {
                 adapter: None,
                 dir: None,
                 any_base: false,
+                precision: Precision::F32,
+                device: Device::Cpu,
             },
             data: folder.path().join("none"),
             labels: false,
             generate: None,
             max_tokens: 1,
             sequence_len: None,
-            device: Device::Cpu,
             threads: Some(1),
             json: true,
         };

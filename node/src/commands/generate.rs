@@ -119,6 +119,8 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::learn::device::Device;
+    use crate::learn::weights::quantised::Precision;
 
     /// The sample that the model's README gives: greedy decoding from the beginning of a text.
     const SAMPLE: &str = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. \
@@ -144,6 +146,8 @@ mod tests {
                 adapter: None,
                 dir: None,
                 any_base: false,
+                precision: Precision::F32,
+                device: Device::Cpu,
             },
             prompt: String::new(),
             writing: Writing {

@@ -2,24 +2,33 @@
 
 use std::path::Path;
 
+use candle_core::Device;
+
 use crate::cli::FlagError;
+use crate::learn::device::is_full;
 use crate::learn::model::Model;
 use crate::learn::model::adapted::{AdapterTensors, Moving};
 use crate::learn::peft::folder;
+use crate::learn::weights::quantised::Precision;
 
 /// A model and, if one was named, an adapter on it.
 #[derive(Debug)]
 pub struct Loaded {
     /// The base.
     pub model: Model,
-    /// The adapter's tensors.
+    /// The adapter's tensors, where the model computes.
     pub adapter: Option<AdapterTensors>,
 }
 
 impl Loaded {
     /// Opens both folders; an adapter that was trained on another base only where `any_base` says so.
-    pub fn open(model: &Path, adapter: Option<&Path>, any_base: bool) -> anyhow::Result<Self> {
-        let mut model = Model::open(model)?;
+    pub fn open(
+        model: &Path,
+        adapter: Option<&Path>,
+        any_base: bool,
+        precision: Precision,
+    ) -> anyhow::Result<Self> {
+        let mut model = Model::open_at(model, precision)?;
         let mut bound = None;
         if let Some(adapter) = adapter {
             let open = if any_base {
@@ -36,17 +45,22 @@ impl Loaded {
         })
     }
 
+    /// Sends both to a device.
+    pub fn on(self, device: &Device, precision: Precision) -> anyhow::Result<Self> {
+        let adapter = self.adapter.as_ref();
+        Ok(Self {
+            adapter: adapter
+                .map(|adapter| adapter.on(device))
+                .transpose()
+                .map_err(full)?,
+            model: self.model.on(device, precision).map_err(full)?,
+        })
+    }
+
     /// What a forward pass takes.
     pub fn moving(&self) -> Moving {
         let adapter = self.adapter.clone();
         adapter.map_or(Moving::Nothing, Moving::Adapter)
-    }
-
-    /// The same where the model computes.
-    pub fn moving_there(&self) -> candle_core::Result<Moving> {
-        let adapter = self.adapter.as_ref();
-        let there = adapter.map(|adapter| adapter.on(self.model.device()));
-        Ok(there.transpose()?.map_or(Moving::Nothing, Moving::Adapter))
     }
 
     /// How many tokens of a text there is room for.
@@ -63,6 +77,17 @@ impl Loaded {
 )]
 pub fn flag(message: impl ToString) -> anyhow::Error {
     FlagError(message.to_string()).into()
+}
+
+/// What failed on a device; where its memory is too small, with the way out.
+pub fn full(error: candle_core::Error) -> anyhow::Error {
+    if is_full(&error) {
+        return flag(
+            "--device: its memory is too small for the model; hold it in fewer bits with --precision, or take \
+             --device cpu",
+        );
+    }
+    error.into()
 }
 
 /// How many threads to use: as asked, or all.

@@ -6,6 +6,8 @@ use anyhow::Context as _;
 
 use super::loading::{Loaded, flag};
 use crate::config::NodeConfig;
+use crate::learn::device::Device;
+use crate::learn::weights::quantised::Precision;
 
 /// A model, and an adapter on it.
 #[derive(Debug, clap::Args)]
@@ -22,6 +24,12 @@ pub struct Source {
     /// Take the adapter although it names another base: the same model in another number format.
     #[arg(long)]
     pub any_base: bool,
+    /// How to hold the frozen linear maps.
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: Precision,
+    /// Where to compute: auto, cpu, or cuda:0 in a program that was built for GPUs.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: Device,
 }
 
 impl Source {
@@ -54,11 +62,12 @@ impl Source {
         Ok((loaded, model))
     }
 
-    /// Opens both, and gives the model's folder.
+    /// Opens both where they are to compute, and gives the model's folder.
     pub fn open(&self) -> anyhow::Result<(Loaded, PathBuf)> {
+        let device = self.device.open().map_err(flag)?;
         let (model, adapter) = self.folders()?;
-        let loaded = Loaded::open(&model, adapter.as_deref(), self.any_base)?;
-        Ok((loaded, model))
+        let loaded = Loaded::open(&model, adapter.as_deref(), self.any_base, self.precision)?;
+        Ok((loaded.on(&device, self.precision)?, model))
     }
 }
 
@@ -93,6 +102,8 @@ mod tests {
             adapter: None,
             dir: Some(dir.path().to_owned()),
             any_base: false,
+            precision: Precision::F32,
+            device: Device::Cpu,
         };
         let said = source.folders().unwrap_err().to_string();
         assert!(said.contains("names no model"), "{said}");

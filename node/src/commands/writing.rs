@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::ops::ControlFlow;
 
-use super::loading::flag;
+use super::loading::{flag, full};
 use crate::learn::data::Tokens;
 use crate::learn::generate::{Spoken, generate};
 use crate::learn::model::decode::Decoding;
@@ -94,7 +94,7 @@ impl<'a> Script<'a> {
             .count();
         let common = common.min(ids.len() - 1);
         self.decoding.rewind(common);
-        let logits = self.decoding.extend(&ids[common..]);
+        let logits = self.decoding.extend(&ids[common..]).map_err(full)?;
         let mut spoken = Spoken::new(tokens, ids, &writing.stop)?;
         let mut fault = None;
         let (ends, most) = (tokens.ends(), writing.max_tokens);
@@ -117,7 +117,8 @@ impl<'a> Script<'a> {
                     ControlFlow::Break(())
                 }
             },
-        );
+        )
+        .map_err(full)?;
         if let Some(error) = fault {
             return Err(error.into());
         }

@@ -55,6 +55,15 @@ impl Batch {
         }
     }
 
+    /// One text of which nothing is scored.
+    pub fn text(ids: &[u32]) -> Self {
+        Self {
+            ids: ids.to_vec(),
+            spans: Arc::new(std::iter::once(0..ids.len()).collect()),
+            ..Self::default()
+        }
+    }
+
     /// The same examples, each behind so many rows more that are no token.
     ///
     /// # Panics

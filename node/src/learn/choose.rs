@@ -1,5 +1,7 @@
 //! Which of several continuations a model finds likeliest: how a decoder chooses a label.
 
+use candle_core::Result;
+
 use super::model::decode::Decoding;
 
 /// The index of the likeliest of the continuations of `prompt`, by the sum of their tokens' log-probabilities; the
@@ -7,16 +9,16 @@ use super::model::decode::Decoding;
 ///
 /// # Panics
 /// If the prompt, the choices or one of them is empty, or they don't fit the context.
-pub fn choose(decoding: &mut Decoding<'_>, prompt: &[u32], choices: &[Vec<u32>]) -> usize {
+pub fn choose(decoding: &mut Decoding<'_>, prompt: &[u32], choices: &[Vec<u32>]) -> Result<usize> {
     decoding.rewind(0);
-    let first = decoding.extend(prompt);
+    let first = decoding.extend(prompt)?;
     let all = log_sum(&first);
     let mut best = (0, f64::NEG_INFINITY);
     for (index, choice) in choices.iter().enumerate() {
         let mut likelihood = f64::from(first[choice[0] as usize]) - all;
         let inside = &choice[..choice.len() - 1];
         if !inside.is_empty() {
-            let logits = decoding.extend_all(inside);
+            let logits = decoding.extend_all(inside)?;
             let rows = logits.chunks_exact(first.len());
             let rest = rows
                 .zip(&choice[1..])
@@ -28,7 +30,7 @@ pub fn choose(decoding: &mut Decoding<'_>, prompt: &[u32], choices: &[Vec<u32>])
             best = (index, likelihood);
         }
     }
-    best.0
+    Ok(best.0)
 }
 
 /// What to take from a logit, so that it becomes the logarithm of its token's probability.
@@ -69,7 +71,7 @@ mod tests {
             };
             let losses: Vec<f64> = choices.iter().map(nats).collect();
             let lowest = losses.iter().copied().fold(f64::INFINITY, f64::min);
-            let index = choose(&mut decoding, &prompt, &choices);
+            let index = choose(&mut decoding, &prompt, &choices).unwrap();
             assert!(
                 (losses[index] - lowest).abs() < 1e-5,
                 "{index} of {losses:?}"

@@ -7,6 +7,8 @@ use super::examples::Examples;
 use super::fused::head::Score;
 use super::model::Model;
 use super::model::adapted::Moving;
+use super::model::labels;
+use super::sample::likeliest;
 
 /// What a set of examples scored.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,6 +31,30 @@ pub fn evaluate(
     moving: &Moving,
     examples: &dyn Examples,
 ) -> Result<Option<Measured>> {
+    measure(moving, examples, |batch| model.score(batch, moving))
+}
+
+/// The same with a classifier, which says of each example in turn the label that it has, and the one that it is given.
+pub fn classify(
+    model: &Model,
+    moving: &Moving,
+    examples: &dyn Examples,
+    mut each: impl FnMut(u32, u32),
+) -> Result<Option<Measured>> {
+    measure(moving, examples, |batch| {
+        let (logits, labels) = (model.label_logits(batch, moving)?, &batch.targets.tokens);
+        for (logits, label) in logits.iter().zip(labels) {
+            each(*label, likeliest(logits));
+        }
+        Ok(labels::score(&logits, labels))
+    })
+}
+
+fn measure(
+    moving: &Moving,
+    examples: &dyn Examples,
+    mut score: impl FnMut(&Batch) -> Result<Score>,
+) -> Result<Option<Measured>> {
     let rows = |example| moving.virtual_tokens() + examples.length(example);
     let mut total = Score::default();
     let mut tokens = 0;
@@ -45,7 +71,7 @@ pub fn evaluate(
         if batch.scored() == 0 {
             continue;
         }
-        let score = model.score(&batch, moving)?;
+        let score = score(&batch)?;
         total.nats += score.nats;
         total.hits += score.hits;
         tokens += batch.scored() as u64;

@@ -246,7 +246,9 @@ mod tests {
     use conclave_protocol::charter::NonLinearity;
 
     use super::*;
+    use crate::learn::batch::Batch;
     use crate::learn::fixture::{attached, bert, bottleneck, gpt2, prompt, tiny};
+    use crate::learn::model::adapted::Moving;
     use crate::learn::model::decode::Decoding;
     use crate::learn::peft::{AdapterSpec, Method, Pattern, uniform};
 
@@ -259,7 +261,15 @@ mod tests {
     }
 
     pub(super) fn logits(model: &Model, lora: Option<&AdapterTensors>) -> Vec<f32> {
-        Decoding::new(model, lora).extend(&[1, 5, 9, 2])
+        let ids = [1, 5, 9, 2];
+        if model.config().classifies() {
+            let moving = lora.map_or(Moving::Nothing, |lora| Moving::Adapter(lora.clone()));
+            return model
+                .label_logits(&Batch::text(&ids), &moving)
+                .unwrap()
+                .concat();
+        }
+        Decoding::new(model, lora).extend(&ids).unwrap()
     }
 
     /// An adapter on these maps, with random factors.

@@ -68,11 +68,16 @@ pub(crate) fn random(text: &str) -> Model {
 
 /// A model of this shape with random weights.
 pub(crate) fn filled(config: Config) -> Model {
+    filled_up_to(0.5, config)
+}
+
+/// The same with weights of up to this size, but for the norms'.
+pub(crate) fn filled_up_to(most: f32, config: Config) -> Model {
     let mut count = 0u8;
     let take = |name: &str, shape: &[usize]| -> Result<Weight, ()> {
         count += 1;
         let mut values = vec![0.0; shape.iter().product()];
-        uniform([count; 32], 0.5, &mut values);
+        uniform([count; 32], most, &mut values);
         if name.contains("norm") {
             for x in &mut values {
                 *x += 1.0;

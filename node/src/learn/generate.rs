@@ -2,6 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use candle_core::Result;
+
 use super::data::{DataError, Tokens};
 use super::model::decode::Decoding;
 use super::sample::Sampler;
@@ -15,7 +17,7 @@ pub fn generate(
     most: usize,
     sampler: &mut Sampler,
     mut each: impl FnMut(u32) -> ControlFlow<()>,
-) -> Vec<u32> {
+) -> Result<Vec<u32>> {
     let mut new = Vec::new();
     while new.len() < most {
         let token = sampler.choose(&logits);
@@ -26,9 +28,9 @@ pub fn generate(
         if each(token).is_break() || new.len() == most || decoding.room() == 0 {
             break;
         }
-        logits = decoding.extend(&[token]);
+        logits = decoding.extend(&[token])?;
     }
-    new
+    Ok(new)
 }
 
 /// New tokens as text that only grows: what may still become another letter, or the beginning of a stop string, is held
@@ -53,7 +55,11 @@ pub struct Spoken<'a> {
 
 impl<'a> Spoken<'a> {
     /// Text that follows the ids `before`, and ends before any of the strings `stops`.
-    pub fn new(tokens: &'a Tokens, before: &[u32], stops: &'a [String]) -> Result<Self, DataError> {
+    pub fn new(
+        tokens: &'a Tokens,
+        before: &[u32],
+        stops: &'a [String],
+    ) -> std::result::Result<Self, DataError> {
         Ok(Self {
             before: (before.to_vec(), tokens.decode(before)?.len()),
             tokens,
@@ -67,7 +73,7 @@ impl<'a> Spoken<'a> {
     }
 
     /// Takes in a token; gives what can be said for sure. Breaks where a stop string is complete.
-    pub fn hear(&mut self, token: u32) -> Result<(&str, ControlFlow<()>), DataError> {
+    pub fn hear(&mut self, token: u32) -> std::result::Result<(&str, ControlFlow<()>), DataError> {
         self.ids.push(token);
         let together = [&self.before.0[..], &self.ids].concat();
         let decoded = self.tokens.decode(&together)?;
@@ -174,14 +180,15 @@ mod tests {
         };
         let whole = {
             let mut decoding = Decoding::new(&model, None);
-            let logits = decoding.extend(&[0, 5]);
+            let logits = decoding.extend(&[0, 5]).unwrap();
             generate(&mut decoding, logits, &[], 12, &mut greedy(), |_| {
                 ControlFlow::Continue(())
             })
+            .unwrap()
         };
         assert_eq!(whole.len(), 12);
         let mut decoding = Decoding::new(&model, None);
-        let logits = decoding.extend(&[0, 5]);
+        let logits = decoding.extend(&[0, 5]).unwrap();
         let mut count = 0;
         let broken = generate(&mut decoding, logits, &[], 12, &mut greedy(), |_| {
             count += 1;
@@ -190,17 +197,19 @@ mod tests {
             } else {
                 ControlFlow::Continue(())
             }
-        });
+        })
+        .unwrap();
         assert_eq!(broken, whole[..3]);
         // Back to the prompt: the same tokens come again.
         decoding.rewind(1);
-        let logits = decoding.extend(&[5]);
+        let logits = decoding.extend(&[5]).unwrap();
         let again = generate(&mut decoding, logits, &[], 12, &mut greedy(), |_| {
             ControlFlow::Continue(())
-        });
+        })
+        .unwrap();
         assert_eq!(again, whole);
         let mut decoding = Decoding::new(&model, None);
-        let logits = decoding.extend(&[0, 5]);
+        let logits = decoding.extend(&[0, 5]).unwrap();
         let ended = generate(
             &mut decoding,
             logits,
@@ -208,7 +217,8 @@ mod tests {
             12,
             &mut greedy(),
             |_| ControlFlow::Continue(()),
-        );
+        )
+        .unwrap();
         assert!(ended.len() <= 4);
     }
 

@@ -224,6 +224,20 @@ impl Model {
         }
     }
 
+    /// What a classifier says of each example of a batch: a number for each label.
+    ///
+    /// # Panics
+    /// As [`Self::score`].
+    pub fn label_logits(&self, batch: &Batch, moving: &Moving) -> Result<Vec<Vec<f32>>> {
+        let batch = &*moving.in_front(batch);
+        let carried = self.carried(batch, moving);
+        let logits = match &self.there {
+            None => ProcessorPass::new(carried).label_logits(),
+            Some(there) => DevicePass::new(carried, there)?.label_logits(),
+        };
+        logits?.to_vec2()
+    }
+
     /// The same model as if the processor were another device.
     #[cfg(test)]
     pub(crate) fn elsewhere(mut self, precision: Precision) -> Self {
@@ -237,6 +251,7 @@ impl Model {
             model: self,
             batch,
             moving,
+            before: 0,
         }
     }
 
@@ -340,10 +355,6 @@ impl Model {
     fn output_head(&self) -> &Affine {
         let head = self.head.as_ref();
         head.expect("an encoder's labels have a head of their own")
-    }
-
-    fn head(&self) -> &Weight {
-        self.weight(self.config.head())
     }
 }
 

@@ -79,7 +79,8 @@ fn sum(shares: &[(u32, f64)]) -> f64 {
     shares.iter().map(|share| share.1).sum()
 }
 
-fn likeliest(logits: &[f32]) -> u32 {
+/// The number of the largest of these; the first of equals.
+pub fn likeliest(logits: &[f32]) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
     for (token, &logit) in (0..).zip(logits) {
         if logit > best.1 {

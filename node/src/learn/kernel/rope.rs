@@ -1,5 +1,7 @@
 //! Rotary positions (Su et al., RoFormer, arXiv 2104.09864) in the half-split order of Hugging Face's Llama.
 
+use std::ops::Range;
+
 use crate::learn::model::rope::Rope;
 
 /// Cosines and sines for each position and frequency.
@@ -60,13 +62,13 @@ impl RopeTable {
         }
     }
 
-    /// The cosines and the sines of the first so many positions, each position's one after the other.
+    /// The cosines and the sines of some positions, each position's one after the other.
     ///
     /// # Panics
-    /// If the table holds fewer.
-    pub fn angles(&self, positions: usize) -> [&[f32]; 2] {
-        let until = positions * self.half;
-        [&self.cos[..until], &self.sin[..until]]
+    /// If the table ends before them.
+    pub fn angles(&self, positions: Range<usize>) -> [&[f32]; 2] {
+        let at = positions.start * self.half..positions.end * self.half;
+        [&self.cos[at.clone()], &self.sin[at]]
     }
 
     /// How many positions the table holds.

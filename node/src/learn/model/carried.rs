@@ -14,6 +14,8 @@ pub(super) struct Carried<'a> {
     pub(super) model: &'a Model,
     pub(super) batch: &'a Batch,
     pub(super) moving: &'a Moving,
+    /// How many rows of its one text went through before.
+    pub(super) before: u32,
 }
 
 impl Carried<'_> {
@@ -48,7 +50,12 @@ impl Carried<'_> {
 
     /// Rows of a table, one for each token; a soft prompt in front of each text where tokens are embedded.
     pub(super) fn looked_up(&self, table: &str, index: Index, device: &Device) -> Result<Tensor> {
-        let ids = index.of(self.batch);
+        let mut ids = index.of(self.batch);
+        if index == Index::Position {
+            for position in &mut ids {
+                *position += self.before;
+            }
+        }
         if let Moving::All(weights) = self.moving {
             return weights[table].index_select(&Tensor::new(&ids[..], device)?, 0);
         }
@@ -56,7 +63,9 @@ impl Carried<'_> {
         let width = rows.len() / ids.len();
         let rows = Tensor::from_vec(rows, (ids.len(), width), device)?;
         match self.moving.adapter().and_then(AdapterTensors::prompt) {
-            Some(prompt) if index == Index::Token => self.batch.interleave(prompt, &rows),
+            Some(prompt) if index == Index::Token && self.batch.virtual_tokens > 0 => {
+                self.batch.interleave(prompt, &rows)
+            }
             _ => Ok(rows),
         }
     }

@@ -1,4 +1,5 @@
-//! The forward pass for generation: a few new tokens at a time against the keys and values of all before.
+//! The forward pass for generation: a few new tokens at a time against the keys and values of all before, on the
+//! processor or where else the model computes.
 
 use candle_core::{Result, Tensor};
 use conclave_protocol::charter::NonLinearity;
@@ -6,7 +7,7 @@ use rayon::prelude::*;
 
 use super::Model;
 use super::adapted::AdapterTensors;
-use super::bert::{HEAD_BIAS, HEAD_WEIGHT};
+use super::device::text::Text;
 use super::parts::{Index, Ops};
 use crate::learn::fused::Values;
 use crate::learn::kernel::attention::{Heads, attend};
@@ -21,9 +22,16 @@ use crate::learn::kernel::rope::Turn;
 pub struct Decoding<'a> {
     model: &'a Model,
     adapter: Option<&'a AdapterTensors>,
-    layers: Vec<Cache>,
+    memory: Memory<'a>,
     /// Rows in the caches: the soft prompt, if there is one, and the tokens behind it.
     length: usize,
+}
+
+/// Where the keys and values of each layer are.
+#[derive(Debug)]
+enum Memory<'a> {
+    Here(Vec<Cache>),
+    There(Text<'a>),
 }
 
 #[derive(Debug, Default)]
@@ -35,7 +43,11 @@ struct Cache {
 
 /// New tokens on their way through the model.
 struct Step<'a, 'b> {
-    text: &'b mut Decoding<'a>,
+    model: &'a Model,
+    adapter: Option<&'a AdapterTensors>,
+    layers: &'b mut [Cache],
+    /// Rows in the caches.
+    before: usize,
     ids: &'b [u32],
     /// A soft prompt that goes in front of them.
     prompt: Option<&'a Tensor>,
@@ -44,13 +56,16 @@ struct Step<'a, 'b> {
 }
 
 impl<'a> Decoding<'a> {
-    /// Starts an empty text.
+    /// Starts an empty text of a model that continues texts; the adapter is where the model computes.
     pub fn new(model: &'a Model, adapter: Option<&'a AdapterTensors>) -> Self {
-        let layers = (0..model.config.layers).map(|_| Cache::default());
+        let caches = || (0..model.config.layers).map(|_| Cache::default());
         Self {
             model,
             adapter,
-            layers: layers.collect(),
+            memory: match &model.there {
+                None => Memory::Here(caches().collect()),
+                Some(there) => Memory::There(Text::new(model, there, adapter)),
+            },
             length: 0,
         }
     }
@@ -66,80 +81,59 @@ impl<'a> Decoding<'a> {
             0 => 0,
             _ => self.length.min(self.virtual_tokens() + length),
         };
-        for cache in &mut self.layers {
-            for held in [&mut cache.keys, &mut cache.values] {
-                held.truncate(held.len() / self.length.max(1) * length);
+        if let Memory::Here(layers) = &mut self.memory {
+            for cache in layers {
+                for held in [&mut cache.keys, &mut cache.values] {
+                    held.truncate(held.len() / self.length.max(1) * length);
+                }
             }
         }
         self.length = length;
     }
 
-    /// Appends tokens and gives the logits of what follows the last of them.
+    /// Appends tokens and gives the logits of what follows the last of them. A text that a device failed on is to be
+    /// given up.
     ///
     /// # Panics
     /// If there is no room, no token, or one outside the vocabulary.
-    pub fn extend(&mut self, ids: &[u32]) -> Vec<f32> {
-        let rows = self.states(ids);
-        let width = self.model.config.hidden;
-        self.logits(&rows[rows.len() - width..])
+    pub fn extend(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        self.grow(ids, false)
     }
 
-    /// Appends tokens and gives the logits `(tokens, vocabulary)` of what follows each of them; of a classifier those
-    /// `(1, labels)` of the whole text, which must come at once.
+    /// Appends tokens and gives the logits `(tokens, vocabulary)` of what follows each of them.
     ///
     /// # Panics
     /// As [`Self::extend`].
-    pub fn extend_all(&mut self, ids: &[u32]) -> Vec<f32> {
-        let rows = self.states(ids);
-        self.logits(&rows)
+    pub fn extend_all(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
+        self.grow(ids, true)
     }
 
-    fn logits(&self, rows: &[f32]) -> Vec<f32> {
-        let config = &self.model.config;
-        let matrix = |weight: &[f32]| linear(rows, weight, (config.outputs(), config.hidden));
-        if !config.classifies() {
-            return matrix(self.model.head().values());
-        }
-        let head = self.adapter.and_then(|adapter| adapter.head.as_ref());
-        let (mut logits, bias) = match head {
-            Some(head) => {
-                let flat = |x: &Tensor| x.flatten_all().and_then(|x| x.to_vec1());
-                let floats = "a head is of f32 on the CPU";
-                let weight: Vec<f32> = flat(&head.weight).expect(floats);
-                (matrix(&weight), flat(&head.bias).expect(floats))
-            }
-            None => (
-                matrix(self.model.weight(HEAD_WEIGHT).values()),
-                self.model.weight(HEAD_BIAS).values().to_vec(),
-            ),
-        };
-        add_to_rows(&mut logits, &bias);
-        logits
-    }
-
-    fn states(&mut self, ids: &[u32]) -> Vec<f32> {
+    fn grow(&mut self, ids: &[u32], each: bool) -> Result<Vec<f32>> {
         assert!(
             !ids.is_empty() && ids.len() <= self.room(),
             "tokens must fit the context"
         );
-        let (model, first) = (self.model, self.length == 0);
+        let (model, before) = (self.model, self.length);
         let prompt = self.adapter.and_then(AdapterTensors::prompt);
-        let prompt = prompt.filter(|_| first);
-        let before = prompt.map_or(0, |prompt| prompt.dims()[0]);
-        let rows = before + ids.len();
-        let mut step = Step {
-            text: self,
+        let prompt = prompt.filter(|_| before == 0);
+        let rows = prompt.map_or(0, |prompt| prompt.dims()[0]) + ids.len();
+        self.length += rows;
+        let layers = match &mut self.memory {
+            Memory::There(text) => return text.extend(before, ids, each),
+            Memory::Here(layers) => layers,
+        };
+        let states = model.forward(&mut Step {
+            model,
+            adapter: self.adapter,
+            layers,
+            before,
             ids,
             prompt,
             rows,
-        };
-        let states = model.forward(&mut step);
-        self.length += rows;
-        let mut states = states.expect("arithmetic on slices does not fail");
-        if !model.config.classifies() {
-            states.drain(..before * model.config.hidden);
-        }
-        states
+        })?;
+        let wanted = if each { ids.len() } else { 1 };
+        let last = &states[states.len() - wanted * model.config.hidden..];
+        Ok(model.output_head().apply(last))
     }
 
     fn virtual_tokens(&self) -> usize {
@@ -151,7 +145,7 @@ impl Ops for Step<'_, '_> {
     type Rows = Vec<f32>;
 
     fn embed(&mut self, table: &str, index: Index) -> Result<Vec<f32>> {
-        let model = self.text.model;
+        let model = self.model;
         Ok(match index {
             Index::Token => {
                 let prompt = self.prompt.map(Values::of).transpose()?;
@@ -160,8 +154,7 @@ impl Ops for Step<'_, '_> {
                 rows
             }
             Index::Position => {
-                let first = self.text.length;
-                let positions = (first..first + self.rows).map(as_u32);
+                let positions = (self.before..self.before + self.rows).map(as_u32);
                 model.rows(table, &positions.collect::<Vec<u32>>())
             }
             Index::First => model.rows(table, &vec![0; self.rows]),
@@ -169,10 +162,10 @@ impl Ops for Step<'_, '_> {
     }
 
     fn linear(&mut self, x: &Vec<f32>, module: &str) -> Result<Vec<f32>> {
-        let map = self.text.model.map(module);
+        let map = self.model.map(module);
         let (out, inside) = map.dims();
         let mut y = map.apply(x);
-        let adapter = self.text.adapter;
+        let adapter = self.adapter;
         if let Some((factors, _)) = adapter.and_then(|adapter| adapter.beside(module)) {
             let (a, b) = (Values::of(&factors.a)?, Values::of(&factors.b)?);
             let rank = a.len() / inside;
@@ -190,7 +183,7 @@ impl Ops for Step<'_, '_> {
     }
 
     fn rms_norm(&mut self, x: &Vec<f32>, module: &str, eps: f32) -> Result<Vec<f32>> {
-        let weight = self.text.model.weight(&format!("{module}.weight"));
+        let weight = self.model.weight(&format!("{module}.weight"));
         let mut y = vec![0.0; x.len()];
         let mut inverse = vec![0.0; x.len() / weight.values().len()];
         rms_norm(x, weight.values(), eps, &mut y, &mut inverse);
@@ -199,7 +192,7 @@ impl Ops for Step<'_, '_> {
 
     fn layer_norm(&mut self, x: &Vec<f32>, module: &str, eps: f32) -> Result<Vec<f32>> {
         let [weight, bias] =
-            ["weight", "bias"].map(|of| self.text.model.weight(&format!("{module}.{of}")));
+            ["weight", "bias"].map(|of| self.model.weight(&format!("{module}.{of}")));
         let mut y = vec![0.0; x.len()];
         layer_norm(x, [weight.values(), bias.values()], eps, &mut y);
         Ok(y)
@@ -225,7 +218,7 @@ impl Ops for Step<'_, '_> {
         let (dim, count) = (heads.dim, heads.heads);
         let kv_wide = heads.kv_heads * dim;
         let group = count / heads.kv_heads;
-        let before = self.text.length;
+        let before = self.before;
         for (rows, wide) in [(&mut q, count * dim), (&mut k, kv_wide)] {
             for (i, row) in rows.chunks_exact_mut(wide).enumerate() {
                 for head in row.chunks_exact_mut(dim) {
@@ -233,7 +226,7 @@ impl Ops for Step<'_, '_> {
                 }
             }
         }
-        let cache = &mut self.text.layers[layer];
+        let cache = &mut self.layers[layer];
         cache.keys.extend_from_slice(&k);
         cache.values.extend_from_slice(&v);
         let (keys, values) = (&cache.keys, &cache.values);
@@ -272,7 +265,7 @@ impl Ops for Step<'_, '_> {
     }
 
     fn bottleneck(&mut self, mut y: Vec<f32>, place: &str) -> Result<Vec<f32>> {
-        let adapter = self.text.adapter;
+        let adapter = self.adapter;
         let Some((form, bottleneck)) = adapter.and_then(|adapter| adapter.behind(place)) else {
             return Ok(y);
         };

@@ -17,9 +17,12 @@ use crate::learn::weights::affine::{Affine, Layout};
 use crate::learn::weights::quantised::Precision;
 
 mod attention;
+#[cfg(test)]
+mod checks;
 mod given;
 mod head;
 pub(super) mod pass;
+pub(super) mod text;
 
 /// The frozen tensors of a model on a device.
 #[derive(Debug)]

@@ -454,7 +454,9 @@ mod tests {
     }
 
     fn logits(model: &Model) -> Vec<f32> {
-        Decoding::new(model, None).extend(&[1, 5, 9, 2, 30])
+        Decoding::new(model, None)
+            .extend(&[1, 5, 9, 2, 30])
+            .unwrap()
     }
 
     #[test]

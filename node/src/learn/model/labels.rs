@@ -14,9 +14,14 @@ pub struct LabelHead {
 }
 
 impl LabelHead {
+    /// A number for each label, `(examples, labels)`, given the examples' rows.
+    pub fn logits(&self, rows: &Tensor) -> Result<Tensor> {
+        rows.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)
+    }
+
     /// `factor · Σ nll` of the examples' labels, given the examples' rows, and the exact score.
     pub fn loss(&self, rows: &Tensor, labels: &[u32], factor: f32) -> Result<(Tensor, Score)> {
-        let logits = rows.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?;
+        let logits = self.logits(rows)?;
         let score = score(&logits.to_vec2()?, labels);
         let largest = logits.max_keepdim(D::Minus1)?.detach();
         let shifted = logits.broadcast_sub(&largest)?;
@@ -27,7 +32,8 @@ impl LabelHead {
     }
 }
 
-fn score(logits: &[Vec<f32>], labels: &[u32]) -> Score {
+/// The exact score of examples' logits, given their labels.
+pub fn score(logits: &[Vec<f32>], labels: &[u32]) -> Score {
     let mut score = Score::default();
     for (row, &label) in logits.iter().zip(labels) {
         let chosen = f64::from(row[label as usize]);

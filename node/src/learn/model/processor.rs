@@ -7,6 +7,7 @@ use conclave_protocol::charter::NonLinearity;
 use super::Model;
 use super::adapted::{Factors, Moving};
 use super::carried::Carried;
+use super::labels::LabelHead;
 use super::parts::{Index, Ops};
 use crate::learn::fused::head::{Matrix, Score};
 use crate::learn::fused::linear::Free;
@@ -116,8 +117,7 @@ impl<'a> ProcessorPass<'a> {
 
     /// The same for a classifier, of which candle finds the head's gradients.
     fn label_score(&mut self, hidden: &Rows, labels: &[u32], factor: f32) -> Result<Score> {
-        let model = self.carried.model;
-        let head = self.carried.label_head(|name| frozen(model, name))?;
+        let head = self.label_head()?;
         let shape = (hidden.len() / hidden.width(), hidden.width());
         let rows = Var::from_slice(hidden, shape, &Device::Cpu)?;
         let (loss, score) = head.loss(rows.as_tensor(), labels, factor)?;
@@ -131,6 +131,19 @@ impl<'a> ProcessorPass<'a> {
             self.tape.gradients().add_all(found)?;
         }
         Ok(score)
+    }
+
+    /// Of a classifier the logits of each example: `(examples, labels)`.
+    pub(super) fn label_logits(mut self) -> Result<Tensor> {
+        let hidden = self.carried.model.forward(&mut self)?;
+        let shape = (hidden.len() / hidden.width(), hidden.width());
+        let rows = Tensor::from_slice(&hidden, shape, &Device::Cpu)?;
+        self.label_head()?.logits(&rows)
+    }
+
+    fn label_head(&self) -> Result<LabelHead> {
+        let model = self.carried.model;
+        self.carried.label_head(|name| frozen(model, name))
     }
 
     fn tensor(&self, name: &str) -> Result<Tensor> {

@@ -8,7 +8,7 @@ use candle_core::{D, DType, Device, Result, Tensor};
 
 use super::given::given;
 use crate::learn::kernel::attention::{Heads, Sight};
-use crate::learn::kernel::rope::{RopeTable, Turn};
+use crate::learn::kernel::rope::Turn;
 
 /// How the examples of a batch are laid out, each padded to the longest of its grid.
 #[derive(Debug)]
@@ -84,20 +84,12 @@ impl Grids {
                     real.extend((0..length).map(|i| if i < span.len() { 1.0f32 } else { 0.0 }));
                 }
             }
-            let angles = |rope: &Arc<RopeTable>| -> Result<[Tensor; 2]> {
-                let [cos, sin] = rope.angles(length);
-                let shape = (length, heads.dim / 2);
-                Ok([
-                    Tensor::from_slice(cos, shape, device)?,
-                    Tensor::from_slice(sin, shape, device)?,
-                ])
-            };
             grids.push(Grid {
                 examples: count,
                 length,
                 tokens: Tensor::new(tokens, device)?,
                 real: Tensor::from_vec(real, (count * heads.kv_heads, 1, length, 1), device)?,
-                angles: heads.rope.as_ref().map(angles).transpose()?,
+                angles: angles(heads, 0..length, device)?,
             });
             from += count;
         }
@@ -175,22 +167,17 @@ impl Grid {
             .reshape((examples * length, heads.kv_heads * group * dim))
     }
 
-    /// Turns each head by the angles of its position, in the half-split order.
+    /// Turns each head by the angles of its position, or back.
     fn turn(&self, x: &Tensor, heads: &Heads, turn: Turn) -> Result<Tensor> {
         let Some([cos, sin]) = &self.angles else {
             return Ok(x.clone());
         };
-        let shape = x.shape().clone();
-        let x = x.reshape(((), self.length, heads.dim))?;
-        let half = heads.dim / 2;
-        let (low, high) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
-        let sin = match turn {
-            Turn::Forward => sin.clone(),
-            Turn::Back => sin.neg()?,
+        let by = match turn {
+            Turn::Forward => [cos.clone(), sin.clone()],
+            Turn::Back => [cos.clone(), sin.neg()?],
         };
-        let new_low = (low.broadcast_mul(cos)? - high.broadcast_mul(&sin)?)?;
-        let new_high = (high.broadcast_mul(cos)? + low.broadcast_mul(&sin)?)?;
-        Tensor::cat(&[new_low, new_high], 2)?.reshape(shape)
+        let rows = x.reshape(((), self.length, heads.dim))?;
+        turned(&rows, &by)?.reshape(x.shape())
     }
 
     /// As many groups of heads at a time as have up to [`SCORES`] probabilities.
@@ -223,21 +210,12 @@ impl Grid {
 
     /// What hides keys from queries when it is added to their scores.
     fn unseen(&self, sight: Sight, real: &Tensor) -> Result<Tensor> {
-        let device = real.device();
-        let length = u32::try_from(self.length).expect("a text fits u32");
-        let number = || Tensor::arange(0, length, device)?.to_dtype(DType::F32);
-        let (row, column) = (number()?.unsqueeze(1)?, number()?.unsqueeze(0)?);
-        let hide = |seen: Tensor| seen.to_dtype(DType::F32)?.affine(HIDDEN, -HIDDEN);
         match sight {
-            Sight::Causal => hide(column.broadcast_le(&row)?),
-            Sight::Window(window) => {
-                #[expect(clippy::cast_precision_loss, reason = "windows are far below 2^52")]
-                let oldest = (row.clone() + (1.0 - window as f64))?;
-                let seen = column.broadcast_le(&row)?.to_dtype(DType::F32)?;
-                hide((seen * column.broadcast_ge(&oldest)?.to_dtype(DType::F32)?)?)
+            Sight::Causal | Sight::Window(_) => {
+                later(sight, 0..self.length, 0..self.length, real.device())
             }
             // The keys that are none stand behind those that are.
-            Sight::Both => hide(real.transpose(2, 3)?.contiguous()?),
+            Sight::Both => hide(&real.transpose(2, 3)?.contiguous()?),
         }
     }
 
@@ -271,6 +249,66 @@ impl Grid {
     }
 }
 
+/// What hides the keys at some positions from queries at others that do not see them, when it is added to their scores:
+/// `(queries, keys)`.
+pub(super) fn later(
+    sight: Sight,
+    queries: Range<usize>,
+    keys: Range<usize>,
+    device: &Device,
+) -> Result<Tensor> {
+    let numbers = |range: Range<usize>| {
+        let [start, end] = [range.start, range.end].map(|at| u32::try_from(at).expect("it fits"));
+        Tensor::arange(start, end, device)?.to_dtype(DType::F32)
+    };
+    let (query, key) = (
+        numbers(queries)?.unsqueeze(1)?,
+        numbers(keys)?.unsqueeze(0)?,
+    );
+    let seen = key.broadcast_le(&query)?;
+    match sight {
+        Sight::Causal => hide(&seen),
+        Sight::Window(window) => {
+            #[expect(clippy::cast_precision_loss, reason = "windows are far below 2^52")]
+            let oldest = (query + (1.0 - window as f64))?;
+            let near = key.broadcast_ge(&oldest)?.to_dtype(DType::F32)?;
+            hide(&(seen.to_dtype(DType::F32)? * near)?)
+        }
+        Sight::Both => seen.to_dtype(DType::F32)?.zeros_like(),
+    }
+}
+
+/// Zero for ones, and [`HIDDEN`] below for zeros.
+fn hide(seen: &Tensor) -> Result<Tensor> {
+    seen.to_dtype(DType::F32)?.affine(HIDDEN, -HIDDEN)
+}
+
+/// Cosines and sines of some positions, `(positions, dim / 2)` each; none where heads are not turned.
+pub(super) fn angles(
+    heads: &Heads,
+    positions: Range<usize>,
+    device: &Device,
+) -> Result<Option<[Tensor; 2]>> {
+    let Some(rope) = &heads.rope else {
+        return Ok(None);
+    };
+    let shape = (positions.len(), heads.dim / 2);
+    let [cos, sin] = rope.angles(positions);
+    Ok(Some([
+        Tensor::from_slice(cos, shape, device)?,
+        Tensor::from_slice(sin, shape, device)?,
+    ]))
+}
+
+/// Heads `(many, positions, dim)` turned by the angles of their positions, in the half-split order.
+pub(super) fn turned(x: &Tensor, [cos, sin]: &[Tensor; 2]) -> Result<Tensor> {
+    let half = x.dim(2)? / 2;
+    let (low, high) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
+    let new_low = (low.broadcast_mul(cos)? - high.broadcast_mul(sin)?)?;
+    let new_high = (high.broadcast_mul(cos)? + low.broadcast_mul(sin)?)?;
+    Tensor::cat(&[new_low, new_high], 2)
+}
+
 /// A gradient `(groups of heads, group · length, dim)` with zeros where there is no token.
 fn hushed(x: &Tensor, real: &Tensor) -> Result<Tensor> {
     let (groups, _, length, _) = real.dims4()?;
@@ -281,9 +319,9 @@ fn hushed(x: &Tensor, real: &Tensor) -> Result<Tensor> {
 
 /// The most probabilities at once: half a GiB of them, unless one group of heads of one example has more.
 #[cfg(not(test))]
-const SCORES: usize = 1 << 27;
+pub(super) const SCORES: usize = 1 << 27;
 /// So few that tests compute in parts.
 #[cfg(test)]
-const SCORES: usize = 1 << 14;
+pub(super) const SCORES: usize = 1 << 14;
 /// What is as good as minus infinity, and no cause of NaN.
 const HIDDEN: f64 = 1e9;

@@ -69,5 +69,10 @@ pub(super) fn loss(
     Ok((loss, score))
 }
 
+/// The logits `(rows, vocabulary)`, row-major, of hidden states `(rows, hidden)` under a head `(vocabulary, hidden)`.
+pub(super) fn logits(hidden: &Tensor, head: &Tensor) -> Result<Vec<f32>> {
+    product(hidden, &head.t()?)?.flatten_all()?.to_vec1()
+}
+
 /// Rows of logits at a time.
 const ROWS: usize = 1024;

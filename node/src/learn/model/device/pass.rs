@@ -7,6 +7,7 @@ use conclave_protocol::charter::NonLinearity;
 
 use super::attention::{Grids, attention};
 use super::given::{again, given};
+use super::text::Growth;
 use super::{Map, OnDevice, head};
 use crate::learn::fused::head::Score;
 use crate::learn::kernel::attention::Heads;
@@ -20,18 +21,38 @@ use crate::learn::weights::affine::Layout;
 pub(in crate::learn::model) struct DevicePass<'a> {
     carried: Carried<'a>,
     there: &'a OnDevice,
-    grids: Arc<Grids>,
+    seen: Seen<'a>,
+}
+
+/// What the tokens see.
+enum Seen<'a> {
+    /// Others of their example.
+    Examples(Arc<Grids>),
+    /// What went through before.
+    Text(Growth<'a>),
 }
 
 impl<'a> DevicePass<'a> {
+    /// Examples, each by itself.
     pub(in crate::learn::model) fn new(carried: Carried<'a>, there: &'a OnDevice) -> Result<Self> {
         let (batch, heads) = (carried.batch, &carried.model.heads);
         let grids = Arc::new(Grids::new(&batch.spans, heads, &there.device)?);
+        let seen = Seen::Examples(grids);
         Ok(Self {
             carried,
             there,
-            grids,
+            seen,
         })
+    }
+
+    /// One text behind what went through before.
+    pub(super) fn behind(carried: Carried<'a>, there: &'a OnDevice, growth: Growth<'a>) -> Self {
+        let seen = Seen::Text(growth);
+        Self {
+            carried,
+            there,
+            seen,
+        }
     }
 }
 
@@ -58,6 +79,13 @@ impl DevicePass<'_> {
             return head.loss(&hidden, &targets.tokens, factor);
         }
         head::loss(&hidden, &self.tensor(model.config.head())?, targets, factor)
+    }
+
+    /// Of a classifier the logits of each example: `(examples, labels)`.
+    pub(in crate::learn::model) fn label_logits(mut self) -> Result<Tensor> {
+        let hidden = self.carried.model.forward(&mut self)?;
+        let head = self.carried.label_head(|name| Ok(self.frozen(name)))?;
+        head.logits(&hidden)
     }
 
     fn tensor(&self, name: &str) -> Result<Tensor> {
@@ -139,8 +167,12 @@ impl Ops for DevicePass<'_> {
         Ok([third(0)?, third(1)?, third(2)?])
     }
 
-    fn attend(&mut self, _: usize, heads: &Heads, [q, k, v]: [Tensor; 3]) -> Result<Tensor> {
-        attention([&q, &k, &v], heads, &self.grids)
+    fn attend(&mut self, layer: usize, heads: &Heads, [q, k, v]: [Tensor; 3]) -> Result<Tensor> {
+        let qkv = [&q, &k, &v];
+        match &mut self.seen {
+            Seen::Examples(grids) => attention(qkv, heads, grids),
+            Seen::Text(growth) => growth.attention(layer, qkv, heads),
+        }
     }
 
     fn swiglu(&mut self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {

@@ -92,6 +92,12 @@ fn wrong_flags_end_with_two_and_write_nothing() {
         &["three", "N@ROUND"],
     );
     refused(at, 2, &["testnet", "--kill", "1@9"], &["only 6 rounds"]);
+    refused(
+        at,
+        2,
+        &["testnet", "--learning-rate", "11"],
+        &["learning_rate = 11", "at most 10"],
+    );
     refused(at, 2, &["testnet", "--kill", "4@2"], &["kill at most 2"]);
     refused(
         at,

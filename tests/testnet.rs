@@ -234,11 +234,20 @@ fn a_newcomer_enters_by_a_ticket_and_ends_with_the_same_adapter() {
 #[test]
 fn bottlenecks_and_soft_prompts_federate_as_lora_does() {
     for (method, kind, more) in [
-        ("adapter", "CONCLAVE_BOTTLENECK", ["--bottleneck-size", "8"]),
+        (
+            "adapter",
+            "CONCLAVE_BOTTLENECK",
+            ["--learning-rate", "0.006", "--bottleneck-size", "8"],
+        ),
         (
             "prompt",
             "PROMPT_TUNING",
-            ["--prompt-tuning-init-text", "Question: "],
+            [
+                "--learning-rate",
+                "0.02",
+                "--prompt-tuning-init-text",
+                "Question: ",
+            ],
         ),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -282,6 +291,9 @@ fn bottlenecks_and_soft_prompts_federate_as_lora_does() {
         assert_eq!(written(1, tensors), written(3, tensors), "{method}");
         let config: Value = serde_json::from_slice(&written(1, "adapter_config.json")).unwrap();
         assert_eq!(config["peft_type"], kind);
+        let settings = std::fs::read_to_string(dir.join("node-3/node.toml")).unwrap();
+        let rate = format!("learning_rate = {}\n", more[1]);
+        assert!(settings.contains(&rate), "{settings}");
         let mut eval = Command::new(env!("CARGO_BIN_EXE_conclave"));
         eval.arg("eval").arg("--dir").arg(dir.join("node-2"));
         eval.arg("--data").arg(dir.join("node-2/eval.jsonl"));

@@ -161,7 +161,7 @@ fn federate(
     let mut tries = 0;
     loop {
         tries += 1;
-        folders.write_configs(plan.seed, free_port()?)?;
+        folders.write_configs(plan, free_port()?)?;
         match Watch::start(plan, folders)?.until_over(solos, interrupted) {
             Err(error) if error.is_port_taken() && tries < PORTS => {}
             other => return other,

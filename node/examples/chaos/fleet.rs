@@ -87,6 +87,7 @@ impl Fleet {
             nodes: settings.nodes,
             rounds: ROUNDS,
             local_steps: LOCAL_STEPS,
+            learning_rate: None,
             seed: settings.seed,
             model: None,
             rows: Rows::Scenario(Scenario::Clinic),
@@ -98,7 +99,7 @@ impl Fleet {
         };
         plan.check().map_err(anyhow::Error::msg)?;
         let made = folders::prepare(&plan)?;
-        made.write_configs(settings.seed, 1)?;
+        made.write_configs(&plan, 1)?;
         let mut nodes = Vec::new();
         for (index, node) in made.nodes.iter().enumerate() {
             let charter = node.dir.join("charter.toml");

@@ -44,6 +44,9 @@ pub struct Args {
     /// Optimiser steps of a node in a round.
     #[arg(long, default_value_t = 20)]
     local_steps: u32,
+    /// Peak of each node's schedule; by default as in `train`.
+    #[arg(long, value_name = "RATE")]
+    learning_rate: Option<f64>,
     /// Where to put folders and reports: a new or empty folder; a new temporary one where absent.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -99,6 +102,7 @@ fn plan(args: Args) -> anyhow::Result<Plan> {
         nodes: args.nodes,
         rounds: args.rounds,
         local_steps: args.local_steps,
+        learning_rate: args.learning_rate,
         seed: args.seed,
         method: args.method.charter()?,
         model: args.model,

@@ -160,7 +160,7 @@ impl Folders {
     }
 
     /// Writes every `node.toml`: the first node listens at `port`, the others begin with it, or with their ticket.
-    pub fn write_configs(&self, seed: u64, port: u16) -> Result<(), TestnetError> {
+    pub fn write_configs(&self, plan: &Plan, port: u16) -> Result<(), TestnetError> {
         let first = format!("/ip4/127.0.0.1/tcp/{port}");
         for (index, node) in self.nodes.iter().enumerate() {
             let listen = match index {
@@ -177,7 +177,8 @@ impl Folders {
                 bootstrap: (index > 0 && node.joins_in.is_none()).then(|| vec![first.clone()]),
                 ..NodeConfig::default()
             };
-            settings.training.seed = Some(seed);
+            settings.training.seed = Some(plan.seed);
+            settings.training.learning_rate = plan.learning_rate;
             write(&node.dir.join(config::FILE), &settings.to_toml())?;
         }
         Ok(())

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use conclave_protocol::charter::{Adapter, Method};
 
 use crate::learn::data::Split;
+use crate::learn::training::Training;
 use crate::scenario::Scenario;
 
 /// The fewest nodes: no sum of fewer than three deltas is ever opened.
@@ -20,6 +21,8 @@ pub struct Plan {
     pub rounds: u32,
     /// Optimiser steps of a node in a round.
     pub local_steps: u32,
+    /// The peak of every node's schedule; the usual one where absent.
+    pub learning_rate: Option<f64>,
     /// Governs data, split, initialisation, batches and kills; never keys or masks.
     pub seed: u64,
     /// What is trained.
@@ -127,6 +130,11 @@ impl Plan {
         if self.rounds == 0 || self.local_steps == 0 {
             return Err("--rounds and --local-steps must be at least 1".to_owned());
         }
+        let training = Training {
+            learning_rate: self.learning_rate,
+            ..Training::default()
+        };
+        training.check().map_err(|error| error.to_string())?;
         for (flag, dates) in [("--kill", &self.kills), ("--join", &self.joins)] {
             if let Some(at) = dates.iter().find(|at| at.round > self.rounds) {
                 return Err(format!(
@@ -184,6 +192,7 @@ mod tests {
             nodes,
             rounds: 6,
             local_steps: 20,
+            learning_rate: None,
             seed: 1,
             method: Method::default(),
             model: None,

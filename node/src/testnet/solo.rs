@@ -59,16 +59,18 @@ impl Solos {
                 ("--threads", (cores / AT_ONCE).max(1).to_string()),
                 ("--seed", plan.seed.to_string()),
             ];
-            let pairs = flags
-                .into_iter()
-                .chain(terms(&plan.method))
-                .flat_map(|(flag, value)| [flag.to_owned(), value]);
+            let rate = plan
+                .learning_rate
+                .map(|rate| ("--learning-rate", rate.to_string()));
+            let pairs = flags.into_iter().chain(rate);
+            let words = pairs.flat_map(|(flag, value)| [flag.to_owned(), value]);
             Job {
                 node,
                 program: plan.program.clone(),
                 arguments: ["train".to_owned(), "--json".to_owned()]
                     .into_iter()
-                    .chain(pairs)
+                    .chain(words)
+                    .chain(terms(&plan.method))
                     .collect(),
                 out: place.join(format!("node-{}.json", node + 1)),
                 log: place.join(format!("node-{}.log", node + 1)),
@@ -118,28 +120,43 @@ impl Solos {
 }
 
 /// The flags of `train` that mean the charter's terms.
-fn terms(method: &Method) -> Vec<(&'static str, String)> {
-    let mut flags = vec![("--method", method.name().to_owned())];
+fn terms(method: &Method) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut give = |flag: &str, value: &dyn ToString| {
+        words.extend([flag.to_owned(), value.to_string()]);
+    };
+    give("--method", &method.name());
     match method {
         Method::Lora(lora) => {
-            flags.push(("--lora-r", lora.r.to_string()));
-            flags.push(("--lora-alpha", lora.alpha.to_string()));
+            give("--lora-r", &lora.r);
+            give("--lora-alpha", &lora.alpha);
             if let Targets::Named(names) = &lora.target_modules {
-                flags.push(("--target-modules", names.join(",")));
+                give("--target-modules", &names.join(","));
+            }
+            for (flag, pattern) in [
+                ("--rank-pattern", &lora.rank_pattern),
+                ("--alpha-pattern", &lora.alpha_pattern),
+            ] {
+                for (name, number) in pattern {
+                    give(flag, &format!("{name}={number}"));
+                }
+            }
+            if lora.rslora {
+                words.push("--use-rslora".to_owned());
             }
         }
         Method::Bottleneck(terms) => {
-            flags.push(("--bottleneck-size", terms.size.to_string()));
-            flags.push(("--non-linearity", terms.non_linearity.to_string()));
+            give("--bottleneck-size", &terms.size);
+            give("--non-linearity", &terms.non_linearity);
         }
         Method::Prompt(terms) => {
-            flags.push(("--num-virtual-tokens", terms.virtual_tokens.to_string()));
+            give("--num-virtual-tokens", &terms.virtual_tokens);
             if let Some(text) = &terms.init_text {
-                flags.push(("--prompt-tuning-init-text", text.clone()));
+                give("--prompt-tuning-init-text", text);
             }
         }
     }
-    flags
+    words
 }
 
 impl Job {
@@ -152,5 +169,53 @@ impl Job {
             words: format!("its result is no JSON object ({error})"),
             log: self.out.clone(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use conclave_protocol::charter::{Bottleneck, Lora, NonLinearity, Prompt};
+
+    use super::*;
+    use crate::commands::method::MethodArgs;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        method: MethodArgs,
+    }
+
+    #[test]
+    fn alone_a_node_trains_by_the_charters_terms() {
+        let pattern = |entries: &[(&str, u32)]| {
+            let entries = entries.iter();
+            entries.map(|(name, n)| ((*name).to_owned(), *n)).collect()
+        };
+        let lora = Lora {
+            r: 3,
+            alpha: 5,
+            target_modules: Targets::Named(vec!["q_proj".to_owned(), "v_proj".to_owned()]),
+            rslora: true,
+            rank_pattern: pattern(&[("0.self_attn.q_proj", 2), ("v_proj", 4)]),
+            alpha_pattern: pattern(&[("v_proj", 7)]),
+            ..Lora::default()
+        };
+        for method in [
+            Method::Lora(lora),
+            Method::default(),
+            Method::Bottleneck(Bottleneck {
+                size: 9,
+                non_linearity: NonLinearity::Tanh,
+            }),
+            Method::Prompt(Prompt {
+                virtual_tokens: 5,
+                init_text: Some("-- answer:".to_owned()),
+            }),
+        ] {
+            let words = ["train".to_owned()].into_iter().chain(terms(&method));
+            let line = Line::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(line.method.charter().unwrap(), method);
+        }
     }
 }

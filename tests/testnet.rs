@@ -2,7 +2,7 @@
 //! outlives its supervisor.
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -317,14 +317,21 @@ fn a_bare_encoder_learns_the_labels_of_the_rows_that_are_dealt() {
             json!({"text": text, "label": label}).to_string()
         })
         .collect();
-    let data = folder.path().join("rows.jsonl");
-    std::fs::write(&data, rows.join("\n")).unwrap();
-    for method in ["lora", "adapter", "prompt"] {
+    for (method, steps) in [("lora", "16"), ("adapter", "16"), ("prompt", "48")] {
         let dir = folder.path().join(method);
         let mut command = testnet(&dir, &["--nodes", "3", "--rounds", "2", "--json"]);
-        command.args(["--method", method, "--local-steps", "16"]);
-        command.arg("--model").arg(&bare).arg("--data").arg(&data);
-        let output = command.output().unwrap();
+        command.args(["--method", method, "--local-steps", steps]);
+        // Rows that can be read once.
+        command
+            .arg("--model")
+            .arg(&bare)
+            .args(["--data", "/dev/stdin"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut into = child.stdin.take().unwrap();
+        into.write_all(rows.join("\n").as_bytes()).unwrap();
+        drop(into);
+        let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{method}: {said}");
         let object: Value = serde_json::from_slice(&output.stdout).unwrap();

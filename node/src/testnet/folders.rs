@@ -11,7 +11,7 @@ use rand::RngExt as _;
 use super::plan::{Plan, Rows};
 use super::{TestnetError, named};
 use crate::config::NodeConfig;
-use crate::learn::data::{Place, Row, Tokens, hold_out, labels_of, read_rows, split};
+use crate::learn::data::{Place, Row, Tokens, hold_out, labels_among, read_rows, split};
 use crate::learn::model::config::Config;
 use crate::learn::model::{self, Model as Network, ModelError};
 use crate::learn::peft;
@@ -72,9 +72,10 @@ pub fn prepare(plan: &Plan) -> Result<Folders, TestnetError> {
         Some(folder) => check_model(folder)?,
         None => base::config(),
     };
-    let named = name_labels(plan, &mut config)?;
+    let read = name_labels(plan, &mut config)?;
+    let named = read.is_some();
     peft::fits(&plan.adapter(), &config, plan.model.as_deref())?;
-    let dealt = deal(plan)?;
+    let dealt = deal(plan, read)?;
     let dir = make_dir(plan)?;
     let model_dir = match &plan.model {
         Some(folder) if !named => {
@@ -192,21 +193,22 @@ fn check_model(folder: &Path) -> Result<Config, TestnetError> {
     Ok(network.config().clone())
 }
 
-/// Gives an encoder whose folder names no labels those of the rows; whether it did.
-fn name_labels(plan: &Plan, config: &mut Config) -> Result<bool, TestnetError> {
-    let Rows::Given { data, .. } = &plan.rows else {
-        return Ok(false);
-    };
-    let named = config.classifies() && config.labels.is_empty();
-    if named {
-        config
-            .set_labels(labels_of(data)?)
-            .map_err(ModelError::from)?;
+/// Gives an encoder whose folder names no labels those of the rows, which it has read then.
+fn name_labels(plan: &Plan, config: &mut Config) -> Result<Option<Vec<Row>>, TestnetError> {
+    match &plan.rows {
+        Rows::Given { data, .. } if config.classifies() && config.labels.is_empty() => {
+            let rows = read_rows(data)?;
+            config
+                .set_labels(labels_among(&rows)?)
+                .map_err(ModelError::from)?;
+            Ok(Some(rows))
+        }
+        Rows::Given { .. } | Rows::Scenario(_) => Ok(None),
     }
-    Ok(named)
 }
 
-fn deal(plan: &Plan) -> Result<Dealt, TestnetError> {
+/// The rows of each node, of those that were read already if they were.
+fn deal(plan: &Plan, read: Option<Vec<Row>>) -> Result<Dealt, TestnetError> {
     let count = plan.nodes_in_all();
     match &plan.rows {
         Rows::Scenario(scenario) => {
@@ -236,7 +238,10 @@ fn deal(plan: &Plan) -> Result<Dealt, TestnetError> {
         }
         Rows::Given { data, split: how } => Ok(Dealt {
             names: (1..=count).map(|number| format!("node-{number}")).collect(),
-            members: split(read_rows(data)?, how, count, plan.seed)?,
+            members: {
+                let rows = read.map_or_else(|| read_rows(data), Ok)?;
+                split(rows, how, count, plan.seed)?
+            },
             about: format!("{} dealt {how} to {count} nodes", data.display()),
         }),
     }

@@ -1,6 +1,7 @@
 //! Files into rows: JSON Lines, CSV or Parquet, a file or a folder, text also gzipped, every fault named by file, row,
 //! field. Which form a file has is seen from its first bytes; its name decides only what these leave open.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek as _};
 use std::path::{Path, PathBuf};
@@ -54,12 +55,21 @@ pub fn visit_rows(path: &Path, each: &mut Each<'_>) -> Result<(), DataError> {
 
 /// The labels of all rows, sorted, each once: their numbers are the same wherever the rows are read.
 pub fn labels_of(path: &Path) -> Result<Vec<String>, DataError> {
-    let mut labels = std::collections::BTreeSet::new();
+    let mut labels = BTreeSet::new();
     visit_rows(path, &mut |row| {
         labels.extend(row.labelled()?.field("label"));
         Ok(())
     })?;
     Ok(labels.into_iter().collect())
+}
+
+/// The same of rows that have been read.
+pub fn labels_among(rows: &[Row]) -> Result<Vec<String>, DataError> {
+    let labels = rows
+        .iter()
+        .map(|row| Ok(row.clone().labelled()?.field("label")));
+    let labels: BTreeSet<Option<String>> = labels.collect::<Result<_, DataError>>()?;
+    Ok(labels.into_iter().flatten().collect())
 }
 
 fn data_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {

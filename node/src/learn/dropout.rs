@@ -19,13 +19,14 @@ impl Dropout {
         Self { share, seed }
     }
 
-    /// `x` with the share zeroed and the rest scaled up by as much; each `place` drops its own.
-    pub fn drop(&self, x: &Tensor, place: &str) -> Result<Tensor> {
+    /// The same as a tensor of the shape of `x`, where that is.
+    pub fn mask(&self, x: &Tensor, place: &str) -> Result<Tensor> {
         let factors = self.factors(x.elem_count(), place);
-        x * Tensor::from_vec(factors, x.shape(), x.device())?
+        Tensor::from_vec(factors, x.shape(), x.device())
     }
 
-    /// What each of so many numbers is multiplied with.
+    /// What each of so many numbers is multiplied with: 0 for the share, for the rest what makes up for it; each `place`
+    /// drops its own.
     pub fn factors(&self, count: usize, place: &str) -> Vec<f32> {
         let seed = Digest::of("conclave/v1/dropout-place", &[&self.seed, place.as_bytes()]);
         #[expect(
@@ -70,7 +71,7 @@ mod tests {
     fn the_share_is_dropped_the_mean_kept_and_the_seed_decides() {
         let x = Tensor::ones((100, 100), candle_core::DType::F32, &Device::Cpu).unwrap();
         let dropped = |seed: u8, place| {
-            let y = Dropout::new(0.25, [seed; 32]).drop(&x, place).unwrap();
+            let y = Dropout::new(0.25, [seed; 32]).mask(&x, place).unwrap();
             y.flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
         let y = dropped(1, "a");

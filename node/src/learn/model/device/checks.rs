@@ -8,6 +8,7 @@ use conclave_protocol::charter::NonLinearity;
 use crate::learn::batch::Batch;
 use crate::learn::choose::choose;
 use crate::learn::data::Example;
+use crate::learn::dropout::Dropout;
 use crate::learn::export::write_model;
 use crate::learn::fixture::{adapter, attached, bottleneck, filled_up_to, prompt};
 use crate::learn::model::Model;
@@ -139,6 +140,45 @@ fn texts_grow_on_a_device_as_they_do_on_the_processor() {
                 assert_eq!(here, there, "{what}");
             }
         });
+    }
+}
+
+#[test]
+fn what_is_dropped_is_drawn_again_for_the_gradient_on_a_device() {
+    let example = |len: u32| Example {
+        ids: (0..len).map(|i| (i * 5 + i * i) % 32).collect(),
+        scored: (0..len).map(|i| i > 2).collect(),
+    };
+    let batch = Batch::pack(&[example(9), example(40)]);
+    for config in [llama(""), GPT2.to_owned()] {
+        let open = || {
+            let config = Config::parse(&config, Path::new("config.json")).unwrap();
+            filled_up_to(0.1, config)
+        };
+        let (here, there) = (open(), open().elsewhere(Precision::F32));
+        let adapter = adapter(3, &here);
+        let mut values = vec![0.0; adapter.flat().len()];
+        uniform([9; 32], 0.3, &mut values);
+        let gradient = |model: &Model, share: f64| {
+            let tensors = adapter.flat().tensors(&values, |_| true).unwrap();
+            let mut bound = adapter.bind(&tensors);
+            if let MethodTensors::Lora(lora) = &mut bound.method {
+                lora.dropout = Some(Dropout::new(share, [1; 32]));
+            }
+            let moving = Moving::Adapter(bound);
+            let (found, score) = model.gradient(&batch, &moving, 0.1, false).unwrap();
+            let mut sum = vec![0.0; adapter.flat().len()];
+            let missing = adapter.flat().add_gradients(&tensors, &found, &mut sum);
+            assert_eq!(missing.unwrap(), None);
+            (score.nats, sum)
+        };
+        let [whole, here, there] = [(&here, 0.0), (&here, 0.4), (&there, 0.4)]
+            .map(|(model, share)| gradient(model, share));
+        assert!((here.0 - there.0).abs() < 1e-5 * here.0, "{config}");
+        let apart = |a: f32, (b, c): (f32, &f32)| a.max((b - c).abs());
+        let changed = whole.1.into_iter().zip(&here.1).fold(0.0, apart);
+        assert!(changed > 1e-3, "{config}: {changed}");
+        close(&here.1, &there.1, &config);
     }
 }
 

@@ -9,6 +9,7 @@ use super::attention::{Grids, attention};
 use super::given::{again, given};
 use super::text::Growth;
 use super::{Map, OnDevice, head};
+use crate::learn::dropout::Dropout;
 use crate::learn::fused::head::Score;
 use crate::learn::kernel::attention::Heads;
 use crate::learn::kernel::gelu::Gelu;
@@ -120,14 +121,12 @@ impl Ops for DevicePass<'_> {
         let adapter = self.carried.moving.adapter();
         match adapter.and_then(|adapter| adapter.beside(module)) {
             None => frozen(x, map),
-            Some((Factors { a, b, scale }, dropout)) => match dropout {
-                None => lora(x, map, a, b, f64::from(*scale)),
-                Some(dropout) => {
-                    let kept = dropout.drop(x, module)?;
-                    let side = free(&free(&kept, a)?, b)?;
-                    frozen(x, map)? + (side * f64::from(*scale))?
-                }
-            },
+            Some((factors, dropout)) => lora(
+                x,
+                map,
+                factors,
+                dropout.map(|all| (all.clone(), module.to_owned())),
+            ),
         }
     }
 
@@ -218,9 +217,25 @@ fn frozen(x: &Tensor, map: Map) -> Result<Tensor> {
     given([x], value, move |_, dy| Ok(vec![Some(map.apply_back(dy)?)]))
 }
 
-/// `x · Wᵀ + b + scale · (x · Aᵀ) · Bᵀ`, of which nothing but the sum is kept.
-fn lora(x: &Tensor, map: Map, a: &Tensor, b: &Tensor, scale: f64) -> Result<Tensor> {
-    let side = free(&free(&x.detach(), &a.detach())?, &b.detach())?;
+/// `x · Wᵀ + b + scale · (x · Aᵀ) · Bᵀ`, of which nothing but the sum is kept; what goes into the factors without what
+/// is dropped in this place, which is drawn again for the gradient.
+fn lora(
+    x: &Tensor,
+    map: Map,
+    Factors { a, b, scale }: &Factors,
+    dropped: Option<(Dropout, String)>,
+) -> Result<Tensor> {
+    let scale = f64::from(*scale);
+    let mask = move |x: &Tensor| {
+        let mask = dropped.as_ref().map(|(all, place)| all.mask(x, place));
+        mask.transpose()
+    };
+    let masked = |x: &Tensor, mask: &Option<Tensor>| match mask {
+        None => Ok(x.clone()),
+        Some(mask) => x * mask,
+    };
+    let kept = masked(&x.detach(), &mask(x)?)?;
+    let side = free(&free(&kept, &a.detach())?, &b.detach())?;
     let value = (map.apply(&x.detach())? + (side * scale)?)?;
     let [x_wanted, a_wanted, b_wanted] = [x, a, b].map(Tensor::track_op);
     given([x, a, b], value, move |inputs, dy| {
@@ -228,11 +243,13 @@ fn lora(x: &Tensor, map: Map, a: &Tensor, b: &Tensor, scale: f64) -> Result<Tens
         let [x, a, b] = still.as_slice() else {
             candle_core::bail!("LoRA has three inputs, not {}", inputs.len());
         };
+        let mask = mask(x)?;
+        let kept = masked(x, &mask)?;
         let dy_scaled = (dy * scale)?;
         let d_hidden = dy_scaled.matmul(b)?;
-        let of_x = || map.apply_back(dy)? + d_hidden.matmul(a)?;
-        let of_a = || d_hidden.t()?.matmul(x);
-        let of_b = || dy_scaled.t()?.matmul(&free(x, a)?);
+        let of_x = || map.apply_back(dy)? + masked(&d_hidden.matmul(a)?, &mask)?;
+        let of_a = || d_hidden.t()?.matmul(&kept);
+        let of_b = || dy_scaled.t()?.matmul(&free(&kept, a)?);
         Ok(vec![
             x_wanted.then(of_x).transpose()?,
             a_wanted.then(of_a).transpose()?,

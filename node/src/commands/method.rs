@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use conclave_protocol::charter::{Bottleneck, Lora, Method, NonLinearity, Prompt, Targets};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use conclave_protocol::charter::{
+    Bottleneck, Lora, Method, MethodKind, NonLinearity, Prompt, Targets,
+};
 
 use super::loading::flag;
 use crate::learn::peft;
@@ -11,8 +14,8 @@ use crate::learn::peft;
 #[derive(Debug, Clone, clap::Args)]
 pub struct MethodArgs {
     /// What is trained.
-    #[arg(long, value_enum, default_value = "lora")]
-    method: Kind,
+    #[arg(long, default_value = "lora", value_parser = kinds())]
+    method: MethodKind,
     /// Of lora: the rank of the factors [default: 8]
     #[arg(long, value_name = "R")]
     lora_r: Option<u32>,
@@ -46,52 +49,45 @@ pub struct MethodArgs {
     prompt_tuning_init_text: Option<String>,
 }
 
-/// Ways to train.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Kind {
-    /// Low-rank factors beside the linear maps.
-    Lora,
-    /// Bottlenecks behind attention and behind the MLP of every layer (Houlsby).
-    Adapter,
-    /// Prompt tuning: rows in front of each text that stand for no word.
-    Prompt,
-}
-
 impl MethodArgs {
     /// Refuses a flag that belongs to another method.
     pub fn check(&self) -> anyhow::Result<()> {
         let flags = [
-            (Kind::Lora, "--lora-r", self.lora_r.is_some()),
-            (Kind::Lora, "--lora-alpha", self.lora_alpha.is_some()),
+            (MethodKind::Lora, "--lora-r", self.lora_r.is_some()),
+            (MethodKind::Lora, "--lora-alpha", self.lora_alpha.is_some()),
             (
-                Kind::Lora,
+                MethodKind::Lora,
                 "--target-modules",
                 self.target_modules.is_some(),
             ),
-            (Kind::Lora, "--use-rslora", self.use_rslora),
-            (Kind::Lora, "--rank-pattern", !self.rank_pattern.is_empty()),
+            (MethodKind::Lora, "--use-rslora", self.use_rslora),
             (
-                Kind::Lora,
+                MethodKind::Lora,
+                "--rank-pattern",
+                !self.rank_pattern.is_empty(),
+            ),
+            (
+                MethodKind::Lora,
                 "--alpha-pattern",
                 !self.alpha_pattern.is_empty(),
             ),
             (
-                Kind::Adapter,
+                MethodKind::Bottleneck,
                 "--bottleneck-size",
                 self.bottleneck_size.is_some(),
             ),
             (
-                Kind::Adapter,
+                MethodKind::Bottleneck,
                 "--non-linearity",
                 self.non_linearity.is_some(),
             ),
             (
-                Kind::Prompt,
+                MethodKind::Prompt,
                 "--num-virtual-tokens",
                 self.num_virtual_tokens.is_some(),
             ),
             (
-                Kind::Prompt,
+                MethodKind::Prompt,
                 "--prompt-tuning-init-text",
                 self.prompt_tuning_init_text.is_some(),
             ),
@@ -109,7 +105,7 @@ impl MethodArgs {
 
     /// Whether LoRA is trained.
     pub fn is_lora(&self) -> bool {
-        self.method == Kind::Lora
+        self.method == MethodKind::Lora
     }
 
     /// The terms as a charter has them, checked.
@@ -126,7 +122,7 @@ impl MethodArgs {
 
     fn method(&self, alpha: impl FnOnce(u32) -> u32) -> Method {
         match self.method {
-            Kind::Lora => {
+            MethodKind::Lora => {
                 let usual = Lora::default();
                 let r = self.lora_r.unwrap_or(usual.r);
                 Method::Lora(Lora {
@@ -139,14 +135,14 @@ impl MethodArgs {
                     aggregation: usual.aggregation,
                 })
             }
-            Kind::Adapter => {
+            MethodKind::Bottleneck => {
                 let usual = Bottleneck::default();
                 Method::Bottleneck(Bottleneck {
                     size: self.bottleneck_size.unwrap_or(usual.size),
                     non_linearity: self.non_linearity.unwrap_or(usual.non_linearity),
                 })
             }
-            Kind::Prompt => Method::Prompt(Prompt {
+            MethodKind::Prompt => Method::Prompt(Prompt {
                 virtual_tokens: self
                     .num_virtual_tokens
                     .unwrap_or_else(|| Prompt::default().virtual_tokens),
@@ -154,6 +150,23 @@ impl MethodArgs {
             }),
         }
     }
+}
+
+/// Parses a method's name, and lists all.
+fn kinds() -> impl TypedValueParser<Value = MethodKind> {
+    let about = |kind| match kind {
+        MethodKind::Lora => "Low-rank factors beside the linear maps",
+        MethodKind::Bottleneck => {
+            "Bottlenecks behind attention and behind the MLP of every layer (Houlsby)"
+        }
+        MethodKind::Prompt => "Prompt tuning: rows in front of each text that stand for no word",
+    };
+    let named = |(name, kind)| PossibleValue::new(name).help(about(kind));
+    PossibleValuesParser::new(MethodKind::ALL.map(named)).try_map(|word| {
+        let mut all = MethodKind::ALL.into_iter();
+        let found = all.find(|(name, _)| *name == word);
+        found.map(|(_, kind)| kind).ok_or("no method")
+    })
 }
 
 /// Parses `all-linear` or a list of module names.
@@ -179,15 +192,5 @@ fn entry(text: &str) -> Result<(String, u32), String> {
     match parts {
         Some((name, Ok(number))) if !name.is_empty() => Ok((name.to_owned(), number)),
         _ => Err("write a module's name and a number, such as q_proj=16".to_owned()),
-    }
-}
-
-impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Lora => "lora",
-            Self::Adapter => "adapter",
-            Self::Prompt => "prompt",
-        }
     }
 }

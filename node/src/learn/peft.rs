@@ -186,15 +186,6 @@ impl AdapterSpec {
 }
 
 impl Method {
-    /// Its name in charters and flags.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Lora(_) => "lora",
-            Self::Bottleneck(_) => "adapter",
-            Self::Prompt(_) => "prompt",
-        }
-    }
-
     /// What a charter means for a model: the tokenizer in its folder reads the text that a soft prompt starts from.
     pub fn agreed(method: &charter::Method, model: &Path) -> Result<Self, DataError> {
         let text = match method {
@@ -245,7 +236,7 @@ impl Adapter {
         let mut tensors = match &spec.method {
             Method::Lora(lora) => {
                 maps = lora.maps(config)?;
-                lora.tensors(config)?
+                lora.tensors(&maps)?
             }
             Method::Bottleneck(bottleneck) => bottleneck.tensors(config)?,
             Method::Prompt(prompt) => prompt.tensors(config)?,

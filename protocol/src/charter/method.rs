@@ -69,14 +69,45 @@ pub struct Prompt {
     pub init_text: Option<String>,
 }
 
+/// Which method, whatever its terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MethodKind {
+    /// Low-rank factors.
+    Lora,
+    /// Bottlenecks.
+    Bottleneck,
+    /// A soft prompt.
+    Prompt,
+}
+
+impl MethodKind {
+    /// Each with its name in charters and flags.
+    pub const ALL: [(&'static str, Self); 3] = [
+        ("lora", Self::Lora),
+        ("adapter", Self::Bottleneck),
+        ("prompt", Self::Prompt),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        let named = Self::ALL.into_iter().find(|(_, kind)| *kind == self);
+        named.map_or("", |(name, _)| name)
+    }
+}
+
 impl Method {
+    /// Which it is.
+    pub fn kind(&self) -> MethodKind {
+        match self {
+            Self::Lora(_) => MethodKind::Lora,
+            Self::Bottleneck(_) => MethodKind::Bottleneck,
+            Self::Prompt(_) => MethodKind::Prompt,
+        }
+    }
+
     /// Its name in charters and flags.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Lora(_) => "lora",
-            Self::Bottleneck(_) => "adapter",
-            Self::Prompt(_) => "prompt",
-        }
+        self.kind().name()
     }
 }
 

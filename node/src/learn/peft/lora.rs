@@ -75,9 +75,9 @@ impl Lora {
         }
     }
 
-    /// Its tensors, by PEFT's names.
-    pub(super) fn tensors(&self, config: &Config) -> Result<Vec<Tensors>, AdapterError> {
-        let (ranks, maps) = (self.ranks.matcher()?, self.maps(config)?);
+    /// The tensors of its maps, by PEFT's names.
+    pub(super) fn tensors(&self, maps: &[LinearMap]) -> Result<Vec<Tensors>, AdapterError> {
+        let ranks = self.ranks.matcher()?;
         let mut tensors = Vec::with_capacity(2 * maps.len());
         for map in maps {
             let rank = ranks.of(&map.module).unwrap_or(self.r) as usize;

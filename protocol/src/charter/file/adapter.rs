@@ -6,7 +6,8 @@ use serde::Deserialize;
 
 use super::choice;
 use crate::charter::{
-    Adapter, Bottleneck, CharterError, Combination, Lora, Method, NonLinearity, Prompt, Targets,
+    Adapter, Bottleneck, CharterError, Combination, Lora, Method, MethodKind, NonLinearity, Prompt,
+    Targets,
 };
 
 /// The table as it is written.
@@ -37,13 +38,12 @@ enum TargetsText {
 impl Table {
     /// The terms, their bounds not yet checked.
     pub(super) fn read(self) -> Result<Adapter, CharterError> {
-        let words = [("lora", 0), ("adapter", 1), ("prompt", 2)];
-        let chosen = choice("adapter.method", self.method.as_deref(), &words)?;
-        own_keys(&self, words, chosen)?;
+        let chosen = choice("adapter.method", self.method.as_deref(), &MethodKind::ALL)?;
+        own_keys(&self, chosen)?;
         let seed = self.seed.unwrap_or(0);
         let method = match chosen {
-            0 => Method::Lora(lora(self)?),
-            1 => Method::Bottleneck(Bottleneck {
+            MethodKind::Lora => Method::Lora(lora(self)?),
+            MethodKind::Bottleneck => Method::Bottleneck(Bottleneck {
                 size: self
                     .bottleneck_size
                     .unwrap_or_else(|| Bottleneck::default().size),
@@ -53,7 +53,7 @@ impl Table {
                     &NonLinearity::ALL,
                 )?,
             }),
-            _ => Method::Prompt(Prompt {
+            MethodKind::Prompt => Method::Prompt(Prompt {
                 virtual_tokens: self
                     .num_virtual_tokens
                     .unwrap_or_else(|| Prompt::default().virtual_tokens),
@@ -65,44 +65,47 @@ impl Table {
 }
 
 /// Refuses a key that belongs to another method.
-fn own_keys(
-    text: &Table,
-    words: [(&'static str, usize); 3],
-    chosen: usize,
-) -> Result<(), CharterError> {
+fn own_keys(text: &Table, chosen: MethodKind) -> Result<(), CharterError> {
+    let (lora, bottleneck, prompt) = (MethodKind::Lora, MethodKind::Bottleneck, MethodKind::Prompt);
     let given = [
-        ("adapter.lora_r", 0, text.lora_r.is_some()),
-        ("adapter.lora_alpha", 0, text.lora_alpha.is_some()),
-        ("adapter.target_modules", 0, text.target_modules.is_some()),
-        ("adapter.use_rslora", 0, text.use_rslora.is_some()),
-        ("adapter.rank_pattern", 0, text.rank_pattern.is_some()),
-        ("adapter.alpha_pattern", 0, text.alpha_pattern.is_some()),
-        ("adapter.aggregation", 0, text.aggregation.is_some()),
-        ("adapter.bottleneck_size", 1, text.bottleneck_size.is_some()),
-        ("adapter.non_linearity", 1, text.non_linearity.is_some()),
+        ("adapter.lora_r", lora, text.lora_r.is_some()),
+        ("adapter.lora_alpha", lora, text.lora_alpha.is_some()),
+        (
+            "adapter.target_modules",
+            lora,
+            text.target_modules.is_some(),
+        ),
+        ("adapter.use_rslora", lora, text.use_rslora.is_some()),
+        ("adapter.rank_pattern", lora, text.rank_pattern.is_some()),
+        ("adapter.alpha_pattern", lora, text.alpha_pattern.is_some()),
+        ("adapter.aggregation", lora, text.aggregation.is_some()),
+        (
+            "adapter.bottleneck_size",
+            bottleneck,
+            text.bottleneck_size.is_some(),
+        ),
+        (
+            "adapter.non_linearity",
+            bottleneck,
+            text.non_linearity.is_some(),
+        ),
         (
             "adapter.num_virtual_tokens",
-            2,
+            prompt,
             text.num_virtual_tokens.is_some(),
         ),
         (
             "adapter.prompt_tuning_init_text",
-            2,
+            prompt,
             text.prompt_tuning_init_text.is_some(),
         ),
     ];
-    let name = |of| {
-        words
-            .iter()
-            .find(|(_, number)| *number == of)
-            .map_or("", |(name, _)| name)
-    };
     match given.iter().find(|(_, of, given)| *given && *of != chosen) {
         None => Ok(()),
         Some((key, of, _)) => Err(CharterError::Foreign {
             key,
-            of: name(*of),
-            method: name(chosen),
+            of: of.name(),
+            method: chosen.name(),
         }),
     }
 }

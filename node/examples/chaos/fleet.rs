@@ -105,8 +105,7 @@ impl Fleet {
             let charter = node.dir.join("charter.toml");
             fs::write(&charter, hurried(&fs::read_to_string(&charter)?))?;
             let mut settings = NodeConfig::open(&node.dir)?;
-            settings.eval_data = None;
-            settings.threads = Some(1);
+            (settings.eval_data, settings.threads) = (None, Some(1));
             settings.listen = Some(vec![ground.address(index)]);
             settings.bootstrap = (index > 0).then(|| vec![ground.address(0)]);
             fs::write(node.dir.join("node.toml"), settings.to_toml())?;

@@ -25,8 +25,8 @@ impl Dropout {
         Tensor::from_vec(factors, x.shape(), x.device())
     }
 
-    /// What each of so many numbers is multiplied with: 0 for the share, for the rest what makes up for it; each `place`
-    /// drops its own.
+    /// What each of so many numbers is multiplied with: 0 for the share, for the rest what makes up for it; each
+    /// `place` drops its own.
     pub fn factors(&self, count: usize, place: &str) -> Vec<f32> {
         let seed = Digest::of("conclave/v1/dropout-place", &[&self.seed, place.as_bytes()]);
         #[expect(

@@ -19,8 +19,8 @@ use conclave_crypto::sign::PublicKey;
 
 pub use check::CharterError;
 pub use method::{
-    Bottleneck, Combination, Lora, Method, MethodKind, NoNonLinearity, NonLinearity, Prompt,
-    Targets,
+    Bottleneck, Combination, Lora, Method, MethodKind, NoNonLinearity, NoTargets, NonLinearity,
+    Prompt, Targets,
 };
 pub use timers::Timers;
 

@@ -24,7 +24,7 @@ pub struct MethodArgs {
     lora_alpha: Option<u32>,
     /// Of lora: which linear maps carry factors, all-linear (all but the output head) or names with commas between
     /// [default: all-linear]
-    #[arg(long, value_name = "NAMES", value_parser = targets)]
+    #[arg(long, value_name = "NAMES")]
     target_modules: Option<Targets>,
     /// Of lora: the side path counts alpha / sqrt(r) (rsLoRA).
     #[arg(long, alias = "rslora")]
@@ -167,21 +167,6 @@ fn kinds() -> impl TypedValueParser<Value = MethodKind> {
         let found = all.find(|(name, _)| *name == word);
         found.map(|(_, kind)| kind).ok_or("no method")
     })
-}
-
-/// Parses `all-linear` or a list of module names.
-fn targets(text: &str) -> Result<Targets, String> {
-    match text
-        .parse()
-        .map_err(|e: peft::AdapterError| e.to_string())?
-    {
-        peft::Targets::AllLinear => Ok(Targets::AllLinear),
-        peft::Targets::Named(mut names) => {
-            names.sort();
-            names.dedup();
-            Ok(Targets::Named(names))
-        }
-    }
 }
 
 /// Parses `NAME=NUMBER`.

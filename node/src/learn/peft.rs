@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use conclave_crypto::digest::Digest;
-use conclave_protocol::charter;
+use conclave_protocol::charter::{self, NoTargets};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -18,7 +18,8 @@ use super::model::config::Config;
 use super::model::labels::LabelHead;
 use super::model::parts::LinearMap;
 pub use bottleneck::Bottleneck;
-pub use lora::{Lora, Targets};
+pub use conclave_protocol::charter::Targets;
+pub use lora::Lora;
 pub use pattern::Pattern;
 pub use prompt::Prompt;
 
@@ -103,8 +104,8 @@ pub enum AdapterError {
         known: String,
     },
     /// No target at all.
-    #[error("target modules: the list is empty; write all-linear, or names with commas between")]
-    NoTargets,
+    #[error(transparent)]
+    NoTargets(#[from] NoTargets),
     /// A rank of zero, or above every map's size.
     #[error("lora_r = {r} is out of range; for this model it lies between 1 and {most}")]
     Rank {
@@ -201,10 +202,7 @@ impl Method {
             charter::Method::Lora(terms) => Self::Lora(Lora {
                 r: terms.r,
                 alpha: terms.alpha,
-                targets: match &terms.target_modules {
-                    charter::Targets::AllLinear => Targets::AllLinear,
-                    charter::Targets::Named(names) => Targets::Named(names.clone()),
-                },
+                targets: terms.target_modules.clone(),
                 rslora: terms.rslora,
                 ranks: Pattern(terms.rank_pattern.clone().into_iter().collect()),
                 alphas: Pattern(terms.alpha_pattern.clone().into_iter().collect()),

@@ -39,8 +39,31 @@ pub struct Lora {
 pub enum Targets {
     /// Every linear map of the blocks; the output head is left out.
     AllLinear,
-    /// Those whose name ends so, sorted.
+    /// Those whose name ends so, from a dot on, in every layer; in a charter sorted.
     Named(Vec<String>),
+}
+
+/// A list of targets with nothing in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("target modules: the list is empty; write all-linear, or names with commas between")]
+pub struct NoTargets;
+
+impl FromStr for Targets {
+    type Err = NoTargets;
+
+    /// `all-linear`, or names with commas between, which are sorted.
+    fn from_str(text: &str) -> Result<Self, NoTargets> {
+        if text == "all-linear" {
+            return Ok(Self::AllLinear);
+        }
+        let mut names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+        if names.iter().any(String::is_empty) {
+            return Err(NoTargets);
+        }
+        names.sort();
+        names.dedup();
+        Ok(Self::Named(names))
+    }
 }
 
 /// How LoRA factors are combined under sums. Other methods have no product of factors: all their coordinates are summed

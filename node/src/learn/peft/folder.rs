@@ -312,7 +312,7 @@ fn lora(json: &Value, classifies: bool) -> Result<Lora, String> {
         ));
     }
     let targets = match &json["target_modules"] {
-        Value::String(name) => name.parse().map_err(|e: AdapterError| e.to_string())?,
+        Value::String(name) => name.parse::<Targets>().map_err(|error| error.to_string())?,
         Value::Array(list) => {
             let names = list.iter().map(|name| name.as_str().map(str::to_owned));
             let names: Option<Vec<String>> = names.collect();

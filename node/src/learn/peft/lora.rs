@@ -1,10 +1,9 @@
 //! LoRA: low-rank factors beside linear maps (Hu et al., arXiv 2106.09685).
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 use candle_core::Tensor;
+use conclave_protocol::charter::{NoTargets, Targets};
 use conclave_protocol::names::Factor;
 
 use super::pattern::Pattern;
@@ -31,19 +30,10 @@ pub struct Lora {
     pub alphas: Pattern,
 }
 
-/// The linear maps that carry factors.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Targets {
-    /// Every one but the output head.
-    AllLinear,
-    /// Those whose names end with one of these, from a dot on, in every layer.
-    Named(Vec<String>),
-}
-
 impl Lora {
     /// The maps of a model that carry factors.
     pub(super) fn maps(&self, config: &Config) -> Result<Vec<LinearMap>, AdapterError> {
-        let maps = self.targets.choose(config.maps())?;
+        let maps = chosen(&self.targets, config.maps())?;
         self.ranks.check(&maps)?;
         self.alphas.check(&maps)?;
         let ranks = self.ranks.0.iter().map(|(_, r)| *r);
@@ -62,7 +52,7 @@ impl Lora {
 
     /// Leaves out patterns that match no target, which mean nothing in PEFT's folders.
     pub(super) fn forget_others(&mut self, config: &Config) -> Result<(), AdapterError> {
-        let maps = self.targets.choose(config.maps())?;
+        let maps = chosen(&self.targets, config.maps())?;
         self.ranks.keep(&maps)?;
         self.alphas.keep(&maps)
     }
@@ -130,49 +120,23 @@ impl Lora {
     }
 }
 
-impl FromStr for Targets {
-    type Err = AdapterError;
-
-    fn from_str(text: &str) -> Result<Self, AdapterError> {
-        if text == "all-linear" {
-            return Ok(Self::AllLinear);
-        }
-        let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
-        if names.iter().any(String::is_empty) {
-            return Err(AdapterError::NoTargets);
-        }
-        Ok(Self::Named(names))
-    }
-}
-
-impl fmt::Display for Targets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AllLinear => f.write_str("all-linear"),
-            Self::Named(names) => f.write_str(&names.join(",")),
+/// Which of a model's maps are meant.
+fn chosen(targets: &Targets, maps: Vec<LinearMap>) -> Result<Vec<LinearMap>, AdapterError> {
+    let Targets::Named(targets) = targets else {
+        return Ok(maps);
+    };
+    for target in targets {
+        if !maps.iter().any(|map| map.is_called(target)) {
+            let (name, known) = (target.clone(), names(&maps).join(", "));
+            return Err(AdapterError::UnknownTarget { name, known });
         }
     }
-}
-
-impl Targets {
-    /// Which of a model's maps they are.
-    fn choose(&self, maps: Vec<LinearMap>) -> Result<Vec<LinearMap>, AdapterError> {
-        let Self::Named(targets) = self else {
-            return Ok(maps);
-        };
-        for target in targets {
-            if !maps.iter().any(|map| map.is_called(target)) {
-                let (name, known) = (target.clone(), names(&maps).join(", "));
-                return Err(AdapterError::UnknownTarget { name, known });
-            }
-        }
-        let called = |map: &LinearMap| targets.iter().any(|target| map.is_called(target));
-        let chosen: Vec<LinearMap> = maps.into_iter().filter(called).collect();
-        if chosen.is_empty() {
-            return Err(AdapterError::NoTargets);
-        }
-        Ok(chosen)
+    let called = |map: &LinearMap| targets.iter().any(|target| map.is_called(target));
+    let chosen: Vec<LinearMap> = maps.into_iter().filter(called).collect();
+    if chosen.is_empty() {
+        return Err(AdapterError::NoTargets(NoTargets));
     }
+    Ok(chosen)
 }
 
 /// PEFT's name of a factor.

@@ -82,10 +82,9 @@ impl Bench<'_> {
         let Some(end) = self.current.submit_ends(desk, self.patience) else {
             return true;
         };
-        desk.due(end) && {
-            let moves = if self.choose(desk, 0).is_some() { 1 } else { 2 };
-            !self.current.any_moving(desk, end, moves)
-        }
+        desk.due(end)
+            && !self.current.any_moving(desk, end, 1)
+            && (!self.current.any_moving(desk, end, 2) || self.choose(desk, 0).is_some())
     }
 
     /// R13. Set-up of the next height is complete, or its time is over, or there is none.

@@ -323,12 +323,12 @@ impl Session {
 
     /// R21. Whether a vector that was announced by then may still be on its way.
     pub(crate) fn any_moving(&self, desk: &mut Desk, by: Time, moves: u64) -> bool {
-        let in_time = |id: &&MemberId| {
+        // Those that are not here do not count.
+        let lacking = self.submissions.lacking.iter();
+        let mut announced = lacking.filter(|id| {
             let commit = self.submissions.commits.get(*id);
             commit.is_some_and(|commit| commit.since <= by)
-        };
-        let sharers = self.work.iter().flat_map(|work| work.sharers.keys());
-        let mut announced = sharers.filter(in_time);
+        });
         announced.any(|id| self.is_moving(desk, *id, moves))
     }
 

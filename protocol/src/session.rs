@@ -11,6 +11,7 @@ pub(crate) mod counting;
 pub(crate) mod deal;
 pub(crate) mod decide;
 pub(crate) mod gather;
+pub(crate) mod gathering;
 pub(crate) mod keep;
 pub(crate) mod look;
 pub(crate) mod open;

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use conclave_crypto::check;
 use conclave_crypto::digest::Digest;
 
 use crate::desk::Desk;
@@ -14,36 +13,18 @@ use crate::message::Tags;
 use crate::names::MemberId;
 use crate::params;
 use crate::session::Session;
+use crate::session::gathering::Gathering;
 use crate::session::pieces::Seeds;
 use crate::session::pull::{Source, Wanted};
 use crate::session::sums::{FixedSums, Summing};
 use crate::shard::Cut;
 use crate::shard::tag::{self, Challenge};
-use crate::time::Time;
 
 /// After so many failed pulls of a sum it is made from the vectors.
 const FAILURES: usize = 3;
 
 /// Sums that are made from the vectors at a time.
 pub(super) const SUMS_TOGETHER: usize = 4;
-
-/// The sums of all shards, as they come in.
-#[derive(Debug)]
-pub(crate) struct Gathering {
-    challenge: Challenge,
-    since: Time,
-    seeds: Arc<Seeds>,
-    /// The sum in the ring, written shard by shard.
-    total: Vec<u32>,
-    /// Shards whose sum is known to be right.
-    done: BTreeSet<usize>,
-    /// Sums that are here and wait for tags: their product with the challenge.
-    claims: BTreeMap<usize, u64>,
-    /// Shards that are summed from the vectors.
-    direct: BTreeSet<usize>,
-    /// Tags that we computed from the vectors.
-    computed: BTreeMap<(MemberId, usize), u64>,
-}
 
 impl Session {
     /// R75, R76, R77. Everything is revealed: checks the dealings, gathers the sums, opens when they are complete.
@@ -104,17 +85,11 @@ impl Session {
         let opened = seeds
             .iter()
             .map(|((id, which), seed)| (*id, *which, &**seed));
+        let challenge = Challenge::new(&self.sess, &called.record, opened);
+        let mut gathering = Gathering::new(challenge, desk.now, work.coordinates, seeds);
+        gathering.direct = direct;
         self.sharding.summing.clear();
-        self.opening.gathering = Some(Gathering {
-            challenge: Challenge::new(&self.sess, &called.record, opened),
-            since: desk.now,
-            total: vec![0; work.coordinates],
-            seeds,
-            done: BTreeSet::new(),
-            claims: BTreeMap::new(),
-            direct,
-            computed: BTreeMap::new(),
-        });
+        self.opening.gathering = Some(gathering);
     }
 
     /// R76. A survivor publishes the tags of its vector, all at once.
@@ -135,14 +110,15 @@ impl Session {
     }
 
     /// R77. Decides which shards are summed from the vectors: no sum of them is fixed, or several that differ, or the
-    /// one that is cannot be had.
+    /// one that is cannot be had. Beside the vectors a sum is still asked for: it may come to be had before the last of
+    /// them.
     fn choose_sums(&mut self, desk: &mut Desk, cut: &Cut) {
         let Some(gathering) = &self.opening.gathering else {
             return;
         };
         let waited = desk.due(gathering.since + desk.timers().sync);
         let (fixed, none) = (self.fixed_sums(), BTreeMap::new());
-        let mut direct = Vec::new();
+        let (mut direct, mut beside) = (Vec::new(), Vec::new());
         for m in 0..cut.shards() {
             let settled = gathering.done.contains(&m) || gathering.direct.contains(&m);
             if settled || gathering.claims.contains_key(&m) || self.sharding.made.contains_key(&m) {
@@ -150,12 +126,15 @@ impl Session {
             }
             let fixed = fixed.get(&m).unwrap_or(&none);
             let lost = |name| self.sharding.pulls.failures(name) >= FAILURES;
-            if fixed.len() > 1 || fixed.is_empty() && waited || fixed.keys().any(lost) {
+            if fixed.len() > 1 {
                 direct.push(m);
+            } else if fixed.is_empty() && waited || fixed.keys().any(lost) {
+                beside.push(m);
             }
         }
         if let Some(gathering) = &mut self.opening.gathering {
             gathering.direct.extend(direct);
+            gathering.make_beside(beside);
         }
         self.begin_direct_sums();
     }
@@ -202,11 +181,10 @@ impl Session {
         let Some(gathering) = &mut self.opening.gathering else {
             return;
         };
-        for m in right.iter().chain(&wrong) {
-            gathering.claims.remove(m);
+        for m in &right {
+            self.sharding.summing.remove(m);
         }
-        gathering.done.extend(right);
-        gathering.direct.extend(wrong);
+        gathering.settle(right, wrong);
         self.begin_direct_sums();
     }
 
@@ -231,7 +209,7 @@ impl Session {
         let fixed = self.fixed_sums();
         for m in (0..cut.shards()).filter(|m| !gathering.done.contains(m)) {
             let length = cut.sum_bytes(m);
-            if gathering.direct.contains(&m) || gathering.claims.contains_key(&m) {
+            if !gathering.may_take(m) {
                 continue;
             }
             if let Some(name) = self.sharding.made.get(&m) {
@@ -303,10 +281,7 @@ impl Session {
         let (Some(cut), Some(gathering)) = (self.cut(), &self.opening.gathering) else {
             return false;
         };
-        let open = |m: &usize| {
-            let settled = gathering.done.contains(m) || gathering.direct.contains(m);
-            !settled && !gathering.claims.contains_key(m)
-        };
+        let open = |m: &usize| !gathering.done.contains(m) && gathering.may_take(*m);
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let fixed = self.fixed_sums();
         let is_it = |m: &usize| {
@@ -342,6 +317,7 @@ impl Session {
         };
         gathering.write(&cut, m, bytes);
         gathering.done.insert(m);
+        gathering.claims.remove(&m);
         self.sharding.remade.insert(m, name);
         self.keep_sum(desk, m, name, bytes);
     }
@@ -382,14 +358,6 @@ impl Session {
             }
         }
         again
-    }
-}
-
-impl Gathering {
-    fn write(&mut self, cut: &Cut, m: usize, bytes: &[u8]) {
-        if let Some(place) = self.total.get_mut(cut.range(m)) {
-            check::ring_of_sum(bytes, place);
-        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::memo::Function;
 use crate::message::Reveal;
 use crate::names::{MemberId, SumId};
 use crate::session::Session;
-use crate::session::gather::Gathering;
+use crate::session::gathering::Gathering;
 use crate::session::pieces::{Pieces, Seeds, Target};
 use crate::session::submit::pair_seed;
 use crate::time::Time;

@@ -87,7 +87,7 @@ impl Session {
             .map(|((id, which), seed)| (*id, *which, &**seed));
         let challenge = Challenge::new(&self.sess, &called.record, opened);
         let mut gathering = Gathering::new(challenge, desk.now, work.coordinates, seeds);
-        gathering.direct = direct;
+        gathering.make_direct(direct);
         self.sharding.summing.clear();
         self.opening.gathering = Some(gathering);
     }
@@ -110,8 +110,8 @@ impl Session {
     }
 
     /// R77. Decides which shards are summed from the vectors: no sum of them is fixed, or several that differ, or the
-    /// one that is cannot be had. Beside the vectors a sum is still asked for: it may come to be had before the last of
-    /// them.
+    /// one that is cannot be had. Unless several differ a sum is still asked for beside the vectors: it may come before
+    /// the last of them.
     fn choose_sums(&mut self, desk: &mut Desk, cut: &Cut) {
         let Some(gathering) = &self.opening.gathering else {
             return;
@@ -120,20 +120,22 @@ impl Session {
         let (fixed, none) = (self.fixed_sums(), BTreeMap::new());
         let (mut direct, mut beside) = (Vec::new(), Vec::new());
         for m in 0..cut.shards() {
-            let settled = gathering.done.contains(&m) || gathering.direct.contains(&m);
-            if settled || gathering.claims.contains_key(&m) || self.sharding.made.contains_key(&m) {
+            let settled = gathering.done.contains(&m) || gathering.claims.contains_key(&m);
+            if settled || self.sharding.made.contains_key(&m) {
                 continue;
             }
             let fixed = fixed.get(&m).unwrap_or(&none);
             let lost = |name| self.sharding.pulls.failures(name) >= FAILURES;
             if fixed.len() > 1 {
                 direct.push(m);
-            } else if fixed.is_empty() && waited || fixed.keys().any(lost) {
+            } else if !gathering.direct.contains(&m)
+                && (fixed.is_empty() && waited || fixed.keys().any(lost))
+            {
                 beside.push(m);
             }
         }
         if let Some(gathering) = &mut self.opening.gathering {
-            gathering.direct.extend(direct);
+            gathering.make_direct(direct);
             gathering.make_beside(beside);
         }
         self.begin_direct_sums();
@@ -237,7 +239,9 @@ impl Session {
         else {
             return BTreeSet::new();
         };
+        // A sum that is here and waits for tags needs no vectors.
         let direct = gathering.direct.difference(&gathering.done);
+        let direct = direct.filter(|m| !gathering.claims.contains_key(m));
         let begun = direct.filter_map(|m| self.sharding.summing.get(m));
         let tagless = gathering.claims.keys().flat_map(|m| {
             let survivors = called.survivors.keys().copied();
@@ -342,7 +346,7 @@ impl Session {
         let (made, again) = (&self.sharding.made, self.sharding.again);
         if let Some(gathering) = self.opening.gathering.as_mut().filter(|_| again) {
             let lost = made.iter().filter(|(_, made)| *made == name);
-            gathering.direct.extend(lost.map(|(m, _)| *m));
+            gathering.make_direct(lost.map(|(m, _)| *m).collect());
         }
     }
 

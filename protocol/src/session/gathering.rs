@@ -51,6 +51,14 @@ impl Gathering {
         }
     }
 
+    /// R77. These are summed from the vectors alone: nobody's sum of them is taken.
+    pub(super) fn make_direct(&mut self, shards: Vec<usize>) {
+        for m in &shards {
+            self.beside.remove(m);
+        }
+        self.direct.extend(shards);
+    }
+
     /// R77. These are summed from the vectors, and their sums are asked for as well.
     pub(super) fn make_beside(&mut self, shards: Vec<usize>) {
         self.direct.extend(&shards);
@@ -62,11 +70,8 @@ impl Gathering {
         for m in right.iter().chain(&wrong) {
             self.claims.remove(m);
         }
-        for m in &wrong {
-            self.beside.remove(m);
-        }
         self.done.extend(right);
-        self.direct.extend(wrong);
+        self.make_direct(wrong);
     }
 
     /// Whether somebody's sum of a shard would be taken.
@@ -94,8 +99,8 @@ mod tests {
         // R77
         let challenge = Challenge::new(&SessId(Digest::ZERO), &Digest::ZERO, core::iter::empty());
         let mut gathering = Gathering::new(challenge, Time(0), 8, Arc::default());
-        gathering.direct.insert(1);
-        gathering.make_beside(vec![2, 3]);
+        gathering.make_beside(vec![1, 2, 3]);
+        gathering.make_direct(vec![1]);
         let takes = |gathering: &Gathering| {
             let shards = 0..4;
             shards

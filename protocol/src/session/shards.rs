@@ -323,7 +323,7 @@ impl Session {
 
     /// R21. Whether a vector that was announced by then may still be on its way.
     pub(crate) fn any_moving(&self, desk: &mut Desk, by: Time, moves: u64) -> bool {
-        // Those that are not here do not count.
+        // What is not lacking has arrived.
         let lacking = self.submissions.lacking.iter();
         let mut announced = lacking.filter(|id| {
             let commit = self.submissions.commits.get(*id);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use conclave::learn::export::write_model;
@@ -321,17 +321,8 @@ fn a_bare_encoder_learns_the_labels_of_the_rows_that_are_dealt() {
         let dir = folder.path().join(method);
         let mut command = testnet(&dir, &["--nodes", "3", "--rounds", "2", "--json"]);
         command.args(["--method", method, "--local-steps", steps]);
-        // Rows that can be read once.
-        command
-            .arg("--model")
-            .arg(&bare)
-            .args(["--data", "/dev/stdin"]);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut into = child.stdin.take().unwrap();
-        into.write_all(rows.join("\n").as_bytes()).unwrap();
-        drop(into);
-        let output = child.wait_with_output().unwrap();
+        command.arg("--model").arg(&bare);
+        let output = piped(command, &rows);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{method}: {said}");
         let object: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -352,6 +343,29 @@ fn a_bare_encoder_learns_the_labels_of_the_rows_that_are_dealt() {
         let config = std::fs::read_to_string(bare.join("config.json")).unwrap();
         assert!(!config.contains("id2label"));
     }
+    // And alone.
+    let alone = folder.path().join("alone");
+    let mut train = Command::new(env!("CARGO_BIN_EXE_conclave"));
+    train.args(["train", "--steps", "20", "--out"]).arg(&alone);
+    train.arg("--model").arg(&bare);
+    let output = piped(train, &rows);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let labels = std::fs::read(alone.join("labels.json")).unwrap();
+    let labels: Value = serde_json::from_slice(&labels).unwrap();
+    assert_eq!(labels, json!(["first", "second", "third"]));
+}
+
+/// Runs a command on rows that can be read once.
+fn piped(mut command: Command, rows: &[String]) -> Output {
+    command.args(["--data", "/dev/stdin"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut into = child.stdin.take().expect("a pipe");
+    into.write_all(rows.join("\n").as_bytes())
+        .expect("it reads");
+    drop(into);
+    child.wait_with_output().expect("it ends")
 }
 
 /// A folder with an encoder of random weights, without a head, that reads the letters a, b and c.

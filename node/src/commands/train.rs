@@ -10,13 +10,12 @@ use serde_json::json;
 use super::loading::{flag, peak_rss_bytes};
 use super::method::MethodArgs;
 use crate::cli::{note, print, print_json};
-use crate::learn::data::{Example, Excess, labels_of};
+use crate::learn::data::Excess;
 use crate::learn::device::Device;
 use crate::learn::examples::Examples;
 use crate::learn::model::{self, Model};
 use crate::learn::peft::folder::Base;
 use crate::learn::peft::{Adapter, AdapterSpec};
-use crate::learn::prepare::{Wanted, prepare};
 use crate::learn::schedule::Scheduler;
 use crate::learn::steps::{Run, Step};
 use crate::learn::trainer::{Subject, Trainer};
@@ -24,10 +23,12 @@ use crate::learn::training::Training;
 use crate::learn::weights::quantised::Precision;
 use course::{Course, Ended};
 use folder::Folder;
+use rows::{rows, synthetic};
 use show::Show;
 
 mod course;
 mod folder;
+mod rows;
 mod show;
 
 const EXAMPLE: &str = "Examples:
@@ -143,46 +144,42 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut folder = out.map(|out| Folder::new(out, args.resume)).transpose()?;
     let device = training.device.open().map_err(flag)?;
     let mut model = Model::open_at(&args.model, training.precision)?;
-    if model.config().classifies() {
-        if args.synthetic_tokens {
-            return Err(flag(
-                "--synthetic-tokens: the model is an encoder; give --data with text and label",
-            ));
-        }
-        if model.config().labels.is_empty() {
-            let data = args.data.as_deref().context("--data is missing")?;
-            model.set_labels(labels_of(data)?)?;
-        }
+    if model.config().classifies() && args.synthetic_tokens {
+        return Err(flag(
+            "--synthetic-tokens: the model is an encoder; give --data with text and label",
+        ));
     }
-    let classes = model.config().labels.clone();
     let spec = AdapterSpec {
         method: args.method.solo(&args.model)?,
         seed: args.seed,
     };
+    // What a bare encoder tells apart is what its rows have, and these are read once.
+    let mut read = None;
+    if model.config().classes().is_some_and(<[String]>::is_empty) {
+        let mut config = model.config().clone();
+        config.set_labels(vec!["any".to_owned()])?;
+        let adapter = Adapter::new(spec.clone(), &config).map_err(flag)?;
+        let found = rows(args, &training, adapter.room(&config), Some(&[]))?;
+        model.set_labels(found.classes.clone())?;
+        read = Some(found);
+    }
     let adapter = Adapter::new(spec, model.config()).map_err(flag)?;
-    let bounds = training.bounds_for(adapter.room(model.config()));
     let threads = super::loading::threads(args.threads)?;
     let vocabulary = model.config().vocabulary;
     let trainer = Trainer::new(model, Subject::Adapter(adapter), training, threads, &device)?;
     let (examples, held_out): (Box<dyn Examples>, Box<dyn Examples>) = if args.synthetic_tokens {
+        let length = trainer.training().length_for(trainer.context());
         (
-            Box::new(synthetic(vocabulary, bounds.most, args.seed)),
+            Box::new(synthetic(vocabulary, length, args.seed)),
             Box::new(Vec::new()),
         )
     } else {
-        let data = args.data.as_deref().context("--data is missing")?;
-        let length = bounds;
-        let wanted = Wanted {
-            data,
-            eval: args.eval_data.as_deref(),
-            length,
-            seed: args.seed,
-            labels: args.labels,
-            classes: &classes,
+        let (training, room) = (trainer.training(), trainer.context());
+        let read = match read {
+            Some(read) => read,
+            None => rows(args, training, room, trainer.model().config().classes())?,
         };
-        let prepared = prepare(&args.model, &wanted)?;
-        note(&prepared.about(length));
-        (Box::new(prepared.examples), Box::new(prepared.held_out))
+        (Box::new(read.examples), Box::new(read.held_out))
     };
     trainer.admit(&*examples)?;
     if held_out.count() > 0 {
@@ -375,18 +372,4 @@ fn speed(steps: &[Step]) -> f64 {
         n if n % 2 == 1 => speeds[n / 2],
         n => f64::midpoint(speeds[n / 2 - 1], speeds[n / 2]),
     }
-}
-
-/// Rows that count up in sevens from each of 64 tokens: easy to learn, so that the loss moves.
-fn synthetic(vocabulary: usize, length: usize, seed: u64) -> Vec<Example> {
-    let small = u32::try_from(vocabulary.min(64)).expect("at most 64");
-    let shift = u32::try_from(seed % 64).expect("below 64");
-    let length = u32::try_from(length).expect("a context fits u32");
-    let row = |start: u32| Example {
-        ids: (0..length)
-            .map(|i| (start + shift + i * 7) % small)
-            .collect(),
-        scored: (0..length).map(|i| i > 0).collect(),
-    };
-    (0..small).map(row).collect()
 }

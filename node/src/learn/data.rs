@@ -23,7 +23,7 @@ pub(in crate::learn) use chat::{json, template};
 pub use chance::Chance;
 pub use corpus::{Corpus, Excess, Length, Part};
 pub use preview::{histogram, preview};
-pub use read::{Each, labels_among, labels_of, read_rows, visit_rows};
+pub use read::{Each, labels_among, read_rows, visit_rows};
 pub use row::{Form, Place, Row, Turn};
 pub use split::{MEMBER_ROWS_MIN, Split, hold_out, set_aside, split};
 pub use tokens::{Example, Tokenised, Tokens};

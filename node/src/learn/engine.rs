@@ -173,7 +173,7 @@ pub fn start(setup: EngineSetup) -> Result<(Engine, EngineFacts), EngineError> {
         length,
         seed: setup.training.seed,
         labels: false,
-        classes: &model.config().labels,
+        classes: model.config().classes(),
     };
     let prepared = prepare(&setup.model, &wanted)?;
     let parameters = model.config().parameters();

@@ -21,6 +21,8 @@ pub struct Prepared {
     pub unscored: usize,
     /// The first example as text, with its scored parts marked.
     pub preview: String,
+    /// The labels that an encoder tells apart: those that were wanted, or else those of the rows to train on, sorted.
+    pub classes: Vec<String>,
 }
 
 /// What to make of the rows.
@@ -36,33 +38,36 @@ pub struct Wanted<'a> {
     pub seed: u64,
     /// Learn the field `label` behind the text.
     pub labels: bool,
-    /// The labels that an encoder tells apart; empty for a model that continues texts.
-    pub classes: &'a [String],
+    /// The labels that an encoder tells apart, empty if it is to learn those of the rows; none for a model that continues
+    /// texts.
+    pub classes: Option<&'a [String]>,
 }
 
 /// Reads and tokenises.
 pub fn prepare(model: &Path, wanted: &Wanted<'_>) -> Result<Prepared, DataError> {
-    let tokens = Tokens::open(model)?.telling_apart(wanted.classes);
-    let corpus = |path| {
-        let change = |row: Row| {
-            if wanted.labels || !wanted.classes.is_empty() {
-                row.labelled()
-            } else {
-                Ok(row)
-            }
-        };
-        Ok::<_, DataError>(Arc::new(Corpus::read(
-            &tokens,
-            path,
-            wanted.length,
-            change,
-        )?))
+    let mut tokens = Tokens::open(model)?.telling_apart(wanted.classes.unwrap_or(&[]));
+    let change = |row: Row| {
+        if wanted.labels || wanted.classes.is_some() {
+            row.labelled()
+        } else {
+            Ok(row)
+        }
     };
-    let learn = corpus(wanted.data)?;
+    let corpus = |tokens: &Tokens, path| {
+        let read = Corpus::read(tokens, path, wanted.length, change);
+        read.map(Arc::new)
+    };
+    let learn = if wanted.classes.is_some_and(<[String]>::is_empty) {
+        let (learn, found) = Corpus::read_labelled(&tokens, wanted.data, wanted.length)?;
+        tokens = tokens.telling_apart(&found);
+        Arc::new(learn)
+    } else {
+        corpus(&tokens, wanted.data)?
+    };
     let rows = learn.rows();
     let (examples, held_out, measured) = match wanted.eval {
         Some(eval) => {
-            let measured = corpus(eval)?;
+            let measured = corpus(&tokens, eval)?;
             (
                 learn.part(0..rows),
                 measured.part(0..measured.rows()),
@@ -89,6 +94,7 @@ pub fn prepare(model: &Path, wanted: &Wanted<'_>) -> Result<Prepared, DataError>
         preview: preview(&tokens, &*examples.example(0)?),
         cut: both().map(|corpus| corpus.cut).sum(),
         unscored: both().map(|corpus| corpus.unscored).sum(),
+        classes: tokens.classes().to_vec(),
         examples,
         held_out,
     })

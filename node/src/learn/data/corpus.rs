@@ -2,6 +2,7 @@
 //! bytes a row, and four for each part that has it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{DataError, Example, Place, Row, Tokens, visit_rows};
+use super::{DataError, Example, Form, Place, Row, Tokens, visit_rows};
 use crate::learn::examples::Examples;
 
 /// Every row of a data set as token ids.
@@ -20,6 +21,8 @@ pub struct Corpus {
     /// Where each row's record begins, and where the last one ends.
     offsets: Vec<u64>,
     files: Vec<Arc<Path>>,
+    /// Where labels were numbered as they came: their places among all, sorted.
+    order: Option<Vec<u32>>,
     /// How many rows were longer than the sequence length.
     pub cut: usize,
     /// How many rows have no token to score; no part has them, nor those that are dropped for their length.
@@ -95,12 +98,68 @@ impl Corpus {
         tokens: &Tokens,
         path: &Path,
         length: Length,
+        change: impl FnMut(Row) -> Result<Row, DataError>,
+    ) -> Result<Self, DataError> {
+        let all = |rows: &[Row]| {
+            let rows = rows.par_iter();
+            rows.map(|row| tokens.tokenise(row, length.most)).collect()
+        };
+        Self::gather(memory, path, length, change, all)
+    }
+
+    /// The same of rows with a label, for an encoder that is to learn whatever labels there are: those of all rows, each
+    /// once, sorted, come along, and their places are the numbers of the labels.
+    pub fn read_labelled(
+        tokens: &Tokens,
+        path: &Path,
+        length: Length,
+    ) -> Result<(Self, Vec<String>), DataError> {
+        Self::read_labelled_beyond(MEMORY, tokens, path, length)
+    }
+
+    fn read_labelled_beyond(
+        memory: usize,
+        tokens: &Tokens,
+        path: &Path,
+        length: Length,
+    ) -> Result<(Self, Vec<String>), DataError> {
+        // In the order in which they come, for their places are not known before the last row.
+        let mut found = BTreeMap::new();
+        let all = |rows: &[Row]| {
+            for row in rows {
+                if let Form::Labelled { label, .. } = &row.form
+                    && !found.contains_key(label)
+                {
+                    let number = u32::try_from(found.len()).expect("fewer labels than rows");
+                    found.insert(label.clone(), number);
+                }
+            }
+            let number = |label: &str| found.get(label).copied();
+            let rows = rows.par_iter();
+            rows.map(|row| tokens.classified(row, length.most, number))
+                .collect()
+        };
+        let mut corpus = Self::gather(memory, path, length, Row::labelled, all)?;
+        let mut order = vec![0; found.len()];
+        for (place, number) in (0..).zip(found.values()) {
+            order[*number as usize] = place;
+        }
+        corpus.order = Some(order);
+        Ok((corpus, found.into_keys().collect()))
+    }
+
+    fn gather(
+        memory: usize,
+        path: &Path,
+        length: Length,
         mut change: impl FnMut(Row) -> Result<Row, DataError>,
+        mut all: impl FnMut(&[Row]) -> Result<Vec<(Example, bool)>, DataError>,
     ) -> Result<Self, DataError> {
         let mut corpus = Self {
             store: Store::Memory(Vec::new()),
             offsets: vec![0],
             files: Vec::new(),
+            order: None,
             cut: 0,
             unscored: 0,
         };
@@ -110,12 +169,13 @@ impl Corpus {
             text += row.form.bytes();
             waiting.push(row);
             if text >= TEXT_AT_ONCE || waiting.len() >= ROWS_AT_ONCE {
-                corpus.take(&std::mem::take(&mut waiting), tokens, length, memory)?;
+                let rows = std::mem::take(&mut waiting);
+                corpus.take(&rows, all(&rows)?, length, memory)?;
                 text = 0;
             }
             Ok(())
         })?;
-        corpus.take(&waiting, tokens, length, memory)?;
+        corpus.take(&waiting, all(&waiting)?, length, memory)?;
         corpus.flush()?;
         let rows = corpus.rows();
         if (0..rows).all(|row| corpus.length(row) == 0) {
@@ -146,14 +206,10 @@ impl Corpus {
     fn take(
         &mut self,
         rows: &[Row],
-        tokens: &Tokens,
+        examples: Vec<(Example, bool)>,
         length: Length,
         memory: usize,
     ) -> Result<(), DataError> {
-        let examples: Vec<(Example, bool)> = rows
-            .par_iter()
-            .map(|row| tokens.tokenise(row, length.most))
-            .collect::<Result<_, _>>()?;
         for (row, (example, cut)) in rows.iter().zip(examples) {
             self.cut += usize::from(cut);
             let dropped = cut && length.excess == Excess::Drop;
@@ -252,7 +308,11 @@ impl Examples for Part {
         let marked = bytes
             .chunks_exact(4)
             .map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]));
-        let (ids, scored) = marked.map(|id| (id & !SCORED, id & SCORED != 0)).unzip();
+        let (mut ids, scored): (Vec<u32>, _) =
+            marked.map(|id| (id & !SCORED, id & SCORED != 0)).unzip();
+        if let (Some(order), Some(label)) = (&self.corpus.order, ids.last_mut()) {
+            *label = order[*label as usize];
+        }
         Ok(Cow::Owned(Example { ids, scored }))
     }
 
@@ -319,5 +379,32 @@ mod tests {
         let read = Corpus::read(&tokens, &path, length(Excess::Truncate), Ok);
         let said = read.unwrap_err().to_string();
         assert!(said.contains("none of the 1 rows"), "{said}");
+    }
+
+    #[test]
+    fn labels_that_nobody_named_are_numbered_as_if_they_had_been() {
+        let folder = folder();
+        let tokens = Tokens::open(folder.path()).unwrap();
+        let path = folder.path().join("labels.csv");
+        let labels = ["say", "do", "ask", "do", "ask", "be"];
+        let lines = labels.map(|label| format!("abc,{label}\n"));
+        std::fs::write(&path, format!("text,label\n{}", lines.concat())).unwrap();
+        let sorted = ["ask", "be", "do", "say"].map(str::to_owned);
+        let excess = Excess::Truncate;
+        let length = Length { most: 11, excess };
+        let told = Tokens::open(folder.path()).unwrap().telling_apart(&sorted);
+        let named = Corpus::read(&told, &path, length, Row::labelled).unwrap();
+        let named = Arc::new(named).part(0..6);
+        for memory in [0, 1 << 20] {
+            let read = Corpus::read_labelled_beyond(memory, &tokens, &path, length);
+            let (corpus, found) = read.unwrap();
+            assert_eq!(found, sorted);
+            let part = Arc::new(corpus).part(0..6);
+            for (row, label) in labels.iter().enumerate() {
+                let example = part.example(row).unwrap();
+                assert_eq!(example, named.example(row).unwrap());
+                assert_eq!(told.class(*example.ids.last().unwrap()), Some(*label));
+            }
+        }
     }
 }

@@ -53,17 +53,7 @@ pub fn visit_rows(path: &Path, each: &mut Each<'_>) -> Result<(), DataError> {
     }
 }
 
-/// The labels of all rows, sorted, each once: their numbers are the same wherever the rows are read.
-pub fn labels_of(path: &Path) -> Result<Vec<String>, DataError> {
-    let mut labels = BTreeSet::new();
-    visit_rows(path, &mut |row| {
-        labels.extend(row.labelled()?.field("label"));
-        Ok(())
-    })?;
-    Ok(labels.into_iter().collect())
-}
-
-/// The same of rows that have been read.
+/// The labels of rows that have been read, sorted, each once: their numbers are the same wherever the rows are read.
 pub fn labels_among(rows: &[Row]) -> Result<Vec<String>, DataError> {
     let labels = rows
         .iter()

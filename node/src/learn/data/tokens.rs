@@ -92,6 +92,11 @@ impl Tokens {
         Self { classes, ..self }
     }
 
+    /// The labels that an encoder tells apart; empty for a model that continues texts.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
     /// A label by its number, for an encoder.
     pub fn class(&self, number: u32) -> Option<&str> {
         self.classes.get(number as usize).map(String::as_str)
@@ -149,7 +154,9 @@ impl Tokens {
     /// assistant's turns; the first two are followed by EOS where the model has one.
     pub fn tokenise(&self, row: &Row, sequence_len: usize) -> Result<(Example, bool), DataError> {
         if !self.classes.is_empty() {
-            return self.classified(row, sequence_len);
+            let place = |label: &str| self.classes.iter().position(|class| class == label);
+            let number = |label: &str| place(label).and_then(|place| u32::try_from(place).ok());
+            return self.classified(row, sequence_len, number);
         }
         let mut shortened = false;
         let (mut ids, mut scored) = match &row.form {
@@ -203,7 +210,12 @@ impl Tokens {
     }
 
     /// A text with the number of its label behind it, which alone is scored.
-    fn classified(&self, row: &Row, sequence_len: usize) -> Result<(Example, bool), DataError> {
+    pub(super) fn classified(
+        &self,
+        row: &Row,
+        sequence_len: usize,
+        number: impl Fn(&str) -> Option<u32>,
+    ) -> Result<(Example, bool), DataError> {
         let wrong = |what: String| DataError::Malformed {
             at: row.at.clone(),
             what,
@@ -211,9 +223,7 @@ impl Tokens {
         let Form::Labelled { text, label } = &row.form else {
             return Err(wrong("the model is an encoder; give text and label".into()));
         };
-        let class = self.classes.iter().position(|class| class == label);
-        let class = class.and_then(|class| u32::try_from(class).ok());
-        let class = class.ok_or_else(|| {
+        let class = number(label).ok_or_else(|| {
             let known = self.classes.len();
             let what = format!("label {label:?} is none of the {known} that the model tells apart");
             wrong(format!("{what}; mend or remove the row"))

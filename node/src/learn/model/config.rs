@@ -147,7 +147,7 @@ impl Config {
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let json = serde_json::from_str(text).map_err(|e| ConfigError::Malformed {
             path: path.to_owned(),
-            reason: e.to_string(),
+            reason: format!("no valid JSON ({e}); copy it again from its origin"),
         })?;
         Keys { json: &json, path }.only(DIVISORS, &[])?;
         Self::of(json, path)
@@ -246,6 +246,11 @@ impl Config {
     /// Whether it tells labels apart instead of continuing texts.
     pub fn classifies(&self) -> bool {
         matches!(self.family, Family::Bert(_))
+    }
+
+    /// What an encoder tells apart, empty if nobody said; none for a model that continues texts.
+    pub fn classes(&self) -> Option<&[String]> {
+        self.classifies().then_some(&self.labels)
     }
 
     /// How many numbers it gives out: one for each label, or for each token.

@@ -56,7 +56,7 @@ pub enum WeightsError {
     )]
     NoFile(PathBuf),
     /// A file cannot be opened.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}; check the path, and that the folder was copied whole")]
     Io {
         /// The file.
         path: PathBuf,
@@ -81,7 +81,7 @@ pub enum WeightsError {
     },
     /// A tensor that the architecture needs is not there.
     #[error(
-        "{folder}: the tensor {name} is missing; the weights do not belong to this config.json"
+        "{folder}: the tensor {name} is missing; the tensors do not belong to the configuration beside them"
     )]
     Missing {
         /// The folder.
@@ -90,7 +90,10 @@ pub enum WeightsError {
         name: String,
     },
     /// A tensor has another shape than the configuration says.
-    #[error("{file}: the tensor {name} has shape {found:?}, config.json asks for {expected:?}")]
+    #[error(
+        "{file}: the tensor {name} has shape {found:?}, the configuration beside it asks for {expected:?}; copy both \
+         again from their origin"
+    )]
     Shape {
         /// The file.
         file: PathBuf,
@@ -103,7 +106,7 @@ pub enum WeightsError {
     },
     /// A value that is no number.
     #[error(
-        "{file}: the tensor {name} holds values that are not finite (NaN or infinite); use a sound model"
+        "{file}: the tensor {name} holds values that are not finite (NaN or infinite); use a sound copy"
     )]
     NotFinite {
         /// The file.

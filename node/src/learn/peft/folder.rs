@@ -20,7 +20,7 @@ use crate::learn::weights::{Weights, WeightsError};
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// A file cannot be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}; check the path and its permissions")]
     Io {
         /// The file.
         path: PathBuf,
@@ -64,14 +64,6 @@ pub enum FolderError {
         trained: String,
         /// The one that it is to be put on.
         given: String,
-    },
-    /// NaN or infinity.
-    #[error("{path}: the tensor {name} has values that are not finite; this adapter is broken")]
-    NotFinite {
-        /// The file.
-        path: PathBuf,
-        /// The tensor.
-        name: String,
     },
 }
 
@@ -217,10 +209,6 @@ pub fn read(folder: &Path, model: &Config) -> Result<(Adapter, Vec<f32>), Folder
     let mut values = Vec::with_capacity(adapter.flat().len());
     for slot in adapter.flat().slots() {
         let weight = weights.take(folder, &slot.name, &slot.shape)?;
-        if weight.values().iter().any(|x| !x.is_finite()) {
-            let name = slot.name.clone();
-            return Err(FolderError::NotFinite { path, name });
-        }
         values.extend_from_slice(weight.values());
     }
     Ok((adapter, values))
@@ -252,7 +240,8 @@ pub fn serialize<'a>(
 }
 
 fn parse(text: &str, classifies: bool) -> Result<Method, String> {
-    let json: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let json: Value = serde_json::from_str(text)
+        .map_err(|e| format!("no valid JSON ({e}); copy it again from its origin"))?;
     match json["peft_type"].as_str() {
         Some(LORA) => lora(&json, classifies).map(Method::Lora),
         Some(Bottleneck::TYPE) => Bottleneck::from_json(&json).map(Method::Bottleneck),

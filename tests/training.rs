@@ -379,21 +379,16 @@ fn a_model_in_gguf_tells_the_same_text() {
     let size = |file: &str| std::fs::metadata(at.join(file)).expect("written").len();
     assert!(size("rounded/model.gguf") * 2 < size("whole/model.gguf"));
     assert!(size("factors/adapter.gguf") * 4 < size("whole/model.gguf"));
-    // From GGUF back to safetensors, with the tokenizer that it holds.
-    let merge = [
-        "export",
-        "--format",
-        "merged",
-        "--out",
-        "back",
-        "--any-base",
-        "--json",
+    // From GGUF back to safetensors, with the tokenizer that it holds, and without an adapter.
+    let alone = ["export", "--model", "whole", "--out", "back", "--json"];
+    let written = object(at, &[&alone[..], &["--format", "merged"]].concat());
+    assert!(written["adapter_digest"].is_null(), "{written}");
+    let told = object(at, &[&write[..], &["--model", "back"]].concat());
+    assert_eq!(told["text"], want["text"]);
+    let none = [
+        "export", "--model", "base", "--out", "x", "--format", "peft",
     ];
-    object(
-        at,
-        &[&merge[..], &["--model", "whole", "--adapter", "out"]].concat(),
-    );
-    object(at, &[&write[..], &["--model", "back"]].concat());
+    refused(at, &none, &["give --adapter"]);
     let merge = [
         "export",
         "--format",

@@ -1,4 +1,4 @@
-//! `conclave export`: an adapter as others read it, alone or merged into its model.
+//! `conclave export`: an adapter as others read it, alone or merged into its model, or the model by itself.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,8 @@ use crate::learn::peft::folder::{self, Base};
 
 const EXAMPLE: &str = "Examples:
   conclave export --model llama/ --adapter berlin/adapters/6 --format merged --out tuned/
-  conclave export --model llama/ --adapter berlin/adapters/6 --format gguf --outtype q8_0 --out tuned/";
+  conclave export --model llama/ --adapter berlin/adapters/6 --format gguf --outtype q8_0 --out tuned/
+  conclave export --model llama/ --format gguf --outtype q8_0 --out base/";
 
 /// Export.
 #[derive(Debug, clap::Args)]
@@ -23,11 +24,12 @@ pub struct Args {
     /// The base model: a Hugging Face folder.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// The adapter: a PEFT folder, such as `adapters/<round>` of a node.
+    /// The adapter: a PEFT folder, such as `adapters/<round>` of a node. Without one the model itself is written, as
+    /// merged or gguf.
     #[arg(long, value_name = "DIR")]
-    adapter: PathBuf,
+    adapter: Option<PathBuf>,
     /// Take the adapter although it names another base: the same model in another number format.
-    #[arg(long)]
+    #[arg(long, requires = "adapter")]
     any_base: bool,
     /// What to write.
     #[arg(long, value_enum)]
@@ -65,12 +67,27 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             "--outtype belongs to --format gguf and gguf-lora; leave it out",
         ));
     }
+    let alone = matches!(args.format, Format::Peft | Format::GgufLora);
+    if args.adapter.is_none() && alone {
+        return Err(flag(
+            "--format peft and gguf-lora write an adapter; give --adapter",
+        ));
+    }
     let numbers = args.outtype.unwrap_or(Numbers::F16);
     let mut model = Model::open(&args.model)?;
+    let Some(folder) = &args.adapter else {
+        if gguf {
+            export::gguf::merged(&args.out, &model, None, &args.model, numbers)?;
+        } else {
+            export::merged(&args.out, &model, None, &args.model)?;
+        }
+        told(args, None);
+        return Ok(());
+    };
     let (adapter, values) = if args.any_base {
-        folder::open_on_any(&args.adapter, &mut model)?
+        folder::open_on_any(folder, &mut model)?
     } else {
-        folder::open(&args.adapter, &mut model)?
+        folder::open(folder, &mut model)?
     };
     let bound =
         || -> anyhow::Result<_> { Ok(adapter.bind(&adapter.flat().tensors(&values, |_| false)?)) };
@@ -82,9 +99,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             };
             export::peft(&args.out, &adapter, &values, base)?;
         }
-        Format::Merged => export::merged(&args.out, &model, &bound()?, &args.model)?,
+        Format::Merged => export::merged(&args.out, &model, Some(&bound()?), &args.model)?,
         Format::Gguf => {
-            export::gguf::merged(&args.out, &model, &bound()?, &args.model, numbers)?;
+            let bound = bound()?;
+            export::gguf::merged(&args.out, &model, Some(&bound), &args.model, numbers)?;
         }
         Format::GgufLora => {
             let alpha = match &adapter.spec().method {
@@ -94,11 +112,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             export::gguf::lora(&args.out, &model, &bound()?, alpha, &args.model, numbers)?;
         }
     }
-    let digest = adapter.flat().digest(&values).to_string();
-    if args.json {
-        print_json(&json!({"out": args.out, "adapter_digest": digest}));
-    } else {
-        print(&format!("{} holds adapter {digest}", args.out.display()));
-    }
+    told(args, Some(adapter.flat().digest(&values).to_string()));
     Ok(())
+}
+
+/// Says what was written.
+fn told(args: &Args, adapter_digest: Option<String>) {
+    if args.json {
+        print_json(&json!({"out": args.out, "adapter_digest": adapter_digest}));
+        return;
+    }
+    let out = args.out.display();
+    match adapter_digest {
+        Some(digest) => print(&format!("{out} holds adapter {digest}")),
+        None => print(&format!("{out} holds the model")),
+    }
 }

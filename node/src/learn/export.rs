@@ -139,11 +139,12 @@ pub fn peft(
     output.finish()
 }
 
-/// Writes the model with `W + scale · B · A` in place of `W`, and the tokenizer's files of `source` beside it.
+/// Writes the model, with `W + scale · B · A` in place of `W` if there is an adapter, and the tokenizer's files of
+/// `source` beside it.
 pub fn merged(
     place: &Path,
     model: &Model,
-    adapter: &AdapterTensors,
+    adapter: Option<&AdapterTensors>,
     source: &Path,
 ) -> Result<(), ExportError> {
     if !model.config().fits_json() {
@@ -189,13 +190,16 @@ fn only_lora(adapter: &AdapterTensors) -> Result<&LoraTensors, ExportError> {
     }
 }
 
-/// The tensors of a model with an adapter merged in.
+/// The tensors of a model, with an adapter merged in if there is one.
 fn merged_tensors(
     model: &Model,
-    adapter: &AdapterTensors,
+    adapter: Option<&AdapterTensors>,
 ) -> Result<BTreeMap<String, Weight>, ExportError> {
-    let lora = only_lora(adapter)?;
     let mut tensors = model.tensors();
+    let Some(adapter) = adapter else {
+        return Ok(tensors);
+    };
+    let lora = only_lora(adapter)?;
     for (module, factors) in &lora.factors {
         let (a, b) = (flattened(&factors.a), flattened(&factors.b));
         let merged = model.map(module).merged(&a, &b, factors.scale);
@@ -307,12 +311,12 @@ mod tests {
             "identical, not close"
         );
         let place = folder.path().join("merged");
-        merged(&place, &model, &lora, folder.path()).unwrap();
+        merged(&place, &model, Some(&lora), folder.path()).unwrap();
         let whole = logits(&Model::open(&place).unwrap(), None);
         for (w, m) in want.iter().zip(&whole) {
             assert!((w - m).abs() < 1e-4, "{w} with the adapter, {m} merged");
         }
-        let error = merged(&place, &model, &lora, folder.path())
+        let error = merged(&place, &model, Some(&lora), folder.path())
             .unwrap_err()
             .to_string();
         assert!(error.contains("not empty"), "{error}");
@@ -333,7 +337,7 @@ mod tests {
             let adapter = attached(method, &model);
             let bound = bind(&adapter, &adapter.initial(&model));
             let place = folder.path().join("merged");
-            let said = merged(&place, &model, &bound, folder.path()).unwrap_err();
+            let said = merged(&place, &model, Some(&bound), folder.path()).unwrap_err();
             assert!(said.to_string().contains(name), "{said}");
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         }
@@ -346,7 +350,7 @@ mod tests {
         let lora = bind(&adapter, &values);
         let want = logits(&model, Some(&lora));
         let place = folder.path().join("merged");
-        merged(&place, &model, &lora, folder.path()).unwrap();
+        merged(&place, &model, Some(&lora), folder.path()).unwrap();
         let whole = Model::open(&place).unwrap();
         for (w, m) in want.iter().zip(logits(&whole, None)) {
             assert!((w - m).abs() < 1e-4, "{w} with the adapter, {m} merged");
@@ -385,7 +389,7 @@ mod tests {
         fs::remove_file(place.join("labels.json")).unwrap();
         assert_eq!(folder::labels(&place).unwrap().unwrap()[2], "LABEL_2");
         let place = folder.path().join("merged");
-        merged(&place, &model, &lora, folder.path()).unwrap();
+        merged(&place, &model, Some(&lora), folder.path()).unwrap();
         let mut whole = Model::open(&place).unwrap();
         assert_eq!(whole.config().labels, labels);
         for (w, m) in want.iter().zip(logits(&whole, None)) {

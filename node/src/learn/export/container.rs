@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use candle_core::quantized::gguf_file::Value;
 use half::{bf16, f16};
 
-use crate::learn::model::gguf::neighbours;
+use crate::learn::model::gguf::stored::{across, neighbours};
 use crate::learn::weights::Weight;
 
 /// The number format of matrices; vectors are always f32, as llama.cpp wants them.
@@ -33,10 +33,21 @@ pub struct Tensor {
     pub name: String,
     /// The values, in Hugging Face's order.
     pub weight: Weight,
-    /// Where it has rows of heads whose neighbours turn together: how many heads.
-    pub heads: Option<usize>,
+    /// In which order llama.cpp wants them.
+    pub order: Order,
     /// How they are written.
     pub numbers: Numbers,
+}
+
+/// The order of a tensor's values, beside Hugging Face's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The same.
+    Same,
+    /// The rows of so many heads, so that neighbours turn together.
+    Neighbours(usize),
+    /// Columns in place of rows.
+    Across,
 }
 
 impl Numbers {
@@ -129,7 +140,7 @@ pub fn write(to: &mut impl Write, keys: &[(String, Value)], tensors: &[Tensor]) 
     let mut offset = 0;
     for tensor in tensors {
         text(&mut head, &tensor.name);
-        let shape = tensor.weight.shape();
+        let shape = tensor.shape();
         head.extend(u32::try_from(shape.len()).unwrap_or(u32::MAX).to_le_bytes());
         for &size in shape.iter().rev() {
             head.extend((size as u64).to_le_bytes());
@@ -153,12 +164,29 @@ impl Tensor {
         self.numbers.bytes(self.weight.values().len())
     }
 
+    /// Its shape in the file, rows first.
+    fn shape(&self) -> Vec<usize> {
+        let shape = self.weight.shape().iter().copied();
+        match self.order {
+            Order::Same | Order::Neighbours(_) => shape.collect(),
+            Order::Across => shape.rev().collect(),
+        }
+    }
+
     fn values(&self) -> Cow<'_, [f32]> {
         let values = self.weight.values();
-        match (self.heads, self.weight.shape()) {
-            (Some(heads), [rows, ..]) => neighbours(values, *rows, heads).into(),
+        match (self.order, self.weight.shape()) {
+            (Order::Neighbours(heads), [rows, ..]) => neighbours(values, *rows, heads).into(),
+            (Order::Across, [rows, _]) => across(values, *rows).into(),
             _ => values.into(),
         }
+    }
+
+    /// In this number format, if its shape allows.
+    #[must_use]
+    pub fn in_format(self, numbers: Numbers) -> Self {
+        let numbers = numbers.of(&self.shape());
+        Self { numbers, ..self }
     }
 
     /// Whether every value that it has fits its number format.
@@ -238,7 +266,7 @@ mod tests {
         Tensor {
             name: name.to_owned(),
             weight: Weight::owned(values.collect(), shape),
-            heads: None,
+            order: Order::Same,
             numbers,
         }
     }

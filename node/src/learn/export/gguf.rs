@@ -5,41 +5,56 @@ use std::io::BufWriter;
 use std::path::Path;
 
 use candle_core::quantized::gguf_file::Value as Key;
-use serde_json::Value;
 
-use super::container::{self, Numbers, Tensor};
+use super::container::{self, Numbers, Order, Tensor};
 use super::{ExportError, Output, flattened, merged_tensors, only_lora};
-use crate::learn::kernel::attention::Sight;
 use crate::learn::model::Model;
 use crate::learn::model::adapted::AdapterTensors;
-use crate::learn::model::config::{Config, Family};
-use crate::learn::model::gguf::stored_name;
-use crate::learn::model::llama::Llama;
-use crate::learn::model::rope::{DIVISORS, Rope};
+use crate::learn::model::config::Config;
+use crate::learn::model::gguf::stored::{POSITIONS, stored_name, turned};
+use crate::learn::model::rope::DIVISORS;
 use crate::learn::vocabulary;
 use crate::learn::weights::Weight;
+use keys::{architecture, divisors, fits, general, shape};
 
-/// Writes `model.gguf` into a new folder: the model with the adapter merged in, and the tokenizer of `source`.
+mod keys;
+
+/// Writes `model.gguf` into a new folder: the model, with the adapter merged in if there is one, and the tokenizer of
+/// `source`.
 pub fn merged(
     place: &Path,
     model: &Model,
-    adapter: &AdapterTensors,
+    adapter: Option<&AdapterTensors>,
     source: &Path,
     numbers: Numbers,
 ) -> Result<(), ExportError> {
     let config = model.config();
-    let llama = fits(config, source)?;
+    fits(config, source)?;
     let mut keys = general(config, source, "model", numbers);
-    keys.extend(shape(config, source, llama)?);
+    keys.extend(shape(config));
     keys.extend(vocabulary::write::keys(source, config)?);
-    let tensors = merged_tensors(model, adapter)?.into_iter();
-    let tensors = tensors.map(|(name, weight)| tensor(config, stored_name(&name), weight, numbers));
-    let mut tensors: Vec<Tensor> = tensors.collect();
-    if let Some(divisors) = divisors(config, &llama.rope) {
+    let mut all = merged_tensors(model, adapter)?;
+    if let Some(divisors) = divisors(config) {
         let shape = vec![divisors.len()];
-        let divisors = Weight::owned(divisors, shape);
-        tensors.push(tensor(config, DIVISORS.to_owned(), divisors, numbers));
+        all.insert(DIVISORS.to_owned(), Weight::owned(divisors, shape));
     }
+    let tensor = |(name, weight): (String, Weight)| {
+        let stored = stored_name(&name);
+        let order = if turned(&name) {
+            Order::Across
+        } else {
+            rows(config, &stored)
+        };
+        let kept = stored == POSITIONS;
+        let tensor = Tensor {
+            name: stored,
+            weight,
+            order,
+            numbers,
+        };
+        tensor.in_format(if kept { Numbers::F32 } else { numbers })
+    };
+    let tensors: Vec<Tensor> = all.into_iter().map(tensor).collect();
     put(place, "model.gguf", &keys, &tensors)
 }
 
@@ -76,13 +91,18 @@ pub fn lora(
         let stored = stored_name(&format!("{module}.weight"));
         for ((values, shape), factor) in [a, b].into_iter().zip(shapes).zip(["a", "b"]) {
             let weight = Weight::owned(values, shape);
-            let heads = heads(config, &stored).filter(|_| factor == "b");
-            tensors.push(Tensor {
-                name: format!("{stored}.lora_{factor}"),
-                numbers: numbers.of(weight.shape()),
+            let order = match factor {
+                "b" => rows(config, &stored),
+                _ => Order::Same,
+            };
+            let name = format!("{stored}.lora_{factor}");
+            let tensor = Tensor {
+                name,
                 weight,
-                heads,
-            });
+                order,
+                numbers,
+            };
+            tensors.push(tensor.in_format(numbers));
         }
     }
     put(place, "adapter.gguf", &keys, &tensors)
@@ -105,163 +125,16 @@ fn put(
     output.finish()
 }
 
-/// Refuses what llama.cpp would compute otherwise.
-fn fits<'a>(config: &'a Config, source: &Path) -> Result<&'a Llama, ExportError> {
-    let refuse = |what: &str| {
-        Err(ExportError::NotInGguf {
-            model: source.to_owned(),
-            what: what.to_owned(),
-        })
-    };
-    let Family::Llama(llama) = &config.family else {
-        return refuse(&format!("a {} model", config.model_type()));
-    };
-    if llama
-        .sights
-        .iter()
-        .any(|sight| matches!(sight, Sight::Window(_)))
-    {
-        return refuse("a model with a sliding window");
-    }
-    if (llama.rope.scale - 1.0).abs() > f32::EPSILON || rope(config).1 == "yarn" {
-        return refuse("a model with positions stretched by YaRN");
-    }
-    Ok(llama)
-}
-
-fn general(config: &Config, source: &Path, kind: &str, numbers: Numbers) -> Vec<(String, Key)> {
-    let name = std::path::absolute(source).unwrap_or_else(|_| source.to_owned());
-    let name = name
-        .file_name()
-        .map_or_else(|| "model".into(), std::ffi::OsStr::to_string_lossy);
-    let word = |word: &str| Key::String(word.to_owned());
-    let keys = [
-        ("architecture", word(architecture(config))),
-        ("type", word(kind)),
-        ("name", word(&name)),
-        ("file_type", Key::U32(numbers.file_type())),
-        ("quantization_version", Key::U32(2)),
-    ];
-    keys.map(|(key, value)| (format!("general.{key}"), value))
-        .to_vec()
-}
-
-/// llama.cpp's name of the family: Mistral is a llama.
-fn architecture(config: &Config) -> &str {
-    match config.model_type() {
-        "mistral" => "llama",
-        other => other,
-    }
-}
-
-/// The sizes of a model and how it turns positions.
-fn shape(config: &Config, source: &Path, llama: &Llama) -> Result<Vec<(String, Key)>, ExportError> {
-    let whole = |n: usize| Key::U32(u32::try_from(n).unwrap_or(u32::MAX));
-    let (theta, kind, factor) = rope(config);
-    let mut keys = vec![
-        ("block_count", whole(config.layers)),
-        ("context_length", whole(config.context)),
-        ("embedding_length", whole(config.hidden)),
-        ("feed_forward_length", whole(config.inner)),
-        ("vocab_size", whole(config.vocabulary)),
-        ("attention.head_count", whole(config.heads)),
-        ("attention.head_count_kv", whole(config.kv_heads)),
-        ("attention.key_length", whole(config.head_dim)),
-        ("attention.value_length", whole(config.head_dim)),
-        ("attention.layer_norm_rms_epsilon", Key::F32(config.eps)),
-        ("rope.dimension_count", whole(config.head_dim)),
-        ("rope.freq_base", Key::F32(theta)),
-    ];
-    match kind {
-        "linear" => keys.extend([
-            ("rope.scaling.type", Key::String("linear".into())),
-            ("rope.scaling.factor", Key::F32(factor)),
-        ]),
-        "default" | "dynamic" | "llama3" => {}
-        other => {
-            return Err(ExportError::NotInGguf {
-                model: source.to_owned(),
-                what: format!("a model with {other} rotary positions"),
-            });
-        }
-    }
-    debug_assert_eq!(llama.rope.frequencies.len() * 2, config.head_dim);
-    let family = architecture(config);
-    Ok(keys
-        .into_iter()
-        .map(|(key, value)| (format!("{family}.{key}"), value))
-        .collect())
-}
-
-/// The base of a model's rotary positions, how they are stretched, and by which factor.
-#[expect(clippy::cast_possible_truncation, reason = "GGUF keeps them in f32")]
-fn rope(config: &Config) -> (f32, &str, f32) {
-    let source = config.source();
-    let named = ["rope_parameters", "rope_scaling"];
-    let named = named.map(|key| source.get(key));
-    let rope = named.into_iter().flatten().find_map(Value::as_object);
-    let get = |key: &str| rope.and_then(|rope| rope.get(key));
-    let theta = get("rope_theta").or_else(|| source.get("rope_theta"));
-    let theta = theta.and_then(Value::as_f64).unwrap_or(10_000.0);
-    let kind = get("rope_type").or_else(|| get("type"));
-    let kind = kind.and_then(Value::as_str).unwrap_or("default");
-    let factor = get("factor").and_then(Value::as_f64).unwrap_or(1.0);
-    (theta as f32, kind, factor as f32)
-}
-
-/// What Llama 3 divides its frequencies by: `rope_freqs.weight`.
-fn divisors(config: &Config, stretched: &Rope) -> Option<Vec<f32>> {
-    if let Some(Value::Array(given)) = config.source().get(DIVISORS) {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "they were f32 in their file"
-        )]
-        let given = given.iter().filter_map(Value::as_f64).map(|x| x as f32);
-        return Some(given.collect());
-    }
-    let (theta, kind, _) = rope(config);
-    if kind != "llama3" {
-        return None;
-    }
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        reason = "heads are small"
-    )]
-    let divisor = |(pair, frequency): (usize, &f32)| {
-        let power = -2.0 * pair as f64 / config.head_dim as f64;
-        (f64::from(theta).powf(power) / f64::from(*frequency)) as f32
-    };
-    Some(
-        stretched
-            .frequencies
-            .iter()
-            .enumerate()
-            .map(divisor)
-            .collect(),
-    )
-}
-
-fn tensor(config: &Config, name: String, weight: Weight, numbers: Numbers) -> Tensor {
-    Tensor {
-        heads: heads(config, &name),
-        numbers: numbers.of(weight.shape()),
-        name,
-        weight,
-    }
-}
-
-/// How many heads' rows llama.cpp reorders: of its llama those of queries and keys.
-fn heads(config: &Config, stored: &str) -> Option<usize> {
+/// The order of a tensor's rows: llama.cpp reorders those of queries and keys of its llama.
+fn rows(config: &Config, stored: &str) -> Order {
     if architecture(config) != "llama" {
-        return None;
-    }
-    if stored.contains("attn_q.") {
-        Some(config.heads)
+        Order::Same
+    } else if stored.contains("attn_q.") {
+        Order::Neighbours(config.heads)
     } else if stored.contains("attn_k.") {
-        Some(config.kv_heads)
+        Order::Neighbours(config.kv_heads)
     } else {
-        None
+        Order::Same
     }
 }
 
@@ -288,6 +161,10 @@ mod tests {
             {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
              "original_max_position_embeddings": 32}"#;
         let linear = r#", "rope_scaling": {"rope_type": "linear", "factor": 4.0}"#;
+        let yarn = r#", "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 16.0, "beta_slow": 2.0,
+            "mscale": 0.8, "mscale_all_dim": 0.5, "original_max_position_embeddings": 32}"#;
+        let scaled =
+            r#", "rope_parameters": {"rope_type": "yarn", "factor": 8.0, "rope_theta": 500.0}"#;
         let qwen = |kind: &str, more: &str| {
             random(&format!(
                 r#"{{"model_type": "{kind}", "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2,
@@ -302,19 +179,21 @@ mod tests {
             qwen("mistral", r#", "sliding_window": null"#),
             qwen("qwen2", ""),
             qwen("qwen3", r#", "head_dim": 8"#),
+            llama(false, yarn),
+            qwen("qwen2", scaled),
+            gpt2("gelu_new"),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let (adapter, values) = random_adapter(&model, "all-linear");
             let lora = bind(&adapter, &values);
             let want = logits(&model, Some(&lora));
             let place = folder.path().join("out");
-            merged(&place, &model, &lora, folder.path(), Numbers::F32).unwrap();
+            merged(&place, &model, Some(&lora), folder.path(), Numbers::F32).unwrap();
             let whole = Model::open(&place).unwrap();
             near(&logits(&whole, None), &want, 1e-4);
             // And once more, from the file: the numbers of its rotary positions go along.
             let again = folder.path().join("again");
-            let none = bind(&adapter, &vec![0.0; values.len()]);
-            merged(&again, &whole, &none, &place, Numbers::F32).unwrap();
+            merged(&again, &whole, None, &place, Numbers::F32).unwrap();
             near(&logits(&Model::open(&again).unwrap(), None), &want, 1e-4);
         }
     }
@@ -360,7 +239,7 @@ mod tests {
             let rank = dims[1];
             let mut want = flattened(&ours.b);
             if stored.contains("attn_q") {
-                want = crate::learn::model::gguf::neighbours(&want, dims[0], 4);
+                want = crate::learn::model::gguf::stored::neighbours(&want, dims[0], 4);
             }
             let scale = alpha / rank as f32;
             let (ours, theirs) = (
@@ -374,18 +253,18 @@ mod tests {
     #[test]
     fn what_gguf_has_no_place_for_is_refused_and_nothing_is_written() {
         let folder = tempfile::tempdir().unwrap();
-        let yarn = r#", "rope_scaling": {"rope_type": "yarn", "factor": 4.0}"#;
+        let yarn = r#", "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "truncate": false}"#;
         let window = r#", "model_type": "mistral", "sliding_window": 8"#;
         for (model, said) in [
-            (gpt2("gelu_new"), "a gpt2 model"),
-            (llama(true, yarn), "YaRN"),
+            (gpt2("gelu"), "a gpt2 model with another activation"),
+            (llama(true, yarn), "truncate"),
             (llama(true, window), "a sliding window"),
         ] {
             let (adapter, values) = random_adapter(&model, "all-linear");
             let bound = bind(&adapter, &values);
             let place = folder.path().join("out");
             let refused = [
-                merged(&place, &model, &bound, folder.path(), Numbers::F16),
+                merged(&place, &model, Some(&bound), folder.path(), Numbers::F16),
                 lora(&place, &model, &bound, 3, folder.path(), Numbers::F16),
             ];
             for refused in refused {
@@ -414,7 +293,13 @@ mod tests {
         let model = Model::open(at).unwrap();
         let (adapter, values) = random_adapter(&model, "q_proj");
         let place = at.join("out");
-        let written = merged(&place, &model, &bind(&adapter, &values), at, Numbers::F16);
+        let written = merged(
+            &place,
+            &model,
+            Some(&bind(&adapter, &values)),
+            at,
+            Numbers::F16,
+        );
         written.map_err(|e| e.to_string())?;
         assert_eq!(
             std::fs::read_dir(&place).unwrap().count(),

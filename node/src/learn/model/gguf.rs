@@ -1,10 +1,10 @@
-//! Llama-family models in GGUF, as llama.cpp writes them: the keys become those of a `config.json`, the tensors are
-//! widened to f32 when they are read.
+//! Models of the Llama family and GPT-2 in GGUF, as llama.cpp writes them: the keys become those of a `config.json`, the
+//! tensors are widened to f32 when they are read.
 //!
 //! llama.cpp turns neighbouring elements of a head where Hugging Face turns the two halves: for its architecture
-//! `llama` it stores the rows of queries and keys reordered, which is undone here.
+//! `llama` it stores the rows of queries and keys reordered, which is undone here; so is the other way in which GPT-2's
+//! matrices lie.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,11 @@ use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value};
 use serde_json::{Map, json};
 
-use super::rope::DIVISORS;
+use super::rope::{DIVISORS, yarn_scale};
 use crate::learn::weights::Weight;
+use stored::{across, halves, stored_name, turned};
+
+pub mod stored;
 
 /// An open file.
 #[derive(Debug)]
@@ -116,6 +119,46 @@ impl Gguf {
 
     /// What a `config.json` of this model says.
     pub fn config(&self) -> Result<Map<String, serde_json::Value>, GgufError> {
+        let config = if self.architecture == "gpt2" {
+            self.gpt2()?
+        } else {
+            self.llama()?
+        };
+        let serde_json::Value::Object(mut config) = config else {
+            return Ok(Map::new());
+        };
+        for (ours, theirs) in [("bos_token_id", "bos"), ("eos_token_id", "eos")] {
+            let key = format!("tokenizer.ggml.{theirs}_token_id");
+            if let Some(id) = self.content.metadata.get(&key) {
+                config.insert(ours.into(), self.number(&key, id)?.into());
+            }
+        }
+        for key in ["expert_count", "attention.sliding_window"] {
+            if let Some(value) = self.value(key)
+                && self.number(key, value)? > 0
+            {
+                return Err(self.refuse(key, "is not supported".into()));
+            }
+        }
+        Ok(config)
+    }
+
+    fn gpt2(&self) -> Result<serde_json::Value, GgufError> {
+        Ok(json!({
+            "model_type": self.architecture,
+            "n_embd": self.whole("embedding_length")?,
+            "n_inner": self.whole("feed_forward_length")?,
+            "n_layer": self.whole("block_count")?,
+            "n_head": self.whole("attention.head_count")?,
+            "n_positions": self.whole("context_length")?,
+            "layer_norm_epsilon": self.real("attention.layer_norm_epsilon")?,
+            "vocab_size": self.rows("token_embd.weight")?,
+            "tie_word_embeddings": !self.has("output.weight"),
+            "activation_function": "gelu_new",
+        }))
+    }
+
+    fn llama(&self) -> Result<serde_json::Value, GgufError> {
         let vocabulary = self.rows("token_embd.weight")?;
         let mut config = json!({
             "model_type": self.architecture,
@@ -152,40 +195,64 @@ impl Gguf {
             );
             map.insert("mlp_bias".into(), self.has("blk.0.ffn_up.bias").into());
         }
-        for (ours, theirs) in [("bos_token_id", "bos"), ("eos_token_id", "eos")] {
-            let key = format!("tokenizer.ggml.{theirs}_token_id");
-            if let Some(id) = self.content.metadata.get(&key) {
-                map.insert(ours.into(), self.number(&key, id)?.into());
-            }
-        }
         if self.has(DIVISORS) {
             let (_, divisors) = self.dequantised(DIVISORS)?;
             map.insert(DIVISORS.into(), divisors.into());
         } else if let Some(scaling) = self.scaling()? {
             map.insert("rope_scaling".into(), scaling);
         }
-        for key in ["expert_count", "attention.sliding_window"] {
-            if let Some(value) = self.value(key)
-                && self.number(key, value)? > 0
-            {
-                return Err(self.refuse(key, "is not supported".into()));
-            }
-        }
-        Ok(config.as_object().cloned().unwrap_or_default())
+        Ok(config)
     }
 
     /// Stretched rotary positions.
     fn scaling(&self) -> Result<Option<serde_json::Value>, GgufError> {
         let kind = self.value("rope.scaling.type").map(Value::to_string);
+        let factor = self.real("rope.scaling.factor")?.unwrap_or(1.0);
         match kind {
             None => Ok(None),
             Some(Ok(kind)) if kind == "none" => Ok(None),
             Some(Ok(kind)) if kind == "linear" => {
-                let factor = self.real("rope.scaling.factor")?.unwrap_or(1.0);
                 Ok(Some(json!({"rope_type": "linear", "factor": factor})))
             }
-            Some(_) => Err(self.refuse("rope.scaling.type", "is not supported; linear is".into())),
+            Some(Ok(kind)) if kind == "yarn" => self.yarn(factor).map(Some),
+            Some(_) => {
+                let what = "is not supported; linear and yarn are";
+                Err(self.refuse("rope.scaling.type", what.into()))
+            }
         }
+    }
+
+    /// YaRN, whose usual factor of cosines and sines llama.cpp multiplies with one of the file.
+    fn yarn(&self, factor: f64) -> Result<serde_json::Value, GgufError> {
+        for (key, usual) in [
+            ("yarn_ext_factor", 1.0),
+            ("yarn_attn_factor", 1.0),
+            ("yarn_log_multiplier", 0.0),
+        ] {
+            let key = format!("rope.scaling.{key}");
+            let value = self.real(&key)?.unwrap_or(usual);
+            if value.total_cmp(&usual).is_ne() {
+                return Err(self.refuse(&key, format!("= {value} is not supported")));
+            }
+        }
+        let mut yarn = json!({"rope_type": "yarn", "factor": factor});
+        let known = [
+            ("beta_fast", self.real("rope.scaling.yarn_beta_fast")?),
+            ("beta_slow", self.real("rope.scaling.yarn_beta_slow")?),
+        ];
+        for (key, value) in known {
+            if let Some(value) = value {
+                yarn[key] = value.into();
+            }
+        }
+        if let Some(context) = self.value("rope.scaling.original_context_length") {
+            let context = self.number("rope.scaling.original_context_length", context)?;
+            yarn["original_max_position_embeddings"] = context.into();
+        }
+        if let Some(more) = self.real("rope.scaling.attn_factor")? {
+            yarn["attention_factor"] = (more * yarn_scale(factor, 1.0)).into();
+        }
+        Ok(yarn)
     }
 
     /// A key of the file by its whole name.
@@ -202,14 +269,21 @@ impl Gguf {
             name: stored.clone(),
             what,
         };
-        if found != shape {
+        let mut asked = shape.to_vec();
+        if turned(name) {
+            asked.reverse();
+        }
+        if found != asked {
             return Err(refuse(format!(
-                "has shape {found:?}, the file's keys ask for {shape:?}"
+                "has shape {found:?}, the file's keys ask for {asked:?}"
             )));
         }
         if values.iter().any(|x| !x.is_finite()) {
-            let what = "holds values that are not finite (NaN or infinite); use a sound model";
+            let what = "holds values that are not finite (NaN or infinite); use a sound copy";
             return Err(refuse(what.into()));
+        }
+        if turned(name) {
+            values = across(&values, found[0]);
         }
         if self.architecture == "llama" {
             let heads = if stored.contains("attn_q.") {
@@ -315,70 +389,12 @@ impl Gguf {
     }
 }
 
-/// Rows of heads whose neighbours turn together, reordered so that their halves do.
-fn halves(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
-    let (width, dim) = (values.len() / rows, rows / heads);
-    let mut out = Vec::with_capacity(values.len());
-    for head in 0..heads {
-        for row in 0..dim {
-            let (half, pair) = (row / (dim / 2), row % (dim / 2));
-            let from = (head * dim + 2 * pair + half) * width;
-            out.extend_from_slice(&values[from..from + width]);
-        }
-    }
-    out
-}
-
-/// The inverse: rows of heads whose halves turn together, reordered so that their neighbours do.
-///
-/// # Panics
-/// If the rows cannot be parted into heads of whole pairs.
-pub fn neighbours(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
-    let (width, dim) = (values.len() / rows, rows / heads);
-    let mut out = vec![0.0; values.len()];
-    for (row, x) in values.chunks_exact(width).enumerate() {
-        let (head, row) = (row / dim, row % dim);
-        let to = (head * dim + row % (dim / 2) * 2 + row / (dim / 2)) * width;
-        out[to..to + width].copy_from_slice(x);
-    }
-    out
-}
-
-/// llama.cpp's name of a tensor.
-pub fn stored_name(name: &str) -> String {
-    let fixed = BTreeMap::from([
-        ("model.embed_tokens.weight", "token_embd.weight"),
-        ("model.norm.weight", "output_norm.weight"),
-        ("lm_head.weight", "output.weight"),
-    ]);
-    if let Some(stored) = fixed.get(name) {
-        return (*stored).to_owned();
-    }
-    let mut stored = name.replace("model.layers.", "blk.");
-    for (theirs, ours) in [
-        ("self_attn.q_proj", "attn_q"),
-        ("self_attn.k_proj", "attn_k"),
-        ("self_attn.v_proj", "attn_v"),
-        ("self_attn.o_proj", "attn_output"),
-        ("self_attn.q_norm", "attn_q_norm"),
-        ("self_attn.k_norm", "attn_k_norm"),
-        ("mlp.gate_proj", "ffn_gate"),
-        ("mlp.up_proj", "ffn_up"),
-        ("mlp.down_proj", "ffn_down"),
-        ("input_layernorm", "attn_norm"),
-        ("post_attention_layernorm", "ffn_norm"),
-    ] {
-        stored = stored.replace(theirs, ours);
-    }
-    stored
-}
-
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// The architectures, as `general.architecture` names them.
-const SUPPORTED: [&str; 3] = ["llama", "qwen2", "qwen3"];
+const SUPPORTED: [&str; 4] = ["llama", "qwen2", "qwen3", "gpt2"];
 
 #[cfg(test)]
 mod tests {
@@ -387,6 +403,7 @@ mod tests {
     use candle_core::Tensor;
     use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 
+    use super::stored::neighbours;
     use super::*;
     use crate::learn::export::merged;
     use crate::learn::fixture::{adapter, filled, llama, random};
@@ -516,7 +533,7 @@ mod tests {
         let tensors = adapter.flat().tensors(&adapter.initial(&opened), |_| false);
         let lora = adapter.bind(&tensors.unwrap());
         let place = stored.path().join("merged");
-        let said = merged(&place, &opened, &lora, stored.path()).unwrap_err();
+        let said = merged(&place, &opened, Some(&lora), stored.path()).unwrap_err();
         assert!(said.to_string().contains("--format peft"), "{said}");
         assert_eq!(std::fs::read_dir(stored.path()).unwrap().count(), 1);
     }

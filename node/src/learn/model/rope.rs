@@ -195,13 +195,7 @@ impl Stretch<'_> {
             let ramp = ((j - low) / (high - low)).clamp(0.0, 1.0);
             frequency / factor * ramp + frequency * (1.0 - ramp)
         };
-        let stretched = |weight: f64| {
-            if factor <= 1.0 {
-                1.0
-            } else {
-                0.1 * weight * factor.ln() + 1.0
-            }
-        };
+        let stretched = |weight| yarn_scale(factor, weight);
         let (one, all) = (
             self.keys.real("mscale")?.unwrap_or(0.0),
             self.keys.real("mscale_all_dim")?.unwrap_or(0.0),
@@ -213,6 +207,15 @@ impl Stretch<'_> {
         };
         let scale = self.keys.real("attention_factor")?.unwrap_or(usual);
         Ok(self.each(change, scale))
+    }
+}
+
+/// What YaRN multiplies cosines and sines with, by its authors' advice; of weight 1 in llama.cpp.
+pub(in crate::learn) fn yarn_scale(factor: f64, weight: f64) -> f64 {
+    if factor <= 1.0 {
+        1.0
+    } else {
+        0.1 * weight * factor.ln() + 1.0
     }
 }
 

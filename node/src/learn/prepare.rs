@@ -38,8 +38,8 @@ pub struct Wanted<'a> {
     pub seed: u64,
     /// Learn the field `label` behind the text.
     pub labels: bool,
-    /// The labels that an encoder tells apart, empty if it is to learn those of the rows; none for a model that continues
-    /// texts.
+    /// The labels that an encoder tells apart, empty if it is to learn those of the rows; none for a model that
+    /// continues texts.
     pub classes: Option<&'a [String]>,
 }
 

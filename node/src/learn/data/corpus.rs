@@ -107,8 +107,8 @@ impl Corpus {
         Self::gather(memory, path, length, change, all)
     }
 
-    /// The same of rows with a label, for an encoder that is to learn whatever labels there are: those of all rows, each
-    /// once, sorted, come along, and their places are the numbers of the labels.
+    /// The same of rows with a label, for an encoder that is to learn whatever labels there are: those of all rows,
+    /// each once, sorted, come along, and their places are the numbers of the labels.
     pub fn read_labelled(
         tokens: &Tokens,
         path: &Path,

@@ -11,8 +11,10 @@ use super::llama::Llama;
 use super::parts::{LinearMap, Part};
 use super::rope::DIVISORS;
 use keys::Keys;
+use labels::{labels, named};
 
 pub mod keys;
+mod labels;
 
 /// The shape of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -355,34 +357,6 @@ impl Config {
     pub fn parameters(&self) -> u64 {
         self.parts().iter().map(Part::parameters).sum::<usize>() as u64
     }
-}
-
-/// Whether `id2label` has names of somebody's, not those that transformers makes up.
-fn named(keys: Keys<'_>) -> bool {
-    let Some(Value::Object(map)) = keys.value("id2label") else {
-        return false;
-    };
-    map.iter().any(|(id, name)| *name != format!("LABEL_{id}"))
-}
-
-/// The labels of a classifier in the order of its outputs, from `id2label`.
-fn labels(keys: Keys<'_>) -> Result<Vec<String>, ConfigError> {
-    let wrong = || {
-        let reason = "id2label must name each of the labels 0, 1, … once";
-        keys.malformed(reason.into())
-    };
-    let Some(Value::Object(map)) = keys.value("id2label") else {
-        // transformers' default.
-        return Ok(vec!["LABEL_0".to_owned(), "LABEL_1".to_owned()]);
-    };
-    let name = |id: usize| map.get(&id.to_string()).and_then(Value::as_str);
-    let names = (0..map.len()).map(|id| name(id).map(str::to_owned));
-    let names: Vec<String> = names.collect::<Option<_>>().ok_or_else(wrong)?;
-    let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
-    if names.is_empty() || distinct.len() < names.len() {
-        return Err(wrong());
-    }
-    Ok(names)
 }
 
 /// The architectures, as `model_type` names them.

@@ -1,5 +1,5 @@
-//! Models of the Llama family and GPT-2 in GGUF, as llama.cpp writes them: the keys become those of a `config.json`, the
-//! tensors are widened to f32 when they are read.
+//! Models of the Llama family and GPT-2 in GGUF, as llama.cpp writes them: the keys become those of a `config.json`,
+//! the tensors are widened to f32 when they are read.
 //!
 //! llama.cpp turns neighbouring elements of a head where Hugging Face turns the two halves: for its architecture
 //! `llama` it stores the rows of queries and keys reordered, which is undone here; so is the other way in which GPT-2's

@@ -63,10 +63,18 @@ impl Device {
     }
 }
 
-/// What an error says, without the trace of calls that may stand below it.
+/// What an error says, without the trace of calls that may stand below it; of the driver, its word and its sentence.
 fn reason(error: &candle_core::Error) -> String {
     let text = error.to_string();
-    text.lines().next().unwrap_or_default().to_owned()
+    let line = text.lines().next().unwrap_or_default();
+    let driver = line.strip_prefix("DriverError(");
+    let driver = driver.and_then(|inside| inside.strip_suffix(')')?.split_once(", "));
+    match driver {
+        None => line.to_owned(),
+        // A driver that knows no sentence.
+        Some((word, said)) if said.starts_with("\"<") => word.to_owned(),
+        Some((word, said)) => format!("{word}: {}", said.trim_matches('"')),
+    }
 }
 
 /// A GPU that computes.
@@ -165,6 +173,23 @@ mod tests {
                 said.starts_with("device cuda:1: this program was built without CUDA"),
                 "{said}"
             );
+        }
+    }
+
+    #[test]
+    fn a_driver_is_heard_in_its_own_words() {
+        for (said, heard) in [
+            (
+                "DriverError(CUDA_ERROR_NO_DEVICE, \"no CUDA-capable device is detected\")",
+                "CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected",
+            ),
+            (
+                "DriverError(CUDA_ERROR_NO_DEVICE, \"<Failure when calling cuGetErrorString()>\")",
+                "CUDA_ERROR_NO_DEVICE",
+            ),
+            ("shape mismatch\n  in matmul", "shape mismatch"),
+        ] {
+            assert_eq!(reason(&candle_core::Error::Msg(said.into())), heard);
         }
     }
 

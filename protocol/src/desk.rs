@@ -46,6 +46,8 @@ pub(crate) struct Desk {
     pub(crate) peers: BTreeSet<PublicKey>,
     /// When each of those that could be reached before was lost.
     pub(crate) parted: BTreeMap<PublicKey, Time>,
+    /// How often one was lost.
+    pub(crate) partings: u64,
     /// When each member was last heard.
     pub(crate) heard: BTreeMap<MemberId, Time>,
     /// When each member last said that it still works at a vector.
@@ -83,6 +85,7 @@ impl Desk {
             tray: VecDeque::new(),
             peers: BTreeSet::new(),
             parted: BTreeMap::new(),
+            partings: 0,
             heard: BTreeMap::new(),
             working: BTreeMap::new(),
             refused: Refusals::default(),
@@ -238,6 +241,14 @@ impl Desk {
                 member.0
             ));
         }
+    }
+
+    /// R75, R76. Whether a member could be reached, was lost and has not been heard since; what it said just before may
+    /// still have come by others.
+    pub(crate) fn is_gone(&self, member: MemberId, key: &PublicKey) -> bool {
+        let heard = self.heard.get(&member).copied().unwrap_or_default();
+        let parted = self.parted.get(key);
+        parted.is_some_and(|at| heard <= *at + self.timers().sync)
     }
 
     /// When a member last said that it still works, or since when it could have said so.

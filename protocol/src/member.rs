@@ -192,6 +192,7 @@ impl Member {
             Input::Disconnected { peer } => {
                 if self.desk.peers.remove(&peer) && self.ledger.member(&peer).is_some() {
                     self.desk.parted.insert(peer, self.desk.now);
+                    self.desk.partings = self.desk.partings.saturating_add(1);
                 }
                 Verdict::Accepted
             }

@@ -238,6 +238,12 @@ impl Session {
         self.me(desk).filter(|_| desk.memory.may_speak(self.height))
     }
 
+    /// R75, R76. Whether a member was lost and is not heard any more.
+    pub(crate) fn is_gone(&self, desk: &Desk, member: MemberId) -> bool {
+        let key = self.roster.key(member);
+        key.is_some_and(|key| desk.is_gone(member, key))
+    }
+
     /// The durable rows of this session: own envelopes, those of others, vectors.
     pub(crate) fn rows(&self, me: Option<MemberId>) -> Vec<(Table, Vec<u8>)> {
         let row = |slot: &Slot| {

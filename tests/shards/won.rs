@@ -1,13 +1,14 @@
 //! Rounds that can be won are not lost where vectors go in shards, whoever is slow, reboots or is cut off.
 
 use conclave_protocol::names::{Height, MemberId};
+use conclave_protocol::output::Phase;
 use conclave_protocol::record::Record;
 use conclave_protocol::sim::faults::percent;
 use conclave_protocol::sim::timeline::{self, Outcome as Ending};
-use conclave_protocol::sim::{Chance, Climate, Faults, Latency, World};
+use conclave_protocol::sim::{Chance, Climate, Faults, Latency, Point, Strike, World};
 
 use super::terms;
-use super::worlds::{Outcome, ended, over, sound};
+use super::worlds::{Outcome, crash, ended, over, sound, with};
 
 /// Federations of the simulator's kind: churn, loss and cuts, of a hundred, over wide distances.
 fn lived(seed: u64, founders: usize, rounds: u32, [churn, loss, cuts]: [u64; 3]) -> Outcome<World> {
@@ -87,5 +88,31 @@ fn who_cannot_reach_those_that_made_a_sum_shares_in_the_next_round() -> Outcome 
         }
     }
     assert!(left_out > 0, "every pair could do without the other");
+    Ok(())
+}
+
+#[test]
+fn nobody_waits_for_a_survivor_that_dies_as_the_height_is_decided() -> Outcome {
+    // R75, R76: it holds seats and has said neither its sums nor its tags. Both were waited for before, T_move each.
+    for (seed, dead) in [(1, 4), (2, 7)] {
+        let strike = Strike::AtHeight {
+            height: 2,
+            phase: Phase::Decide,
+            skip: 0,
+        };
+        let faults = with(vec![crash(dead, strike, Point::AfterSend, None)]);
+        let world = sound(terms(seed, 10), faults)?;
+        let diary = &world.watch().diary;
+        let survivors = diary.records.get(&Height(2)).map(Record::survivor_ids);
+        let gone = MemberId(u32::try_from(dead).expect("small"));
+        assert!(survivors.is_some_and(|ids| ids.contains(&gone)), "seed {seed}");
+        let since = diary.decided.get(&Height(2)).expect("it is decided").0;
+        let others = (0..10).filter(|place| *place != dead);
+        let took: Vec<_> = others
+            .map(|place| diary.opened.get(&(Height(2), place)).map(|at| at.0 - since))
+            .collect();
+        let soon = |took: &Option<u64>| took.is_some_and(|took| took < 1500);
+        assert!(took.iter().all(soon), "seed {seed}, milliseconds: {took:?}");
+    }
     Ok(())
 }

@@ -17,6 +17,8 @@ pub(crate) struct State {
     called: Option<Time>,
     gathering: bool,
     opened: bool,
+    /// Who is gone is not waited for.
+    partings: u64,
     me: Option<MemberId>,
     speaks: bool,
 }
@@ -66,6 +68,7 @@ impl Session {
             called: self.opening.called.as_ref().map(|called| called.since),
             gathering: self.opening.gathering.is_some(),
             opened: self.opening.result.is_some(),
+            partings: desk.partings,
             me: self.me(desk),
             speaks: self.speaker(desk).is_some(),
         }

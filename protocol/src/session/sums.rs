@@ -179,7 +179,7 @@ impl Session {
     }
 
     /// R75. Whether the sums are fixed, so that something may be revealed: all that said they hold their shards of all
-    /// survivors have committed to their sums, and every shard has one; or T_move is over.
+    /// survivors, and are not gone, have committed to their sums, and every shard has one; or T_move is over.
     pub(crate) fn sums_are_in(&self, desk: &mut Desk) -> bool {
         if !self.is_sharded(desk) {
             return true;
@@ -214,6 +214,7 @@ impl Session {
         sharers.filter(|id| holds_all(id)).all(|id| {
             let announced = book.commits.get(id);
             announced.is_some_and(|announced| announced.record == called.record)
+                || self.is_gone(desk, *id)
         })
     }
 

@@ -1,5 +1,7 @@
 //! Rounds that can be won are not lost where vectors go in shards, whoever is slow, reboots or is cut off.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use conclave_protocol::names::{Height, MemberId};
 use conclave_protocol::output::Phase;
 use conclave_protocol::record::Record;
@@ -55,39 +57,48 @@ fn slow_members_and_reboots_lose_no_round() -> Outcome {
 }
 
 #[test]
-fn who_cannot_reach_those_that_made_a_sum_shares_in_the_next_round() -> Outcome {
-    // R77: such a member is out of the sum, for the same holders could not have its vector. Of a hundred pairs three
-    // cannot reach each other.
-    let (members, seed) = (40, 65);
-    let mut chance = Chance::new(seed, "pairs");
-    let pairs = (0..members).flat_map(|one| (0..one).map(move |other| (other, one)));
-    let faults = Faults {
-        apart: pairs.filter(|_| chance.percent(3)).collect(),
-        latency: Latency::Wan,
-        ..Faults::default()
-    };
-    let mut terms = terms(seed, members);
-    terms.rounds = 4;
-    let world = sound(terms, faults)?;
-    let diary = &world.watch().diary;
-    let ids = |height: u64, of: fn(&Record) -> Vec<MemberId>| {
-        let record = diary.records.get(&Height(height));
-        record.map(of).unwrap_or_default()
-    };
-    let mut left_out = 0;
-    for height in 2..6 {
-        let sharers = ids(height - 1, Record::sharer_ids);
-        left_out += sharers.len() - ids(height, Record::survivor_ids).len();
-        for id in sharers {
-            let submitted = (Height(height), usize::try_from(id.0).expect("small"));
-            assert!(
-                diary.submitted.contains_key(&submitted),
-                "member {} had nothing to train from at height {height}",
-                id.0
-            );
+fn who_cannot_reach_the_holders_of_a_shard_shares_in_the_next_round() -> Outcome {
+    // R71, R77: such a member is out of the sum, for the same holders could not have its vector. Of a hundred pairs three
+    // cannot reach each other; with seed 61 one of them holds the same shard, with seed 65 some cannot reach those that
+    // made a sum.
+    let left_out = AtomicUsize::new(0);
+    over(61..66, |seed| {
+        let members = 40;
+        let mut chance = Chance::new(seed, "pairs");
+        let pairs = (0..members).flat_map(|one| (0..one).map(move |other| (other, one)));
+        let faults = Faults {
+            apart: pairs.filter(|_| chance.percent(3)).collect(),
+            latency: Latency::Wan,
+            ..Faults::default()
+        };
+        let mut terms = terms(seed, members);
+        terms.rounds = 4;
+        let world = sound(terms, faults)?;
+        let diary = &world.watch().diary;
+        let ids = |height: u64, of: fn(&Record) -> Vec<MemberId>| {
+            let record = diary.records.get(&Height(height));
+            record.map(of).unwrap_or_default()
+        };
+        for height in 2..6 {
+            let sharers = ids(height - 1, Record::sharer_ids);
+            let out = sharers.len() - ids(height, Record::survivor_ids).len();
+            left_out.fetch_add(out, Ordering::Relaxed);
+            for id in sharers {
+                let submitted = (Height(height), usize::try_from(id.0).expect("small"));
+                if !diary.submitted.contains_key(&submitted) {
+                    let id = id.0;
+                    return Err(format!(
+                        "seed {seed}: member {id} had nothing to train from at height {height}"
+                    ));
+                }
+            }
         }
-    }
-    assert!(left_out > 0, "every pair could do without the other");
+        Ok(())
+    })?;
+    assert!(
+        left_out.into_inner() > 0,
+        "every pair could do without the other"
+    );
     Ok(())
 }
 
@@ -105,7 +116,10 @@ fn nobody_waits_for_a_survivor_that_dies_as_the_height_is_decided() -> Outcome {
         let diary = &world.watch().diary;
         let survivors = diary.records.get(&Height(2)).map(Record::survivor_ids);
         let gone = MemberId(u32::try_from(dead).expect("small"));
-        assert!(survivors.is_some_and(|ids| ids.contains(&gone)), "seed {seed}");
+        assert!(
+            survivors.is_some_and(|ids| ids.contains(&gone)),
+            "seed {seed}"
+        );
         let since = diary.decided.get(&Height(2)).expect("it is decided").0;
         let others = (0..10).filter(|place| *place != dead);
         let took: Vec<_> = others

@@ -185,13 +185,14 @@ impl Session {
     }
 
     /// R71. We sum the shards that call us among the first `replicas`, leaving out members that T_move after a Commit
-    /// do not say that they hold its vector, while more than f others do.
+    /// do not say that they hold its vector, while more than a third of those that are called first do.
     pub(super) fn take_seats(&mut self, desk: &mut Desk) {
         let Some(me) = self.me(desk) else { return };
         let Some(plan) = &self.sharding.plan else {
             return;
         };
-        let (moving, faults) = (self.moving(desk), params::faults(self.roster.len()));
+        // Of a few shards not everybody holds one.
+        let (moving, faults) = (self.moving(desk), params::faults(plan.first.count()));
         // Those behind it came later.
         let announced = self.sharding.announced.iter();
         let over = announced.take_while(|fitting| desk.due(fitting.since + moving));

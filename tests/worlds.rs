@@ -104,7 +104,7 @@ pub(crate) fn left_out_and(seed: u64, crashes: Vec<Crash>) -> Outcome<World> {
 }
 
 /// Runs all seeds, on all cores.
-pub(crate) fn over(seeds: Range<u64>, run: fn(u64) -> Outcome) -> Outcome {
+pub(crate) fn over(seeds: Range<u64>, run: impl Fn(u64) -> Outcome + Sync) -> Outcome {
     let runs = seeds.end.saturating_sub(seeds.start);
     let fails = |seed: u64| run(seed).err().map(|why| (seed, why));
     let failures: Vec<(u64, String)> = seeds.into_par_iter().filter_map(fails).collect();

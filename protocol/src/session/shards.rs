@@ -184,8 +184,8 @@ impl Session {
         self.count_anew();
     }
 
-    /// R71. We sum the shards that call us among the first `replicas`, leaving out members that T_move after a Commit
-    /// do not say that they hold its vector, while more than a third of those that are called first do.
+    /// R71. We sum the shards that call us among the first `replicas`, leaving out members so called that T_move after
+    /// a Commit do not say that they hold its vector, while more than a third of them do.
     pub(super) fn take_seats(&mut self, desk: &mut Desk) {
         let Some(me) = self.me(desk) else { return };
         let Some(plan) = &self.sharding.plan else {
@@ -211,7 +211,7 @@ impl Session {
         for fitting in self.sharding.announced.iter().take(over) {
             let holders = self.submissions.claims.of(&fitting.commit);
             if holders.count() > faults {
-                late.join(&plan.seated.without(&holders));
+                late.join(&plan.first.without(&holders));
             }
         }
         let place = |id: MemberId| self.roster.place(id);

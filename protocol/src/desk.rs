@@ -46,8 +46,8 @@ pub(crate) struct Desk {
     pub(crate) peers: BTreeSet<PublicKey>,
     /// When each of those that could be reached before was lost.
     pub(crate) parted: BTreeMap<PublicKey, Time>,
-    /// How often one was lost.
-    pub(crate) partings: u64,
+    /// How often a member was lost or came back.
+    pub(crate) links: u64,
     /// When each member was last heard.
     pub(crate) heard: BTreeMap<MemberId, Time>,
     /// When each member last said that it still works at a vector.
@@ -85,7 +85,7 @@ impl Desk {
             tray: VecDeque::new(),
             peers: BTreeSet::new(),
             parted: BTreeMap::new(),
-            partings: 0,
+            links: 0,
             heard: BTreeMap::new(),
             working: BTreeMap::new(),
             refused: Refusals::default(),

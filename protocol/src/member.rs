@@ -185,14 +185,16 @@ impl Member {
             Input::Received { from, bytes } => self.receive(from, &bytes),
             Input::Connected { peer } => {
                 self.desk.peers.insert(peer);
-                self.desk.parted.remove(&peer);
+                if self.desk.parted.remove(&peer).is_some() {
+                    self.desk.links = self.desk.links.saturating_add(1);
+                }
                 self.greet(peer);
                 Verdict::Accepted
             }
             Input::Disconnected { peer } => {
                 if self.desk.peers.remove(&peer) && self.ledger.member(&peer).is_some() {
                     self.desk.parted.insert(peer, self.desk.now);
-                    self.desk.partings = self.desk.partings.saturating_add(1);
+                    self.desk.links = self.desk.links.saturating_add(1);
                 }
                 Verdict::Accepted
             }

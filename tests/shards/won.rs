@@ -130,3 +130,29 @@ fn nobody_waits_for_a_survivor_that_dies_as_the_height_is_decided() -> Outcome {
     }
     Ok(())
 }
+
+#[test]
+fn others_take_the_seats_of_a_member_that_is_gone() -> Outcome {
+    // R71, R73: it dies while all train, and no vector is held back because it holds no shard of it: for T_move before.
+    for (seed, dead) in [(1, 4), (2, 7)] {
+        let strike = Strike::AtHeight {
+            height: 2,
+            phase: Phase::Train,
+            skip: 0,
+        };
+        let faults = Faults {
+            training: (6000, 6500),
+            ..with(vec![crash(dead, strike, Point::AfterSend, None)])
+        };
+        let world = sound(terms(seed, 10), faults)?;
+        let diary = &world.watch().diary;
+        let decided = diary.decided.get(&Height(2)).expect("it is decided").0;
+        let submitted = diary.submitted.iter();
+        let submitted = submitted.filter(|((height, _), _)| *height == Height(2));
+        let last = submitted.map(|(_, at)| at.0).max().expect("some did");
+        let survivors = diary.records.get(&Height(2)).map(Record::survivor_ids);
+        assert_eq!(survivors.map(|ids| ids.len()), Some(9), "seed {seed}");
+        assert!(decided - last < 1500, "seed {seed}: {} ms", decided - last);
+    }
+    Ok(())
+}

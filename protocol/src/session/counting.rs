@@ -23,11 +23,16 @@ impl Session {
             self.note_announced(member);
         }
         self.sharding.announced.sort_by_key(|fitting| fitting.since);
+        self.find_complete();
+        self.sharding.stir();
+    }
+
+    /// Finds the members that say that they hold all shards that call them.
+    pub(super) fn find_complete(&mut self) {
         let haves = self.submissions.haves.iter();
         let complete = haves.filter(|(id, have)| self.covers_calls(**id, have));
         let complete = complete.filter_map(|(id, _)| self.roster.place(*id));
         self.sharding.complete = complete.collect();
-        self.sharding.stir();
     }
 
     /// A member's Commit was taken: it may fit the plan.
@@ -98,7 +103,7 @@ impl Session {
         calls.all(|m| have.shards.binary_search(m).is_ok())
     }
 
-    /// R73. A vector counts as held when the first `replicas` of every shard say that they hold it, or at T_move when
+    /// R73. A vector counts as held when all that every shard calls first say that they hold it, or at T_move when
     /// somebody does.
     pub(super) fn count_shards(&mut self, desk: &mut Desk) {
         let Some(plan) = &self.sharding.plan else {

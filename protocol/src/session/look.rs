@@ -18,7 +18,7 @@ pub(crate) struct State {
     gathering: bool,
     opened: bool,
     /// Who is gone is not waited for.
-    partings: u64,
+    links: u64,
     me: Option<MemberId>,
     speaks: bool,
 }
@@ -68,7 +68,7 @@ impl Session {
             called: self.opening.called.as_ref().map(|called| called.since),
             gathering: self.opening.gathering.is_some(),
             opened: self.opening.result.is_some(),
-            partings: desk.partings,
+            links: desk.links,
             me: self.me(desk),
             speaks: self.speaker(desk).is_some(),
         }

@@ -11,6 +11,7 @@ use crate::names::{MemberId, SumId};
 use crate::output::{Stored, Table};
 use crate::places::Places;
 use crate::refusal::Refusal;
+use crate::roster::Roster;
 use crate::session::pull::{Pulls, Recent};
 use crate::session::sums::{SumBook, Summing};
 use crate::shard::{self, Cut, seats::Seats};
@@ -67,6 +68,10 @@ pub(super) struct Plan {
     pub(super) replicas: usize,
     /// The places of all members with a seat at any rank.
     pub(super) seated: Places,
+    /// R71. The places of those that are gone: they are not called.
+    pub(super) gone: Places,
+    /// [`crate::desk::Desk::links`] when that was looked at.
+    pub(super) links: u64,
     /// The places of those that some shard calls among the first `replicas`.
     pub(super) first: Places,
     /// The shards that call them so.
@@ -76,6 +81,20 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// R71. Every shard calls the first `replicas` in its order that are not gone.
+    pub(super) fn call(&mut self, roster: &Roster, gone: Places) {
+        let here = |id: &MemberId| roster.place(*id).is_some_and(|place| !gone.contains(place));
+        let mut calls = BTreeMap::<MemberId, Vec<u32>>::new();
+        for m in 0..self.cut.shards() {
+            let named = u32::try_from(m).unwrap_or(u32::MAX);
+            for id in self.seats.order(m).filter(here).take(self.replicas) {
+                calls.entry(id).or_default().push(named);
+            }
+        }
+        self.first = calls.keys().filter_map(|id| roster.place(*id)).collect();
+        (self.calls, self.gone) = (calls, gone);
+    }
+
     /// Whether a member's word that it holds shards of a vector proves anything: the author's does not, unless nobody
     /// else is asked to hold them.
     pub(super) fn bears_witness(&self, member: MemberId, author: MemberId) -> bool {

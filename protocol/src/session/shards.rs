@@ -128,6 +128,7 @@ impl Session {
             |looks| &mut looks.collecting,
             |session, desk| {
                 session.plan_shards(desk);
+                session.call_others(desk);
                 session.take_seats(desk);
                 session.count_shards(desk);
                 session.announce_shards(desk);
@@ -161,31 +162,57 @@ impl Session {
         };
         let (sid, seats) = (terms.sid, Seats::draw(&terms.sid, &seated, cut.shards()));
         let place = |id: &MemberId| self.roster.place(*id);
-        let mut calls = BTreeMap::<MemberId, Vec<u32>>::new();
-        for m in 0..cut.shards() {
-            let named = u32::try_from(m).unwrap_or(u32::MAX);
-            for id in seats.order(m).take(replicas) {
-                calls.entry(id).or_default().push(named);
-            }
-        }
-        self.sharding.plan = Some(Plan {
+        let mut plan = Plan {
             sid,
             seated: seated.iter().filter_map(place).collect(),
-            first: calls.keys().filter_map(place).collect(),
             seats,
-            calls,
+            gone: Places::default(),
+            links: 0,
+            first: Places::default(),
+            calls: BTreeMap::new(),
             cut,
             replicas,
             liars: desk.unseated.clone(),
-        });
+        };
+        plan.call(&self.roster, Places::default());
+        self.sharding.plan = Some(plan);
         self.sharding.mine.clear();
         self.sharding.late = None;
         self.sharding.book.stir();
         self.count_anew();
     }
 
-    /// R71. We sum the shards that call us among the first `replicas`, leaving out members so called that T_move after
-    /// a Commit do not say that they hold its vector, while more than a third of them do.
+    /// R71. Calls others in the place of members that are gone, as long as enough are not.
+    fn call_others(&mut self, desk: &Desk) {
+        let roster = &self.roster;
+        let Some(plan) = self.sharding.plan.as_mut() else {
+            return;
+        };
+        if plan.links == desk.links {
+            return;
+        }
+        plan.links = desk.links;
+        let seated = roster.ids().enumerate();
+        let seated = seated.filter(|(place, _)| plan.seated.contains(*place));
+        let is_gone = |id: &MemberId| roster.key(*id).is_some_and(|key| desk.is_gone(*id, key));
+        let gone = seated.filter(|(_, id)| is_gone(id));
+        let mut gone: Places = gone.map(|(place, _)| place).collect();
+        if plan.seated.without(&gone).count() <= plan.replicas {
+            gone = Places::default();
+        }
+        if gone == plan.gone {
+            return;
+        }
+        plan.call(roster, gone);
+        self.sharding.late_at = None;
+        let commits = self.sharding.announced.iter();
+        let commits = commits.map(|fitting| fitting.commit);
+        self.sharding.stirred.extend(commits);
+        self.find_complete();
+    }
+
+    /// R71. We sum the shards that call us among the first `replicas`, leaving out members that are gone, and of those
+    /// so called who T_move after a Commit does not say that it holds its vector, while more than a third of them do.
     pub(super) fn take_seats(&mut self, desk: &mut Desk) {
         let Some(me) = self.me(desk) else { return };
         let Some(plan) = &self.sharding.plan else {
@@ -207,7 +234,7 @@ impl Session {
         }
         self.sharding.late_at = at;
         self.sharding.seats_at = Some(desk.now + GATHER);
-        let mut late = Places::default();
+        let mut late = plan.gone;
         for fitting in self.sharding.announced.iter().take(over) {
             let holders = self.submissions.claims.of(&fitting.commit);
             if holders.count() > faults {

@@ -58,9 +58,9 @@ fn slow_members_and_reboots_lose_no_round() -> Outcome {
 
 #[test]
 fn who_cannot_reach_the_holders_of_a_shard_shares_in_the_next_round() -> Outcome {
-    // R71, R77: such a member is out of the sum, for the same holders could not have its vector. Of a hundred pairs three
-    // cannot reach each other; with seed 61 one of them holds the same shard, with seed 65 some cannot reach those that
-    // made a sum.
+    // R71, R77: such a member is out of the sum, for the same holders could not have its vector. Of a hundred pairs
+    // three cannot reach each other; with seed 61 two such hold the same shard, with seed 65 some cannot reach those
+    // that made a sum.
     let left_out = AtomicUsize::new(0);
     over(61..66, |seed| {
         let members = 40;

@@ -12,6 +12,7 @@ use rand_core::{Rng as _, SeedableRng as _};
 use crate::charter::{Charter, Timers};
 use crate::envelope::{Envelope, Kind};
 use crate::evidence::Evidence;
+use crate::gone::Gone;
 use crate::layout::Layout;
 use crate::letter::{Bytes, Letter};
 use crate::memo::Remembered;
@@ -46,8 +47,8 @@ pub(crate) struct Desk {
     pub(crate) peers: BTreeSet<PublicKey>,
     /// When each of those that could be reached before was lost.
     pub(crate) parted: BTreeMap<PublicKey, Time>,
-    /// How often a member was lost or came back.
-    pub(crate) links: u64,
+    /// R75. Who was lost and has not spoken since.
+    pub(crate) gone: Gone,
     /// When each member was last heard.
     pub(crate) heard: BTreeMap<MemberId, Time>,
     /// When each member last said that it still works at a vector.
@@ -85,7 +86,7 @@ impl Desk {
             tray: VecDeque::new(),
             peers: BTreeSet::new(),
             parted: BTreeMap::new(),
-            links: 0,
+            gone: Gone::default(),
             heard: BTreeMap::new(),
             working: BTreeMap::new(),
             refused: Refusals::default(),
@@ -243,12 +244,10 @@ impl Desk {
         }
     }
 
-    /// R75, R76. Whether a member could be reached, was lost and has not been heard since; what it said just before may
-    /// still have come by others.
-    pub(crate) fn is_gone(&self, member: MemberId, key: &PublicKey) -> bool {
-        let heard = self.heard.get(&member).copied().unwrap_or_default();
-        let parted = self.parted.get(key);
-        parted.is_some_and(|at| heard <= *at + self.timers().sync)
+    /// R75. A member spoke for itself just now, to us or by way of others.
+    pub(crate) fn hear(&mut self, member: MemberId) {
+        self.heard.insert(member, self.now);
+        self.gone.hear(member, self.now, self.timers().sync);
     }
 
     /// When a member last said that it still works, or since when it could have said so.

@@ -37,6 +37,7 @@ mod desk;
 pub mod envelope;
 pub mod evidence;
 pub mod floats;
+mod gone;
 pub mod input;
 mod journal;
 pub mod layout;

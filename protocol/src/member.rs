@@ -185,17 +185,21 @@ impl Member {
             Input::Received { from, bytes } => self.receive(from, &bytes),
             Input::Connected { peer } => {
                 self.desk.peers.insert(peer);
-                if self.desk.parted.remove(&peer).is_some() {
-                    self.desk.links = self.desk.links.saturating_add(1);
+                self.desk.parted.remove(&peer);
+                if let Some(member) = self.ledger.member(&peer) {
+                    self.desk.gone.regain(member);
                 }
                 self.greet(peer);
                 Verdict::Accepted
             }
             Input::Disconnected { peer } => {
-                if self.desk.peers.remove(&peer) && self.ledger.member(&peer).is_some() {
+                if let Some(member) = self.ledger.member(&peer)
+                    && self.desk.peers.contains(&peer)
+                {
                     self.desk.parted.insert(peer, self.desk.now);
-                    self.desk.links = self.desk.links.saturating_add(1);
+                    self.desk.gone.lose(member, self.desk.now);
                 }
+                self.desk.peers.remove(&peer);
                 Verdict::Accepted
             }
             Input::Trained { height, delta } => {

@@ -38,6 +38,8 @@ use crate::message::{Malformed, Reveal};
 use crate::names::{Height, MemberId, SessId};
 use crate::outbox;
 use crate::output::{Stored, Table};
+use crate::params;
+use crate::places::Places;
 use crate::post::{Place, Post, Slot, slot_of};
 use crate::refusal::Refusal;
 use crate::roster::Roster;
@@ -238,10 +240,14 @@ impl Session {
         self.me(desk).filter(|_| desk.memory.may_speak(self.height))
     }
 
-    /// R75, R76. Whether a member was lost and is not heard any more.
-    pub(crate) fn is_gone(&self, desk: &Desk, member: MemberId) -> bool {
-        let key = self.roster.key(member);
-        key.is_some_and(|key| desk.is_gone(member, key))
+    /// R75. The places of the members that are gone; nobody if those are more than f, for then it is we that are cut off.
+    pub(crate) fn gone(&self, desk: &Desk) -> Places {
+        let places = desk.gone.ids().filter_map(|id| self.roster.place(id));
+        let gone: Places = places.collect();
+        if gone.count() > params::faults(self.roster.len()) {
+            return Places::default();
+        }
+        gone
     }
 
     /// The durable rows of this session: own envelopes, those of others, vectors.

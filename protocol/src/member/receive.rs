@@ -138,7 +138,7 @@ impl Member {
         let beat: Heartbeat = message::decode(&envelope.body).map_err(|_| Refusal::Malformed)?;
         letter.verify(&person.key).map_err(|_| Refusal::Signature)?;
         let (sender, now) = (envelope.sender, self.desk.now);
-        self.desk.heard.insert(sender, now);
+        self.desk.hear(sender);
         let done = beat.height >= self.ledger.next()
             && matches!(beat.phase, Phase::Submit | Phase::Decide);
         if !done {

@@ -191,7 +191,7 @@ impl Member {
         }
         self.pulse.answered.insert(turn, now);
         if sender != MemberId::NEWCOMER {
-            self.desk.heard.insert(sender, now);
+            self.desk.hear(sender);
         }
         if want.head > self.ledger.head() {
             self.catch_up(from);

@@ -95,7 +95,7 @@ impl Session {
         self.submissions.haves.insert(sender, have);
     }
 
-    /// Whether a Have names all shards that call its sender among the first `replicas`.
+    /// Whether a Have names all shards that call its sender.
     fn covers_calls(&self, sender: MemberId, have: &Have) -> bool {
         let plan = self.sharding.plan.as_ref();
         let calls = plan.and_then(|plan| plan.calls.get(&sender));

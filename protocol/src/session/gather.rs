@@ -222,9 +222,13 @@ impl Session {
         }
         let late = !gathering.claims.is_empty() && desk.due(gathering.since + self.moving(desk));
         let liars = self.sharding.plan.as_ref().map(|plan| &plan.liars);
-        let asked = |id: &MemberId| {
-            late || self.is_gone(desk, *id) || liars.is_some_and(|liars| liars.contains(id))
+        let gone = self.gone(desk);
+        let is_gone = |id: &MemberId| {
+            let place = self.roster.place(*id);
+            place.is_some_and(|place| gone.contains(place))
         };
+        let asked =
+            |id: &MemberId| late || is_gone(id) || liars.is_some_and(|liars| liars.contains(id));
         let untagged = |id: &&MemberId| asked(id) && self.published_tag(**id, 0).is_none();
         let untagged: Vec<_> = called.survivors.keys().filter(untagged).collect();
         for m in gathering.claims.keys() {

@@ -17,8 +17,8 @@ pub(crate) struct State {
     called: Option<Time>,
     gathering: bool,
     opened: bool,
-    /// Who is gone is not waited for.
-    links: u64,
+    /// Who went and who came back: nobody waits for those that are gone.
+    gone: u64,
     me: Option<MemberId>,
     speaks: bool,
 }
@@ -68,7 +68,7 @@ impl Session {
             called: self.opening.called.as_ref().map(|called| called.since),
             gathering: self.opening.gathering.is_some(),
             opened: self.opening.result.is_some(),
-            links: desk.links,
+            gone: desk.gone.changes,
             me: self.me(desk),
             speaks: self.speaker(desk).is_some(),
         }

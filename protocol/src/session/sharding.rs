@@ -21,7 +21,7 @@ use crate::time::Time;
 #[derive(Debug, Default)]
 pub(crate) struct Sharding {
     pub(super) plan: Option<Plan>,
-    /// The shards that we sum.
+    /// The shards that we sum: a seat once taken is kept.
     pub(super) mine: BTreeSet<usize>,
     /// Members that were late when our seats were last counted.
     pub(super) late: Option<Places>,
@@ -39,7 +39,7 @@ pub(crate) struct Sharding {
     pub(super) counted: BTreeSet<Digest>,
     /// The Commits that fit the plan, in the order in which they came in.
     pub(super) announced: Vec<Fitting>,
-    /// R73. Members that say that they hold all shards that call them among the first `replicas`.
+    /// R73. Members that say that they hold all shards that call them, as [`Plan::calls`] has it.
     pub(super) complete: Places,
     /// Commits that came in, or that more members listed, since vectors were counted last.
     pub(super) stirred: BTreeSet<Digest>,
@@ -70,9 +70,7 @@ pub(super) struct Plan {
     pub(super) seated: Places,
     /// R71. The places of those that are gone: they are not called.
     pub(super) gone: Places,
-    /// [`crate::desk::Desk::links`] when that was looked at.
-    pub(super) links: u64,
-    /// The places of those that some shard calls among the first `replicas`.
+    /// The places of those that some shard calls among the first `replicas` that are not gone.
     pub(super) first: Places,
     /// The shards that call them so.
     pub(super) calls: BTreeMap<MemberId, Vec<u32>>,

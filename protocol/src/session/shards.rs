@@ -167,7 +167,6 @@ impl Session {
             seated: seated.iter().filter_map(place).collect(),
             seats,
             gone: Places::default(),
-            links: 0,
             first: Places::default(),
             calls: BTreeMap::new(),
             cut,
@@ -182,32 +181,24 @@ impl Session {
         self.count_anew();
     }
 
-    /// R71. Calls others in the place of members that are gone, as long as enough are not.
+    /// R71. Calls others in the place of members that are gone, while a vector lacks holders and enough can be called.
     fn call_others(&mut self, desk: &Desk) {
-        let roster = &self.roster;
+        let gone = self.gone(desk);
         let Some(plan) = self.sharding.plan.as_mut() else {
             return;
         };
-        if plan.links == desk.links {
-            return;
-        }
-        plan.links = desk.links;
-        let seated = roster.ids().enumerate();
-        let seated = seated.filter(|(place, _)| plan.seated.contains(*place));
-        let is_gone = |id: &MemberId| roster.key(*id).is_some_and(|key| desk.is_gone(*id, key));
-        let gone = seated.filter(|(_, id)| is_gone(id));
-        let mut gone: Places = gone.map(|(place, _)| place).collect();
+        let mut gone = gone.and(&plan.seated);
         if plan.seated.without(&gone).count() <= plan.replicas {
             gone = Places::default();
         }
-        if gone == plan.gone {
+        let announced = &self.sharding.announced;
+        if gone == plan.gone || announced.iter().all(|fitting| fitting.counted) {
             return;
         }
-        plan.call(roster, gone);
-        self.sharding.late_at = None;
-        let commits = self.sharding.announced.iter();
-        let commits = commits.map(|fitting| fitting.commit);
+        plan.call(&self.roster, gone);
+        let commits = announced.iter().map(|fitting| fitting.commit);
         self.sharding.stirred.extend(commits);
+        self.sharding.late_at = None;
         self.find_complete();
     }
 
@@ -218,7 +209,7 @@ impl Session {
         let Some(plan) = &self.sharding.plan else {
             return;
         };
-        // Of a few shards not everybody holds one.
+        // Few shards call few members: f of all would be more than there are.
         let (moving, faults) = (self.moving(desk), params::faults(plan.first.count()));
         // Those behind it came later.
         let announced = self.sharding.announced.iter();
@@ -237,7 +228,7 @@ impl Session {
         let mut late = plan.gone;
         for fitting in self.sharding.announced.iter().take(over) {
             let holders = self.submissions.claims.of(&fitting.commit);
-            if holders.count() > faults {
+            if plan.first.and(&holders).count() > faults {
                 late.join(&plan.first.without(&holders));
             }
         }

@@ -206,15 +206,15 @@ impl Session {
         let commits = called.survivors.values().map(listed);
         let hold_all = commits.reduce(|one, other| one.and(&other));
         let hold_all = hold_all.unwrap_or_default();
-        let holds_all = |id: &MemberId| {
+        let awaited = hold_all.without(&self.gone(desk));
+        let is_awaited = |id: &MemberId| {
             let place = self.roster.place(*id);
-            place.is_some_and(|place| hold_all.contains(place))
+            place.is_some_and(|place| awaited.contains(place))
         };
         let sharers = self.work.iter().flat_map(|work| work.sharers.keys());
-        sharers.filter(|id| holds_all(id)).all(|id| {
+        sharers.filter(|id| is_awaited(id)).all(|id| {
             let announced = book.commits.get(id);
             announced.is_some_and(|announced| announced.record == called.record)
-                || self.is_gone(desk, *id)
         })
     }
 

@@ -240,7 +240,8 @@ impl Session {
         self.me(desk).filter(|_| desk.memory.may_speak(self.height))
     }
 
-    /// R75. The places of the members that are gone; nobody if those are more than f, for then it is we that are cut off.
+    /// R75. The places of the members that are gone; nobody if those are more than f, for then it is we that are cut
+    /// off.
     pub(crate) fn gone(&self, desk: &Desk) -> Places {
         let places = desk.gone.ids().filter_map(|id| self.roster.place(id));
         let gone: Places = places.collect();

@@ -45,9 +45,7 @@ pub(crate) struct Desk {
     pub(crate) tray: VecDeque<Output>,
     /// Who can be reached directly.
     pub(crate) peers: BTreeSet<PublicKey>,
-    /// When each of those that could be reached before was lost.
-    pub(crate) parted: BTreeMap<PublicKey, Time>,
-    /// R75. Who was lost and has not spoken since.
+    /// R75. Who could be reached and was lost, and who has not spoken since.
     pub(crate) gone: Gone,
     /// When each member was last heard.
     pub(crate) heard: BTreeMap<MemberId, Time>,
@@ -85,7 +83,6 @@ impl Desk {
             rng,
             tray: VecDeque::new(),
             peers: BTreeSet::new(),
-            parted: BTreeMap::new(),
             gone: Gone::default(),
             heard: BTreeMap::new(),
             working: BTreeMap::new(),

@@ -185,7 +185,6 @@ impl Member {
             Input::Received { from, bytes } => self.receive(from, &bytes),
             Input::Connected { peer } => {
                 self.desk.peers.insert(peer);
-                self.desk.parted.remove(&peer);
                 if let Some(member) = self.ledger.member(&peer) {
                     self.desk.gone.regain(member);
                 }
@@ -193,13 +192,11 @@ impl Member {
                 Verdict::Accepted
             }
             Input::Disconnected { peer } => {
-                if let Some(member) = self.ledger.member(&peer)
-                    && self.desk.peers.contains(&peer)
+                if self.desk.peers.remove(&peer)
+                    && let Some(member) = self.ledger.member(&peer)
                 {
-                    self.desk.parted.insert(peer, self.desk.now);
                     self.desk.gone.lose(member, self.desk.now);
                 }
-                self.desk.peers.remove(&peer);
                 Verdict::Accepted
             }
             Input::Trained { height, delta } => {

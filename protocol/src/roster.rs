@@ -48,6 +48,12 @@ impl Roster {
         members.iter().map(place).collect()
     }
 
+    /// Whether a member's place is among these.
+    pub(crate) fn is_in(&self, places: &Places, member: MemberId) -> bool {
+        self.place(member)
+            .is_some_and(|place| places.contains(place))
+    }
+
     /// Whether it is a member of the height.
     pub fn contains(&self, member: MemberId) -> bool {
         self.place(member).is_some()

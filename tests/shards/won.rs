@@ -102,17 +102,21 @@ fn who_cannot_reach_the_holders_of_a_shard_shares_in_the_next_round() -> Outcome
     Ok(())
 }
 
+/// One of them dies in a phase of height 2, for good.
+fn dies(place: usize, phase: Phase) -> Faults {
+    let strike = Strike::AtHeight {
+        height: 2,
+        phase,
+        skip: 0,
+    };
+    with(vec![crash(place, strike, Point::AfterSend, None)])
+}
+
 #[test]
 fn nobody_waits_for_a_survivor_that_dies_as_the_height_is_decided() -> Outcome {
     // R75, R76: it holds seats and has said neither its sums nor its tags. Both were waited for before, T_move each.
     for (seed, dead) in [(1, 4), (2, 7)] {
-        let strike = Strike::AtHeight {
-            height: 2,
-            phase: Phase::Decide,
-            skip: 0,
-        };
-        let faults = with(vec![crash(dead, strike, Point::AfterSend, None)]);
-        let world = sound(terms(seed, 10), faults)?;
+        let world = sound(terms(seed, 10), dies(dead, Phase::Decide))?;
         let diary = &world.watch().diary;
         let survivors = diary.records.get(&Height(2)).map(Record::survivor_ids);
         let gone = MemberId(u32::try_from(dead).expect("small"));
@@ -135,14 +139,9 @@ fn nobody_waits_for_a_survivor_that_dies_as_the_height_is_decided() -> Outcome {
 fn others_take_the_seats_of_a_member_that_is_gone() -> Outcome {
     // R71, R73: it dies while all train, and no vector is held back because it holds no shard of it: for T_move before.
     for (seed, dead) in [(1, 4), (2, 7)] {
-        let strike = Strike::AtHeight {
-            height: 2,
-            phase: Phase::Train,
-            skip: 0,
-        };
         let faults = Faults {
             training: (6000, 6500),
-            ..with(vec![crash(dead, strike, Point::AfterSend, None)])
+            ..dies(dead, Phase::Train)
         };
         let world = sound(terms(seed, 10), faults)?;
         let diary = &world.watch().diary;

@@ -157,6 +157,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut read = None;
     if model.config().classes().is_some_and(<[String]>::is_empty) {
         let mut config = model.config().clone();
+        // The room for a row is the same whatever the labels.
         config.set_labels(vec!["any".to_owned()])?;
         let adapter = Adapter::new(spec.clone(), &config).map_err(flag)?;
         let found = rows(args, &training, adapter.room(&config), Some(&[]))?;

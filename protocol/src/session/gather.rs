@@ -220,15 +220,16 @@ impl Session {
                 wanted.push(Wanted::new(*name, m, length, Source::Makers));
             }
         }
-        let late = !gathering.claims.is_empty() && desk.due(gathering.since + self.moving(desk));
+        if gathering.claims.is_empty() {
+            return wanted;
+        }
+        let late = desk.due(gathering.since + self.moving(desk));
         let liars = self.sharding.plan.as_ref().map(|plan| &plan.liars);
         let gone = self.gone(desk);
-        let is_gone = |id: &MemberId| {
-            let place = self.roster.place(*id);
-            place.is_some_and(|place| gone.contains(place))
+        let asked = |id: &MemberId| {
+            let liar = liars.is_some_and(|liars| liars.contains(id));
+            late || liar || self.roster.is_in(&gone, *id)
         };
-        let asked =
-            |id: &MemberId| late || is_gone(id) || liars.is_some_and(|liars| liars.contains(id));
         let untagged = |id: &&MemberId| asked(id) && self.published_tag(**id, 0).is_none();
         let untagged: Vec<_> = called.survivors.keys().filter(untagged).collect();
         for m in gathering.claims.keys() {

@@ -83,8 +83,8 @@ impl Session {
                 desk.send(*key, letter.clone());
                 return false;
             }
-            let parted = desk.parted.get(key).copied().unwrap_or_default();
-            let heard = desk.heard.get(holder).copied().filter(|at| *at > parted);
+            let lost = desk.gone.lost(*holder).unwrap_or_default();
+            let heard = desk.heard.get(holder).copied().filter(|at| *at > lost);
             match parcel.sent {
                 Sent::Not if heard.is_some() => {
                     let behind = self.roster.behind(key);

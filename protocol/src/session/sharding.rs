@@ -81,7 +81,7 @@ pub(super) struct Plan {
 impl Plan {
     /// R71. Every shard calls the first `replicas` in its order that are not gone.
     pub(super) fn call(&mut self, roster: &Roster, gone: Places) {
-        let here = |id: &MemberId| roster.place(*id).is_some_and(|place| !gone.contains(place));
+        let here = |id: &MemberId| !roster.is_in(&gone, *id);
         let mut calls = BTreeMap::<MemberId, Vec<u32>>::new();
         for m in 0..self.cut.shards() {
             let named = u32::try_from(m).unwrap_or(u32::MAX);

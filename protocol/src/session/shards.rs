@@ -239,7 +239,7 @@ impl Session {
         if self.sharding.late == Some(late) {
             return;
         }
-        let in_time = |id: &MemberId| !place(*id).is_some_and(|place| late.contains(place));
+        let in_time = |id: &MemberId| !self.roster.is_in(&late, *id);
         for m in 0..plan.cut.shards() {
             let mut called = plan.seats.order(m).filter(in_time);
             if called.by_ref().take(plan.replicas).any(|id| id == me) {

@@ -207,12 +207,9 @@ impl Session {
         let hold_all = commits.reduce(|one, other| one.and(&other));
         let hold_all = hold_all.unwrap_or_default();
         let awaited = hold_all.without(&self.gone(desk));
-        let is_awaited = |id: &MemberId| {
-            let place = self.roster.place(*id);
-            place.is_some_and(|place| awaited.contains(place))
-        };
         let sharers = self.work.iter().flat_map(|work| work.sharers.keys());
-        sharers.filter(|id| is_awaited(id)).all(|id| {
+        let mut sharers = sharers.filter(|id| self.roster.is_in(&awaited, **id));
+        sharers.all(|id| {
             let announced = book.commits.get(id);
             announced.is_some_and(|announced| announced.record == called.record)
         })

@@ -96,7 +96,7 @@ pub struct FlagError(pub String);
 pub fn main() -> ExitCode {
     crate::learn::threads::settle();
     let cli = Cli::parse();
-    if let Err(error) = telemetry::start(&cli.log, cli.log_format) {
+    if let Err(error) = telemetry::start(&cli.log, cli.log_format, cli.command.quiet()) {
         return fail(&anyhow::Error::new(FlagError(error.to_string())));
     }
     if let Some(parent) = cli.child_of
@@ -111,6 +111,14 @@ pub fn main() -> ExitCode {
 }
 
 impl Command {
+    /// Whom its log leaves out.
+    const fn quiet(&self) -> telemetry::Quiet {
+        match self {
+            Self::Simulate(_) => telemetry::SIMULATION,
+            _ => telemetry::NODE,
+        }
+    }
+
     fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Init(args) => init::run(&args),

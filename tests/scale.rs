@@ -27,6 +27,7 @@ fn a_federation_says_little_twice() -> Outcome {
     let climate = Climate {
         churn: percent(10),
         loss: never(),
+        breaks: never(),
         partition: never(),
         latency: Latency::Wan,
         hostile: 0,

@@ -279,6 +279,15 @@ fn dead_holders_are_replaced() -> Outcome {
 }
 
 #[test]
+fn shards_survive_lost_links_over_seeds() -> Outcome {
+    // R71, R72, R77
+    over(asked_for().unwrap_or(0..12), |seed| {
+        let founders = [8, 9, 11][usize::try_from(seed % 3).expect("below three")];
+        sound(terms(seed, founders), Faults::torn(seed, founders)).map(drop)
+    })
+}
+
+#[test]
 fn shards_survive_faults_over_seeds() -> Outcome {
     // R72, R75
     over(asked_for().unwrap_or(0..12), |seed| {

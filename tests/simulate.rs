@@ -100,6 +100,53 @@ fn hostile_members_break_nothing_and_are_named() {
 }
 
 #[test]
+fn nothing_but_our_own_words_comes_to_stderr() {
+    // A member contradicts itself in this world, which the consensus engine would log.
+    let flags = [
+        "--members",
+        "7",
+        "--rounds",
+        "3",
+        "--byzantine",
+        "0.3",
+        "--seed",
+        "8",
+        "--json",
+    ];
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let said = |more: &[&str]| {
+        let output = simulate(folder.path(), &[&flags, more].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert_eq!(said(&[]), "");
+    let asked = said(&[
+        "--log",
+        "arc_malachitebft_core_driver=warn,arc_malachitebft_core_votekeeper=warn",
+    ]);
+    assert!(asked.contains(" WARN arc_malachitebft_"), "{asked}");
+}
+
+#[test]
+fn broken_links_are_counted_and_break_nothing() {
+    let flags = [
+        "--members",
+        "9",
+        "--rounds",
+        "4",
+        "--broken-links",
+        "0.2",
+        "--seed",
+        "3",
+    ];
+    let text = good(&flags);
+    assert!(text.contains("--broken-links 0.2"), "{text}");
+    assert!(text.contains(" broken links happened"), "{text}");
+    assert!(text.contains("4 rounds: 4 opened"), "{text}");
+    assert!(!good(&flags[..4]).contains("broken link"));
+}
+
+#[test]
 fn equal_seeds_give_equal_digests_and_other_flags_other_ones() {
     let flags = [
         "--members",
@@ -213,7 +260,7 @@ fn the_drawing_shows_every_round() {
 #[test]
 fn what_cannot_be_meant_is_refused_before_anything_is_done() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let cases: [(&[&str], &[&str]); 17] = [
+    let cases: [(&[&str], &[&str]); 18] = [
         (&["--members", "2"], &["--members 2", "3 to 200"]),
         (&["--members", "201"], &["--members 201", "3 to 200"]),
         (&["--members", "many"], &["many", "--members"]),
@@ -240,6 +287,10 @@ fn what_cannot_be_meant_is_refused_before_anything_is_done() {
         (&["--loss=-0.1"], &["-0.1", "--loss"]),
         (&["--latency", "moon"], &["moon", "wan, lan"]),
         (&["--latency", "90000"], &["90000", "milliseconds up to"]),
+        (
+            &["--broken-links", "1.2"],
+            &["1.2", "--broken-links", "at most 1"],
+        ),
         (&["--partition", "2"], &["2", "--partition", "at most 1"]),
         (
             &["--plot", "no/such/folder.svg"],

@@ -5,6 +5,8 @@
 
 #[path = "simulation/planted.rs"]
 mod planted;
+#[path = "simulation/torn.rs"]
+mod torn;
 #[path = "worlds.rs"]
 mod worlds;
 
@@ -84,6 +86,22 @@ fn faults_that_heal_cost_few_rounds() -> Outcome {
 #[test]
 fn wild_faults_over_seeds() -> Outcome {
     over(asked_for().unwrap_or(0..40), wild)
+}
+
+#[test]
+fn links_that_are_lost_in_mid_height_over_seeds() -> Outcome {
+    over(asked_for().unwrap_or(0..60), torn)
+}
+
+/// One seed: four to seven founders, vectors inline or pulled, and single links that are lost besides any other faults.
+fn torn(seed: u64) -> Outcome {
+    let founders = [4, 5, 6, 7][usize::try_from(seed % 4).expect("below four")];
+    let mut terms = Terms::new(seed, founders);
+    terms.rounds = 3;
+    if seed.is_multiple_of(3) {
+        terms.inline_limit = 1;
+    }
+    sound(terms, Faults::torn(seed, founders)).map(drop)
 }
 
 /// One seed of the harder kind: four to seven founders, three rounds, sometimes a joiner.

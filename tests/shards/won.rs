@@ -19,6 +19,7 @@ fn lived(seed: u64, founders: usize, rounds: u32, [churn, loss, cuts]: [u64; 3])
     let climate = Climate {
         churn: percent(churn),
         loss: percent(loss),
+        breaks: percent(0),
         partition: percent(cuts),
         latency: Latency::Wan,
         hostile: 0,

@@ -52,6 +52,9 @@ pub struct Args {
     /// How probably the network is cut in two in each round, for half a round on average.
     #[arg(long, value_name = "P", default_value = "0", value_parser = probability)]
     partition: Fraction,
+    /// How probably each link between two members is lost in each round, for half a round on average; others relay.
+    #[arg(long, value_name = "P", default_value = "0", value_parser = probability)]
+    broken_links: Fraction,
     /// Which part of the members follows hostile scripts, rounded down to whole members; less than a third.
     #[arg(long, value_name = "P", default_value = "0", value_parser = probability)]
     byzantine: Fraction,
@@ -81,6 +84,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         loss: args.loss,
         latency: args.latency,
         partition: args.partition,
+        broken_links: args.broken_links,
         byzantine: args.byzantine,
         seed: args.seed,
     };

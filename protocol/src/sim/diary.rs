@@ -17,6 +17,8 @@ pub struct Diary {
     pub away: BTreeMap<usize, Vec<(Time, Time)>>,
     /// Who was cut off from the others, from when to when.
     pub cuts: Vec<(BTreeSet<usize>, Time, Time)>,
+    /// Which single link was lost, from when to when.
+    pub breaks: Vec<((usize, usize), Time, Time)>,
     /// The rounds by height.
     pub rounds: BTreeMap<Height, Round>,
     /// When a member had opened the sum of a height.
@@ -112,6 +114,12 @@ impl Diary {
         cuts.any(|(side, cut, joined)| side.contains(&place) && *cut <= to && from < *joined)
     }
 
+    /// Whether any single link was lost at any moment of a span.
+    pub fn was_torn(&self, from: Time, to: Time) -> bool {
+        let mut breaks = self.breaks.iter();
+        breaks.any(|(_, broke, back)| *broke <= to && from < *back)
+    }
+
     /// How often a member crashed.
     pub fn crashes(&self) -> usize {
         self.away.values().map(Vec::len).sum()
@@ -141,5 +149,7 @@ mod tests {
         diary.cut(&[0, 3], 5, Time(5), Time(7));
         assert!(diary.was_cut_off(0, Time(0), Time(9)));
         assert_eq!(diary.crashes(), 1);
+        diary.breaks.push(((0, 3), Time(5), Time(7)));
+        assert!(diary.was_torn(Time(0), Time(5)) && !diary.was_torn(Time(7), Time(9)));
     }
 }

@@ -1,10 +1,11 @@
 //! What goes wrong in a world, and where exactly a member dies.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crypto::fraction::Fraction;
 
 use super::byzantine::Script;
+use super::links::link;
 use super::{Chance, Latency};
 use crate::output::Phase;
 use crate::time::Time;
@@ -104,10 +105,14 @@ pub struct Faults {
     pub leaves: Vec<(usize, Time)>,
     /// Two sides that cannot reach each other: who is on the one side, from when to when.
     pub splits: Vec<(Vec<usize>, Time, Time)>,
+    /// Links that are lost for a while, lower place first, from when to when: gossip goes over others meanwhile.
+    pub broken: BTreeMap<(usize, usize), (Time, Time)>,
     /// In each round each member crashes so probably, at a random moment, and is back half a round later on average.
     pub churn: Fraction,
     /// In each round the network is cut in two so probably, from a random moment on, for half a round on average.
     pub partition: Fraction,
+    /// In each round each link is lost so probably, from a random moment on, for half a round on average.
+    pub breaks: Fraction,
     /// When the network is sound again; `None`: when the last round is decided.
     pub heal: Option<Time>,
     /// Members that are hostile, all the time, and their scripts.
@@ -133,8 +138,10 @@ impl Default for Faults {
             losses: Vec::new(),
             leaves: Vec::new(),
             splits: Vec::new(),
+            broken: BTreeMap::new(),
             churn: never(),
             partition: never(),
+            breaks: never(),
             heal: Some(Time(0)),
             hostile: Vec::new(),
             meshed: false,
@@ -175,6 +182,17 @@ impl Faults {
     /// Whether the network is not sound yet.
     pub(super) fn sick(&self, now: Time) -> bool {
         self.heal.is_none_or(|heal| now < heal)
+    }
+
+    /// Whether a single link is lost at this moment, or can never be.
+    pub(super) fn parted(&self, now: Time, one: usize, other: usize) -> bool {
+        self.apart.contains(&link(one, other)) || self.is_broken(now, one, other)
+    }
+
+    /// Whether a single link is lost at this moment.
+    pub(super) fn is_broken(&self, now: Time, one: usize, other: usize) -> bool {
+        let broken = self.broken.get(&link(one, other));
+        broken.is_some_and(|(from, to)| *from <= now && now < *to)
     }
 
     /// A mixture drawn from the seed: loss up to 20 %, duplicates, reordering, up to three crashes, a split.
@@ -229,6 +247,21 @@ impl Faults {
             let end = begin.saturating_add(chance.within(500, 15_000));
             let side = (0..members).filter(|_| chance.percent(40)).collect();
             faults.splits.push((side, Time(begin), Time(end)));
+        }
+        faults
+    }
+
+    /// The mixture, and links that are lost in the middle of heights: each at most once, up to half of them.
+    pub fn torn(seed: u64, members: usize) -> Self {
+        let mut chance = Chance::new(seed, "conclave/sim/torn");
+        let mut faults = Self::mixed(seed, members);
+        let percent = chance.within(10, 50);
+        for pair in (0..members).flat_map(|one| (0..one).map(move |other| (other, one))) {
+            let begin = chance.within(500, 25_000);
+            let end = begin.saturating_add(chance.within(200, 12_000));
+            if chance.percent(percent) {
+                faults.broken.insert(pair, (Time(begin), Time(end)));
+            }
         }
         faults
     }

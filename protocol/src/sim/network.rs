@@ -1,6 +1,5 @@
 //! The network: delays, loss, duplicates, splits.
 
-use super::links::link;
 use super::tally::{Load, Way};
 use super::world::{Event, World};
 use super::{Chance, Faults};
@@ -50,7 +49,7 @@ impl Network {
 impl World {
     /// Gossip between two that cannot reach each other directly goes over the first who reaches both.
     pub(super) fn relay(&mut self, from: usize, to: usize, bytes: &Letter) {
-        if !self.faults.apart.contains(&link(from, to)) {
+        if !self.faults.parted(self.now, from, to) {
             return;
         }
         let between = |other: &usize| self.linked(from, *other) && self.linked(*other, to);

@@ -22,6 +22,8 @@ pub struct Climate {
     pub loss: Fraction,
     /// In each round the network is cut in two so probably, for half a round on average.
     pub partition: Fraction,
+    /// In each round each link is lost so probably, for half a round on average.
+    pub breaks: Fraction,
     /// How far the members are from each other.
     pub latency: Latency,
     /// How many members follow a hostile script.
@@ -41,6 +43,7 @@ impl Climate {
             latency: self.latency,
             churn: self.churn,
             partition: self.partition,
+            breaks: self.breaks,
             heal: None,
             hostile: byzantine::pick(terms, self.hostile),
             meshed: terms.seed.is_multiple_of(2),
@@ -131,6 +134,32 @@ impl World {
         if chance.probably(&self.faults.partition) {
             self.cut(&mut chance, span);
         }
+        if !self.faults.breaks.is_zero() {
+            self.tear(height, span);
+        }
+    }
+
+    /// Breaks links of the round, each at a random moment, for half a round on average.
+    fn tear(&mut self, height: Height, span: u64) {
+        let purpose = format!("conclave/sim/links {}", height.0);
+        let mut chance = Chance::new(self.terms.seed, &purpose);
+        for one in 0..self.places.len() {
+            for other in 0..one {
+                let from = self.now + Span(chance.below(span));
+                let to = from + Span(chance.within(1, span));
+                if chance.probably(&self.faults.breaks) {
+                    self.faults.broken.insert(link(one, other), (from, to));
+                    self.unlink(link(one, other), from, to);
+                }
+            }
+        }
+    }
+
+    /// Has a link end and come back.
+    pub(super) fn unlink(&mut self, (one, other): (usize, usize), from: Time, to: Time) {
+        self.watch.diary.breaks.push(((one, other), from, to));
+        self.at(from, Event::Link(one, other));
+        self.at(to, Event::Link(one, other));
     }
 
     /// Cuts off one to half of the members at a random moment of the round, for half a round on average.
@@ -167,8 +196,12 @@ impl World {
         let now = self.now;
         self.faults.heal = Some(now);
         self.faults.splits.clear();
-        for (_, from, to) in &mut self.watch.diary.cuts {
-            *to = (*to).min(now).max(*from);
+        self.faults.broken.clear();
+        let diary = &mut self.watch.diary;
+        let cuts = diary.cuts.iter_mut().map(|(_, from, to)| (*from, to));
+        let breaks = diary.breaks.iter_mut().map(|(_, from, to)| (*from, to));
+        for (from, to) in cuts.chain(breaks) {
+            *to = (*to).min(now).max(from);
         }
         self.armed.retain(|(crash, _)| crash.strike != Strike::Next);
         self.at(now, Event::Split);
@@ -186,6 +219,7 @@ mod tests {
             churn: percent(10),
             loss: never(),
             partition: never(),
+            breaks: never(),
             latency: Latency::Wan,
             hostile: 20,
         };

@@ -108,7 +108,8 @@ impl World {
 
     /// Since when the network is sound.
     pub fn sound_since(&self) -> Time {
-        let ends = self.faults.splits.iter().map(|(_, _, end)| *end);
+        let splits = self.faults.splits.iter().map(|(_, _, end)| *end);
+        let ends = splits.chain(self.faults.broken.values().map(|(_, end)| *end));
         ends.fold(self.faults.heal.unwrap_or(FOREVER), Time::max)
     }
 

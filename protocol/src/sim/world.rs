@@ -54,6 +54,8 @@ pub(super) enum Event {
     Meet(usize, usize),
     /// A split begins or ends.
     Split,
+    /// A single link is lost, or comes back.
+    Link(usize, usize),
     /// The operator of a place wants to leave.
     Leave(usize),
     /// A member is to crash at its next fitting output.
@@ -147,6 +149,9 @@ impl World {
             world.at(from, Event::Split);
             world.at(to, Event::Split);
         }
+        for ((one, other), (from, to)) in world.faults.broken.clone() {
+            world.unlink((one, other), from, to);
+        }
         world
     }
 
@@ -230,6 +235,7 @@ impl World {
             Event::Open(place) => self.open(place)?,
             Event::Meet(one, other) => self.meet(one, other),
             Event::Split => self.split(),
+            Event::Link(one, other) => self.relink(one, other),
             Event::Leave(place) => self.feed(place, Input::Leave),
             Event::Doom(crash) => self.doom(crash),
         }
@@ -239,7 +245,8 @@ impl World {
     fn arrive(&mut self, from: usize, to: usize, bytes: Letter) {
         // What its sender said before it died still arrives.
         let dead = self.starts(from).is_none();
-        let last = dead && !Network::split(&self.faults, self.now, from, to);
+        let cut = Network::split(&self.faults, self.now, from, to);
+        let last = dead && !cut && !self.faults.is_broken(self.now, from, to);
         let Some(from) = self.key(from).filter(|_| last || self.linked(from, to)) else {
             return;
         };
@@ -289,7 +296,7 @@ impl World {
 
     fn meet(&mut self, one: usize, other: usize) {
         let alive = self.starts(one).is_some() && self.starts(other).is_some();
-        let apart = self.faults.apart.contains(&link(one, other))
+        let apart = self.faults.parted(self.now, one, other)
             || Network::split(&self.faults, self.now, one, other);
         if !alive || apart || !self.links.insert(link(one, other)) {
             return;
@@ -302,15 +309,19 @@ impl World {
     fn split(&mut self) {
         for one in 0..self.places.len() {
             for other in 0..one {
-                if Network::split(&self.faults, self.now, one, other) {
-                    if self.links.remove(&link(one, other)) {
-                        self.notice(one, other, false);
-                        self.notice(other, one, false);
-                    }
-                } else {
-                    self.meet(one, other);
-                }
+                self.relink(one, other);
             }
+        }
+    }
+
+    /// Cuts or joins one link as the faults of this moment have it.
+    fn relink(&mut self, one: usize, other: usize) {
+        let cut = Network::split(&self.faults, self.now, one, other);
+        if !cut && !self.faults.is_broken(self.now, one, other) {
+            self.meet(one, other);
+        } else if self.links.remove(&link(one, other)) {
+            self.notice(one, other, false);
+            self.notice(other, one, false);
         }
     }
 

@@ -26,6 +26,7 @@ pub(super) struct Account {
     violations: Vec<String>,
     crashes: usize,
     cuts: usize,
+    broken_links: usize,
     virtual_ms: u64,
     wall: Duration,
     bytes_p50: u64,
@@ -66,6 +67,7 @@ impl Account {
             violations,
             crashes: watch.diary.crashes(),
             cuts: watch.diary.cuts.len(),
+            broken_links: watch.diary.breaks.len(),
             virtual_ms: world.now().0,
             wall,
             bytes_p50: moved.get(moved.len() / 2).copied().unwrap_or(0),
@@ -113,7 +115,7 @@ impl Account {
         };
         format!(
             "\n{}: {} opened, {} null; {agreement}; {promises}.\n\
-             A record needs {} of {} members: up to {} may be away at once. Here {} and {} happened.\n\
+             A record needs {} of {} members: up to {} may be away at once. Here {} happened.\n\
              {} passed in {}; a member moved {} (median) to {} (most), all together sent {} messages.\n\
              Digest of all that was said and stored: {}",
             number::count(usize::try_from(self.rounds).unwrap_or(usize::MAX), "round"),
@@ -122,8 +124,7 @@ impl Account {
             self.quorum,
             self.members,
             self.members - self.quorum,
-            number::count_of(self.crashes, "crash", "crashes"),
-            number::count(self.cuts, "cut"),
+            self.happened(),
             number::seconds(self.virtual_seconds()),
             number::seconds(self.wall.as_secs_f64()),
             number::bytes(self.bytes_p50),
@@ -131,6 +132,17 @@ impl Account {
             number::grouped(self.messages),
             self.digest,
         )
+    }
+
+    /// What went wrong, counted.
+    fn happened(&self) -> String {
+        let crashes = number::count_of(self.crashes, "crash", "crashes");
+        let cuts = number::count(self.cuts, "cut");
+        if self.broken_links == 0 {
+            return format!("{crashes} and {cuts}");
+        }
+        let links = number::count(self.broken_links, "broken link");
+        format!("{crashes}, {cuts} and {links}")
     }
 
     /// Fails with one sentence and the command that shows the same again, unless all is well.

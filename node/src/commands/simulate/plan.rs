@@ -19,6 +19,7 @@ pub(super) struct Plan {
     pub(super) loss: Fraction,
     pub(super) latency: Distance,
     pub(super) partition: Fraction,
+    pub(super) broken_links: Fraction,
     pub(super) byzantine: Fraction,
     pub(super) seed: u64,
 }
@@ -189,6 +190,7 @@ impl Plan {
             churn: self.churn,
             loss: self.loss,
             partition: self.partition,
+            breaks: self.broken_links,
             hostile: self.hostile(),
             latency: match self.latency {
                 Distance::Wan => Latency::Wan,
@@ -208,6 +210,7 @@ impl Plan {
             ("churn", &self.churn),
             ("loss", &self.loss),
             ("partition", &self.partition),
+            ("broken-links", &self.broken_links),
             ("byzantine", &self.byzantine),
         ] {
             if !value.is_zero() {
@@ -245,6 +248,7 @@ mod tests {
             loss: probability("0.05").expect("a probability"),
             latency: Distance::Fixed(50),
             partition: probability("0").expect("a probability"),
+            broken_links: probability("0").expect("a probability"),
             byzantine: probability("0").expect("a probability"),
             seed: 9,
         }

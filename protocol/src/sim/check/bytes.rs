@@ -160,6 +160,7 @@ fn is_sound(world: &World, height: Height) -> bool {
     let sound = !sick || faults.heal.is_some_and(|heal| heal <= from);
     let well = (0..world.len())
         .all(|place| !diary.was_away(place, from, to) && !diary.was_cut_off(place, from, to));
+    let well = well && !diary.was_torn(from, to);
     // These last as long as the run does.
     let honest = faults.hostile.is_empty() && faults.controls.is_empty() && faults.apart.is_empty();
     // Whoever comes or goes is told much that the others know.

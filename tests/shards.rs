@@ -3,6 +3,8 @@
 //! A failing seed prints itself; `CONCLAVE_SEED=<seed> cargo test --release -p conclave-protocol --test shards faults`
 //! runs it alone.
 
+#[path = "shards/kept.rs"]
+mod kept;
 #[path = "shards/moved.rs"]
 mod moved;
 #[path = "shards/won.rs"]

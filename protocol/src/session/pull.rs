@@ -163,6 +163,7 @@ impl Session {
         self.sharding.count_here();
         let mut wanted = self.wanted_for_sums(desk);
         wanted.extend(self.wanted_for_seats(desk));
+        wanted.extend(self.wanted_for_others(desk));
         for shard in wanted.iter().map(|wanted| wanted.shard) {
             self.sharding.find_by_name(shard);
         }
@@ -199,7 +200,7 @@ impl Session {
             }
             let (first, behind) = match from {
                 Source::Here => (Vec::new(), Vec::new()),
-                Source::Holders(member) => (self.holders(member, shard), Vec::new()),
+                Source::Holders(member) => self.holders(member, shard),
                 Source::Makers => self.makers(desk, shard, &name),
             };
             let (first, behind) = (self.others(desk, first), self.others(desk, behind));
@@ -268,14 +269,17 @@ impl Session {
         keys.filter(|key| *key != desk.key).collect()
     }
 
-    /// The author of a vector, and those that say they hold a shard of it, in the order in which that calls them.
-    fn holders(&self, member: MemberId, shard: usize) -> Vec<MemberId> {
-        let mut from = vec![member];
+    /// R72. The author of a vector, and those that say they hold a shard of it, in the order in which that calls them;
+    /// behind them those that may have fetched it for others.
+    fn holders(&self, member: MemberId, shard: usize) -> (Vec<MemberId>, Vec<MemberId>) {
+        let (mut from, mut behind) = (vec![member], Vec::new());
         if let (Some(plan), Some(commit)) = (&self.sharding.plan, self.fitting(member)) {
             let others = plan.seats.order(shard).filter(|id| *id != member);
             from.extend(others.filter(|id| self.covers(*id, &commit, shard)));
+            let next = self.next_called(plan, shard);
+            behind.extend(next.filter(|id| !from.contains(id)));
         }
-        from
+        (from, behind)
     }
 
     /// R77. Those that made this sum of a shard, and its keepers. The members ask the makers in turn, so that each
@@ -325,7 +329,8 @@ impl Session {
             if cut.is_none_or(|cut| cut.bytes(m) != length) {
                 continue;
             }
-            if self.sharding.mine.contains(&m) && self.sharding.held.insert(name) {
+            let kept = self.sharding.mine.contains(&m) || self.sharding.for_others.contains(&name);
+            if kept && self.sharding.held.insert(name) {
                 desk.store(Table::Shards, name.as_bytes().to_vec(), bytes.clone());
                 self.sharding.recent.keep(name, bytes);
                 taken = true;

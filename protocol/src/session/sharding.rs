@@ -35,6 +35,8 @@ pub(crate) struct Sharding {
     index: BTreeMap<usize, BTreeMap<Digest, BTreeSet<MemberId>>>,
     /// Names of the shards and sums that stand in the own table.
     pub(super) held: BTreeSet<Digest>,
+    /// R72. Names of the shards that we fetch for others.
+    pub(super) for_others: BTreeSet<Digest>,
     /// R73. Commits whose vectors count as held: once counted, always.
     pub(super) counted: BTreeSet<Digest>,
     /// The Commits that fit the plan, in the order in which they came in.

@@ -1,0 +1,65 @@
+//! Shards that a member fetches for others, which may not reach their author.
+
+use conclave_crypto::digest::Digest;
+
+use crate::desk::Desk;
+use crate::names::MemberId;
+use crate::session::Session;
+use crate::session::pull::Wanted;
+use crate::session::sharding::Plan;
+use crate::time::Span;
+
+impl Session {
+    /// R72. T_move/2 after a Commit, of the shards that call us next behind their seats: those of which somebody who
+    /// holds a seat does not say that it holds the vector.
+    pub(super) fn wanted_for_others(&mut self, desk: &mut Desk) -> Vec<Wanted> {
+        let (Some(me), Some(plan)) = (self.me(desk), &self.sharding.plan) else {
+            return Vec::new();
+        };
+        if self.opening.called.is_some() {
+            return Vec::new();
+        }
+        let half = Span(self.moving(desk).0 / 2);
+        let open = self.sharding.announced.iter();
+        let late = open.filter(|fitting| !fitting.counted);
+        // Those behind it came later.
+        let mut late = late
+            .take_while(|fitting| desk.due(fitting.since + half))
+            .peekable();
+        if late.peek().is_none() {
+            return Vec::new();
+        }
+        let ours = |m: &usize| self.next_called(plan, *m).any(|id| id == me);
+        let ours: Vec<usize> = (0..plan.cut.shards()).filter(ours).collect();
+        let mut wanted = Vec::new();
+        for fitting in late {
+            let claimed = self.submissions.claims.of(&fitting.commit);
+            let lacks = |id: MemberId| id != fitting.member && !self.roster.is_in(&claimed, id);
+            for m in &ours {
+                let lacking = self.called(plan, *m).take(plan.replicas).any(lacks);
+                let here = |name: Digest| self.sharding.held.contains(&name);
+                if lacking && !self.sharding.name(fitting.member, *m).is_some_and(here) {
+                    wanted.extend(self.wanted_shard(fitting.member, *m, &plan.cut));
+                }
+            }
+        }
+        let names = wanted.iter().map(|wanted| wanted.name);
+        self.sharding.for_others.extend(names);
+        wanted
+    }
+
+    /// R72. The `replicas` sharers that a shard calls next behind those that hold its seats.
+    pub(super) fn next_called<'a>(
+        &'a self,
+        plan: &'a Plan,
+        m: usize,
+    ) -> impl Iterator<Item = MemberId> + 'a {
+        self.called(plan, m).skip(plan.replicas).take(plan.replicas)
+    }
+
+    /// R71. The sharers that a shard calls, in their order, without those that are gone.
+    fn called<'a>(&'a self, plan: &'a Plan, m: usize) -> impl Iterator<Item = MemberId> + 'a {
+        let here = |id: &MemberId| !self.roster.is_in(&plan.gone, *id);
+        plan.seats.order(m).filter(here)
+    }
+}

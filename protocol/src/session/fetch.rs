@@ -4,6 +4,7 @@ use conclave_crypto::digest::Digest;
 
 use crate::desk::Desk;
 use crate::names::MemberId;
+use crate::params;
 use crate::session::Session;
 use crate::session::pull::Wanted;
 use crate::session::sharding::Plan;
@@ -11,7 +12,7 @@ use crate::time::Span;
 
 impl Session {
     /// R72. T_move/2 after a Commit, of the shards that call us next behind their seats: those of which somebody who
-    /// holds a seat does not say that it holds the vector.
+    /// holds a seat does not say that it holds the vector. Where many do not, it is on its way to them.
     pub(super) fn wanted_for_others(&mut self, desk: &mut Desk) -> Vec<Wanted> {
         let (Some(me), Some(plan)) = (self.me(desk), &self.sharding.plan) else {
             return Vec::new();
@@ -34,6 +35,9 @@ impl Session {
         let mut wanted = Vec::new();
         for fitting in late {
             let claimed = self.submissions.claims.of(&fitting.commit);
+            if plan.first.without(&claimed).count() > params::faults(plan.first.count()) {
+                continue;
+            }
             let lacks = |id: MemberId| id != fitting.member && !self.roster.is_in(&claimed, id);
             for m in &ours {
                 let lacking = self.called(plan, *m).take(plan.replicas).any(lacks);

@@ -25,7 +25,14 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         while let Some(effect) = engine.poll() {
             if let Effect::Judge { record, .. } = effect {
                 let record = record_digest(&record);
-                engine.handle(Time(1), Feed::Judged { record, valid: true }, &own);
+                engine.handle(
+                    Time(1),
+                    Feed::Judged {
+                        record,
+                        valid: true,
+                    },
+                    &own,
+                );
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Any bytes as the tensors of an adapter, and as its configuration.
+//! Any bytes as the tensors of a model or an adapter.
 #![no_main]
 
 use conclave::learn::weights::Weights;

@@ -19,7 +19,7 @@ use super::kernel::halves;
 use super::kernel::rope::RopeTable;
 use super::weights::affine::{Affine, Layout};
 use super::weights::identity::Identity;
-use super::weights::quantised::Precision;
+use super::weights::quantised::{Precision, Quantised};
 use super::weights::{Weight, Weights, WeightsError};
 use adapted::Moving;
 use bert::Bert;
@@ -103,14 +103,15 @@ impl Model {
         if let Some(path) = Gguf::find(folder) {
             let gguf = Gguf::open(&path)?;
             let take = |name: &str, shape: &[usize]| gguf.take(name, shape);
-            return Self::build_at(config, precision, take).map_err(Into::into);
+            let blocks = |name: &str, shape| gguf.blocks(name, shape, precision);
+            return Self::build_at(config, precision, take, blocks).map_err(Into::into);
         }
         let weights = Weights::open(folder)?;
         let prefix = config.prefix();
         let take = |name: &str, shape: &[usize]| {
             weights.take(folder, &stored_name(&weights, name, prefix), shape)
         };
-        Self::build_at(config, precision, take).map_err(Into::into)
+        Self::build_at(config, precision, take, |_, _| Ok(None)).map_err(Into::into)
     }
 
     /// Assembles a model from whatever gives its tensors by name and shape.
@@ -118,13 +119,15 @@ impl Model {
         config: Config,
         take: impl FnMut(&str, &[usize]) -> std::result::Result<Weight, E>,
     ) -> std::result::Result<Self, E> {
-        Self::build_at(config, Precision::F32, take)
+        Self::build_at(config, Precision::F32, take, |_, _| Ok(None))
     }
 
+    /// `blocks` gives a matrix that lies in the blocks of the precision already.
     fn build_at<E>(
         config: Config,
         precision: Precision,
         mut take: impl FnMut(&str, &[usize]) -> std::result::Result<Weight, E>,
+        mut blocks: impl FnMut(&str, [usize; 2]) -> std::result::Result<Option<Quantised>, E>,
     ) -> std::result::Result<Self, E> {
         let mut identity = Identity::new();
         let mut take = |name: &str, shape: &[usize]| {
@@ -140,10 +143,15 @@ impl Model {
                     weights.insert(name, weight);
                 }
                 Part::Map(map) => {
-                    let weight = take(&format!("{}.weight", map.module), &map.shape())?;
+                    let name = format!("{}.weight", map.module);
+                    let weight = take(&name, &map.shape())?;
+                    let blocks = blocks(&name, map.shape())?;
                     let bias = map.bias.then(|| format!("{}.bias", map.module));
                     let bias = bias.map(|name| take(&name, &[map.out])).transpose()?;
-                    let affine = Affine::new(weight, bias, map.layout).rounded(precision);
+                    let affine = match blocks {
+                        Some(blocks) => Affine::held(blocks, bias, map.layout),
+                        None => Affine::new(weight, bias, map.layout).rounded(precision),
+                    };
                     maps.insert(map.module, affine);
                 }
             }

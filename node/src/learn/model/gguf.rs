@@ -1,5 +1,5 @@
 //! Models of the Llama family and GPT-2 in GGUF, as llama.cpp writes them: the keys become those of a `config.json`,
-//! the tensors are widened to f32 when they are read.
+//! the tensors are widened to f32 when they are read, or kept in their blocks where these are asked for.
 //!
 //! llama.cpp turns neighbouring elements of a head where Hugging Face turns the two halves: for its architecture
 //! `llama` it stores the rows of queries and keys reordered, which is undone here; so is the other way in which GPT-2's
@@ -9,13 +9,18 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
+use candle_core::quantized::QTensor;
 use candle_core::quantized::gguf_file::{Content, Value};
 use serde_json::{Map, json};
 
 use super::rope::{DIVISORS, yarn_scale};
 use crate::learn::weights::Weight;
+use crate::learn::weights::quantised::{Precision, Quantised, reordered};
 use stored::{across, halves, stored_name, turned};
 
+#[cfg(test)]
+mod checks;
+mod keys;
 pub mod stored;
 
 /// An open file.
@@ -264,11 +269,7 @@ impl Gguf {
     pub fn take(&self, name: &str, shape: &[usize]) -> Result<Weight, GgufError> {
         let stored = stored_name(name);
         let (found, mut values) = self.dequantised(&stored)?;
-        let refuse = |what: String| GgufError::Tensor {
-            path: self.path.clone(),
-            name: stored.clone(),
-            what,
-        };
+        let refuse = |what| self.refuse_tensor(&stored, what);
         let mut asked = shape.to_vec();
         if turned(name) {
             asked.reverse();
@@ -285,40 +286,70 @@ impl Gguf {
         if turned(name) {
             values = across(&values, found[0]);
         }
-        if self.architecture == "llama" {
-            let heads = if stored.contains("attn_q.") {
-                Some(self.whole("attention.head_count")?)
-            } else if stored.contains("attn_k.") {
-                Some(self.optional("attention.head_count_kv", "attention.head_count")?)
-            } else {
-                None
-            };
-            if let Some(heads) = heads {
-                let heads = usize::try_from(heads).unwrap_or(usize::MAX);
-                if heads == 0 || !shape[0].is_multiple_of(2 * heads) {
-                    return Err(refuse(format!("cannot be parted into {heads} heads")));
-                }
-                values = halves(&values, shape[0], heads);
-            }
+        if let Some(order) = self.order(&stored, shape[0])? {
+            values = reordered(&values, shape[0], &order);
         }
         Ok(Weight::owned(values, shape.to_vec()))
     }
 
-    fn dequantised(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>), GgufError> {
-        let refuse = |what: String| GgufError::Tensor {
-            path: self.path.clone(),
-            name: name.to_owned(),
-            what,
-        };
-        if !self.content.tensor_infos.contains_key(name) {
-            return Err(refuse("is missing".into()));
+    /// The matrix of a linear map, whose shape [`Self::take`] has checked, in the blocks that the file has it in, if a
+    /// precision asks for these; not where it lies across.
+    pub fn blocks(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        precision: Precision,
+    ) -> Result<Option<Quantised>, GgufError> {
+        if turned(name) {
+            return Ok(None);
         }
-        let widened = self
-            .content
-            .tensor(&mut &self.file, name, &Device::Cpu)
-            .and_then(|tensor| tensor.dequantize(&Device::Cpu))
-            .and_then(|tensor| Ok((tensor.dims().to_vec(), tensor.flatten_all()?.to_vec1()?)));
-        widened.map_err(|e| refuse(format!("cannot be read: {}", first_line(&e.to_string()))))
+        let stored = stored_name(name);
+        let order = self.order(&stored, shape[0])?;
+        self.tensor(&stored, |tensor| {
+            Quantised::stored(&tensor, shape, precision, order.as_deref())
+        })
+    }
+
+    /// For each row of queries and keys of llama.cpp's `llama` the row of the file that it is.
+    fn order(&self, stored: &str, rows: usize) -> Result<Option<Vec<usize>>, GgufError> {
+        let heads = if self.architecture != "llama" {
+            return Ok(None);
+        } else if stored.contains("attn_q.") {
+            self.whole("attention.head_count")?
+        } else if stored.contains("attn_k.") {
+            self.optional("attention.head_count_kv", "attention.head_count")?
+        } else {
+            return Ok(None);
+        };
+        let heads = usize::try_from(heads).unwrap_or(usize::MAX);
+        if heads == 0 || !rows.is_multiple_of(heads.saturating_mul(2)) {
+            let what = format!("cannot be parted into {heads} heads");
+            return Err(self.refuse_tensor(stored, what));
+        }
+        Ok(Some(halves(rows, heads)))
+    }
+
+    fn dequantised(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>), GgufError> {
+        self.tensor(name, |tensor| {
+            let tensor = tensor.dequantize(&Device::Cpu)?;
+            Ok((tensor.dims().to_vec(), tensor.flatten_all()?.to_vec1()?))
+        })
+    }
+
+    /// Something of a tensor by its name in the file.
+    fn tensor<T>(
+        &self,
+        name: &str,
+        of: impl FnOnce(QTensor) -> candle_core::Result<T>,
+    ) -> Result<T, GgufError> {
+        if !self.has(name) {
+            return Err(self.refuse_tensor(name, "is missing".into()));
+        }
+        let tensor = self.content.tensor(&mut &self.file, name, &Device::Cpu);
+        tensor.and_then(of).map_err(|e| {
+            let what = format!("cannot be read: {}", first_line(&e.to_string()));
+            self.refuse_tensor(name, what)
+        })
     }
 
     fn has(&self, tensor: &str) -> bool {
@@ -328,62 +359,13 @@ impl Gguf {
     fn rows(&self, tensor: &str) -> Result<usize, GgufError> {
         let info = self.content.tensor_infos.get(tensor);
         let rows = info.and_then(|info| info.shape.dims().first().copied());
-        rows.ok_or_else(|| GgufError::Tensor {
+        rows.ok_or_else(|| self.refuse_tensor(tensor, "is missing".into()))
+    }
+
+    fn refuse_tensor(&self, name: &str, what: String) -> GgufError {
+        GgufError::Tensor {
             path: self.path.clone(),
-            name: tensor.to_owned(),
-            what: "is missing".into(),
-        })
-    }
-
-    fn value(&self, key: &str) -> Option<&Value> {
-        let key = format!("{}.{key}", self.architecture);
-        self.content.metadata.get(&key)
-    }
-
-    fn whole(&self, key: &str) -> Result<u64, GgufError> {
-        let value = self.value(key);
-        let value = value.ok_or_else(|| self.refuse(key, "is missing".into()))?;
-        self.number(key, value)
-    }
-
-    fn optional(&self, key: &str, otherwise: &str) -> Result<u64, GgufError> {
-        match self.value(key) {
-            Some(value) => self.number(key, value),
-            None => self.whole(otherwise),
-        }
-    }
-
-    fn optional_or(&self, key: &str, otherwise: u64) -> Result<u64, GgufError> {
-        let number = |value| self.number(key, value);
-        self.value(key).map_or(Ok(otherwise), number)
-    }
-
-    fn number(&self, key: &str, value: &Value) -> Result<u64, GgufError> {
-        let number = match value {
-            Value::U8(n) => Some(u64::from(*n)),
-            Value::U16(n) => Some(u64::from(*n)),
-            Value::U32(n) => Some(u64::from(*n)),
-            Value::U64(n) => Some(*n),
-            Value::I32(n) => u64::try_from(*n).ok(),
-            Value::I64(n) => u64::try_from(*n).ok(),
-            _ => None,
-        };
-        number.ok_or_else(|| self.refuse(key, format!("is {value:?}; it must be a whole number")))
-    }
-
-    fn real(&self, key: &str) -> Result<Option<f64>, GgufError> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(Value::F32(x)) => Ok(Some(f64::from(*x))),
-            Some(Value::F64(x)) => Ok(Some(*x)),
-            Some(other) => Err(self.refuse(key, format!("is {other:?}; it must be a number"))),
-        }
-    }
-
-    fn refuse(&self, key: &str, what: String) -> GgufError {
-        GgufError::Key {
-            path: self.path.clone(),
-            key: format!("{}.{key}", self.architecture),
+            name: name.to_owned(),
             what,
         }
     }
@@ -395,171 +377,3 @@ fn first_line(text: &str) -> String {
 
 /// The architectures, as `general.architecture` names them.
 const SUPPORTED: [&str; 4] = ["llama", "qwen2", "qwen3", "gpt2"];
-
-#[cfg(test)]
-mod tests {
-    use std::io::Cursor;
-
-    use candle_core::Tensor;
-    use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
-
-    use super::stored::neighbours;
-    use super::*;
-    use crate::learn::export::merged;
-    use crate::learn::fixture::{adapter, filled, llama, random};
-    use crate::learn::model::config::Config;
-    use crate::learn::model::decode::Decoding;
-    use crate::learn::model::{self, Model};
-
-    /// The bytes of a file as llama.cpp would write it; `stretch` becomes `rope_freqs.weight`.
-    fn written(model: &Model, dtype: GgmlDType, stretch: Option<&[f32]>) -> Vec<u8> {
-        let config = model.config();
-        let small = |n: usize| Value::U32(u32::try_from(n).unwrap());
-        let metadata = [
-            (
-                "general.architecture",
-                Value::String(config.model_type().into()),
-            ),
-            ("llama.embedding_length", small(config.hidden)),
-            ("llama.feed_forward_length", small(config.inner)),
-            ("llama.block_count", small(config.layers)),
-            ("llama.attention.head_count", small(config.heads)),
-            ("llama.attention.head_count_kv", small(config.kv_heads)),
-            ("llama.context_length", small(config.context)),
-            (
-                "llama.attention.layer_norm_rms_epsilon",
-                Value::F32(config.eps),
-            ),
-            ("tokenizer.ggml.bos_token_id", Value::U32(0)),
-            ("tokenizer.ggml.eos_token_id", Value::U32(1)),
-        ];
-        let mut tensors = Vec::new();
-        for (name, weight) in model.tensors() {
-            let stored = stored_name(&name);
-            let shape = weight.shape();
-            let values = match &stored {
-                q if q.contains("attn_q.") => neighbours(weight.values(), shape[0], config.heads),
-                k if k.contains("attn_k.") => {
-                    neighbours(weight.values(), shape[0], config.kv_heads)
-                }
-                _ => weight.values().to_vec(),
-            };
-            let dtype = if shape.len() == 1 {
-                GgmlDType::F32
-            } else {
-                dtype
-            };
-            let tensor = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
-            tensors.push((stored, QTensor::quantize(&tensor, dtype).unwrap()));
-        }
-        if let Some(stretch) = stretch {
-            let tensor = Tensor::new(stretch, &Device::Cpu).unwrap();
-            let tensor = QTensor::quantize(&tensor, GgmlDType::F32).unwrap();
-            tensors.push((DIVISORS.into(), tensor));
-        }
-        let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(k, v)| (*k, v)).collect();
-        let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(n, t)| (&**n, t)).collect();
-        let mut bytes = Cursor::new(Vec::new());
-        gguf_file::write(&mut bytes, &metadata, &tensors).unwrap();
-        bytes.into_inner()
-    }
-
-    fn folder(bytes: &[u8]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("model.gguf"), bytes).unwrap();
-        folder
-    }
-
-    fn logits(model: &Model) -> Vec<f32> {
-        Decoding::new(model, None)
-            .extend(&[1, 5, 9, 2, 30])
-            .unwrap()
-    }
-
-    #[test]
-    fn a_file_in_f32_is_the_model_to_the_bit() {
-        for (tied, more) in [
-            (true, ""),
-            (false, r#", "model_type": "llama", "attention_bias": true"#),
-        ] {
-            let model = llama(tied, more);
-            let folder = folder(&written(&model, GgmlDType::F32, None));
-            let again = Model::open(folder.path()).unwrap();
-            assert_eq!(logits(&again), logits(&model));
-            assert_eq!(again.config().eos, [1]);
-            assert_eq!(again.config().parts(), model.config().parts());
-            model::check(folder.path()).unwrap();
-            let digest = model::digest(folder.path()).unwrap();
-            std::fs::write(folder.path().join("config.json"), "unread").unwrap();
-            assert_eq!(model::digest(folder.path()).unwrap(), digest);
-            let half = written(&model, GgmlDType::F16, None);
-            std::fs::remove_file(folder.path().join("model.gguf")).unwrap();
-            std::fs::write(folder.path().join("other.gguf"), half).unwrap();
-            assert_ne!(model::digest(folder.path()).unwrap(), digest);
-        }
-    }
-
-    #[test]
-    fn quantised_files_come_close_and_frequencies_are_stretched() {
-        let text = r#"{"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1,
-            "num_attention_heads": 4, "vocab_size": 32, "max_position_embeddings": 32, "eos_token_id": 1"#;
-        let model = random(&format!("{text}}}"));
-        for (dtype, most) in [(GgmlDType::Q8_0, 0.01), (GgmlDType::Q4K, 0.12)] {
-            let folder = folder(&written(&model, dtype, None));
-            let again = Model::open(folder.path()).unwrap().tensors();
-            for (name, weight) in model.tensors() {
-                let size = weight.values().iter().map(|x| x * x).sum::<f32>();
-                let pairs = weight.values().iter().zip(again[&name].values());
-                let apart = pairs.map(|(w, g)| (w - g).powi(2)).sum::<f32>();
-                let apart = (apart / size).sqrt();
-                assert!(apart < most, "{name} in {dtype:?}: {apart}");
-                assert_eq!(apart > 0.0, weight.shape().len() == 2, "{name}");
-            }
-        }
-        let stretch: Vec<f32> = (0..32).map(|j| 1.0 + j as f32 / 4.0).collect();
-        let stretched = format!(r#"{text}, "{DIVISORS}": {stretch:?}}}"#);
-        let keys = serde_json::from_str(&stretched).unwrap();
-        let config = Config::of(keys, Path::new("model.gguf")).unwrap();
-        let stored = folder(&written(&model, GgmlDType::F32, Some(&stretch)));
-        let opened = Model::open(stored.path()).unwrap();
-        let got = logits(&opened);
-        assert_eq!(got, logits(&filled(config)));
-        assert_ne!(got, logits(&model));
-
-        // A config.json has no place for them.
-        let said = Config::parse(&stretched, Path::new("config.json")).unwrap_err();
-        assert!(said.to_string().contains(DIVISORS), "{said}");
-        let adapter = adapter(2, &opened);
-        let tensors = adapter.flat().tensors(&adapter.initial(&opened), |_| false);
-        let lora = adapter.bind(&tensors.unwrap());
-        let place = stored.path().join("merged");
-        let said = merged(&place, &opened, Some(&lora), stored.path()).unwrap_err();
-        assert!(said.to_string().contains("--format peft"), "{said}");
-        assert_eq!(std::fs::read_dir(stored.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn broken_files_are_refused_by_name() {
-        let model = llama(true, "");
-        let bytes = written(&model, GgmlDType::F32, None);
-        let refused = |bytes: &[u8]| {
-            let folder = folder(bytes);
-            Model::open(folder.path()).unwrap_err().to_string()
-        };
-        assert!(refused(b"GGUF").contains("not a whole GGUF file"));
-        let error = refused(&bytes[..bytes.len() - 2000]);
-        assert!(error.contains("the tensor"), "{error}");
-        let edited = |from: &str, to: &str| {
-            let at = bytes.windows(from.len()).position(|w| w == from.as_bytes());
-            let mut bytes = bytes.clone();
-            bytes[at.unwrap()..][..to.len()].copy_from_slice(to.as_bytes());
-            refused(&bytes)
-        };
-        let error = edited("blk.1.ffn_up.weight", "blk.1.ffn_xx.weight");
-        assert!(error.contains("blk.1.ffn_up.weight is missing"), "{error}");
-        let error = edited("llama.block_count", "llama.block_xxxxx");
-        assert!(error.contains("llama.block_count is missing"), "{error}");
-        let error = edited("\0\0llama", "\0\0mamba");
-        assert!(error.contains("mamba"), "{error}");
-    }
-}

@@ -41,6 +41,15 @@ impl Affine {
         }
     }
 
+    /// From a matrix that is held in fewer bits.
+    pub fn held(matrix: Quantised, bias: Option<Weight>, layout: Layout) -> Self {
+        Self {
+            matrix: Matrix::Rounded(matrix),
+            bias,
+            layout,
+        }
+    }
+
     /// The same with its matrix held in fewer bits, as far as its shape allows.
     #[must_use]
     pub fn rounded(mut self, precision: Precision) -> Self {

@@ -1,9 +1,10 @@
-//! Files in memory: mapped, looked at as f32, let go.
+//! Files in memory: mapped, looked at as f32 or as blocks of few bits, let go.
 
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
+use candle_core::quantized::GgmlType;
 use memmap2::{Mmap, UncheckedAdvice};
 
 use super::WeightsError;
@@ -42,4 +43,16 @@ pub(super) fn floats(bytes: &[u8]) -> Option<&[f32]> {
     // SAFETY: every bit pattern is an f32; `align_to` splits off what is not aligned.
     let (before, values, after) = unsafe { bytes.align_to::<f32>() };
     (before.is_empty() && after.is_empty()).then_some(values)
+}
+
+/// The bytes of a GGUF file's tensor as blocks, where they lie aligned on a little-endian machine.
+pub(super) fn blocks<T: GgmlType>(bytes: &[u8]) -> Option<&[T]> {
+    if cfg!(target_endian = "big") {
+        return None;
+    }
+    #[expect(unsafe_code, reason = "memory-mapped weights")]
+    // SAFETY: a block is made of numbers and has no padding, as candle relies on when it reads and zeroes them, so
+    // that every bit pattern is one; `align_to` splits off what is not aligned.
+    let (before, blocks, after) = unsafe { bytes.align_to::<T>() };
+    (before.is_empty() && after.is_empty()).then_some(blocks)
 }

@@ -11,6 +11,7 @@ use half::bf16;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::mapped;
 use crate::learn::kernel::halves::Halves;
 
 /// How the frozen linear maps are held.
@@ -63,6 +64,24 @@ impl Quantised {
             Precision::F32 | Precision::Q8 | Precision::Q4 => return None,
         };
         Some(Self { blocks, shape })
+    }
+
+    /// A matrix in the blocks in which a GGUF file has it, bit for bit; `None` if they are not what the precision asks
+    /// for. `order` names for each row the row of the file that it is.
+    pub fn stored(
+        tensor: &QTensor,
+        [rows, cols]: [usize; 2],
+        precision: Precision,
+        order: Option<&[usize]>,
+    ) -> Result<Option<Self>> {
+        let data = tensor.data()?;
+        let blocks = match (precision, tensor.dtype()) {
+            (Precision::Q8, GgmlDType::Q8_0) => taken(&data, rows, order).map(Blocks::Q8),
+            (Precision::Q4, GgmlDType::Q4K) => taken(&data, rows, order).map(Blocks::Q4),
+            _ => None,
+        };
+        let shape = [rows, cols];
+        Ok(blocks.map(|blocks| Self { blocks, shape }))
     }
 
     /// Rows and columns.
@@ -126,6 +145,23 @@ impl std::fmt::Debug for Quantised {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Quantised({:?}, {} bytes)", self.shape, self.bytes())
     }
+}
+
+/// The blocks of so many rows, in their order.
+fn taken<T: GgmlType>(data: &[u8], rows: usize, order: Option<&[usize]>) -> Option<Arc<Vec<T>>> {
+    let blocks = mapped::blocks(data)?;
+    let blocks = match order {
+        Some(order) => reordered(blocks, rows, order),
+        None => blocks.to_vec(),
+    };
+    Some(Arc::new(blocks))
+}
+
+/// So many rows of equal width, each the row of `values` that `order` names.
+pub fn reordered<T: Clone>(values: &[T], rows: usize, order: &[usize]) -> Vec<T> {
+    let width = values.len() / rows;
+    let row = |&row: &usize| &values[row * width..(row + 1) * width];
+    order.iter().flat_map(row).cloned().collect()
 }
 
 fn round<T: GgmlType>(values: &[f32]) -> Vec<T> {

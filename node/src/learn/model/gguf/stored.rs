@@ -2,18 +2,14 @@
 
 use std::collections::BTreeMap;
 
-/// Rows of heads whose neighbours turn together, reordered so that their halves do.
-pub fn halves(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
-    let (width, dim) = (values.len() / rows, rows / heads);
-    let mut out = Vec::with_capacity(values.len());
-    for head in 0..heads {
-        for row in 0..dim {
-            let (half, pair) = (row / (dim / 2), row % (dim / 2));
-            let from = (head * dim + 2 * pair + half) * width;
-            out.extend_from_slice(&values[from..from + width]);
-        }
-    }
-    out
+/// Which rows of heads whose neighbours turn together are the rows of heads whose halves do.
+pub fn halves(rows: usize, heads: usize) -> Vec<usize> {
+    let dim = rows / heads;
+    let from = |row: usize| {
+        let (head, row) = (row / dim, row % dim);
+        head * dim + row % (dim / 2) * 2 + row / (dim / 2)
+    };
+    (0..rows).map(from).collect()
 }
 
 /// The inverse: rows of heads whose halves turn together, reordered so that their neighbours do.
@@ -91,11 +87,13 @@ pub const POSITIONS: &str = "position_embd.weight";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::learn::weights::quantised::reordered;
 
     #[test]
     fn every_order_has_its_inverse() {
         let values: Vec<f32> = (0..48).map(|i| i as f32).collect();
-        assert_eq!(halves(&neighbours(&values, 16, 2), 16, 2), values);
+        let there = neighbours(&values, 16, 2);
+        assert_eq!(reordered(&there, 16, &halves(16, 2)), values);
         assert_eq!(neighbours(&values[..8], 8, 1)[..4], [0.0, 4.0, 1.0, 5.0]);
         assert_eq!(across(&across(&values, 16), 3), values);
         assert_eq!(across(&values[..6], 2), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);

@@ -387,3 +387,41 @@ fn shards(index: &Path) -> Result<Vec<String>, WeightsError> {
     files.dedup();
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+
+    #[test]
+    fn an_f32_tensor_is_used_where_it_lies_and_halves_are_widened() {
+        let exact = [1.5f32, -0.25, 0.0, 7.0, -2.0, 0.125];
+        let f32s: Vec<u8> = exact.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let f16s = exact.map(|x| half::f16::from_f32(x).to_le_bytes()).concat();
+        let bf16s = exact
+            .map(|x| half::bf16::from_f32(x).to_le_bytes())
+            .concat();
+        let view = |dtype, bytes| TensorView::new(dtype, vec![2, 3], bytes).unwrap();
+        let tensors = [
+            ("a", view(Dtype::F32, &f32s)),
+            ("b", view(Dtype::F16, &f16s)),
+            ("c", view(Dtype::BF16, &bf16s)),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.safetensors");
+        safetensors::serialize_to_file(tensors, None, &file).unwrap();
+        let weights = Weights::open(folder.path()).unwrap();
+        for (name, mapped) in [("a", true), ("b", false), ("c", false)] {
+            let weight = weights.take(folder.path(), name, &[2, 3]).unwrap();
+            assert_eq!(weight.values(), exact, "{name}");
+            let map = &weights.tensors[name].map;
+            let inside = map
+                .as_ptr_range()
+                .contains(&weight.values().as_ptr().cast());
+            assert_eq!(inside, mapped, "{name}");
+            weight.release();
+            assert_eq!(weight.values(), exact, "{name}, read again");
+        }
+    }
+}

@@ -28,7 +28,7 @@ impl Chat {
             return Ok(None);
         };
         Self::new(
-            source,
+            &source,
             special(settings, "bos_token"),
             special(settings, "eos_token"),
             model,
@@ -36,7 +36,7 @@ impl Chat {
         .map(Some)
     }
 
-    fn new(source: String, bos: String, eos: String, path: &Path) -> Result<Self, DataError> {
+    fn new(source: &str, bos: String, eos: String, path: &Path) -> Result<Self, DataError> {
         let wrong = |error: minijinja::Error| {
             DataError::tokenizer(
                 path,
@@ -59,7 +59,7 @@ impl Chat {
             },
         );
         environment
-            .add_template_owned(NAME, source)
+            .add_template_owned(NAME, without_marks(source))
             .map_err(wrong)?;
         Ok(Self {
             environment,
@@ -77,23 +77,21 @@ impl Chat {
     ) -> Result<(String, Vec<Range<usize>>), DataError> {
         let whole = self.text(turns, false, at)?;
         let mut spoken = Vec::new();
-        for (index, _) in turns
+        for (index, turn) in turns
             .iter()
             .enumerate()
             .filter(|(_, turn)| turn.role == "assistant")
         {
             let start = self.text(&turns[..index], true, at)?;
-            let end = self.text(&turns[..=index], false, at)?;
-            if !whole.starts_with(&end) || !end.starts_with(&start) {
-                let what = "the model's chat template rewrites earlier turns, so that turn "
-                    .to_owned()
-                    + &format!("{index} cannot be scored; give prompt and completion instead");
-                return Err(DataError::Malformed {
-                    at: at.clone(),
-                    what,
-                });
-            }
-            spoken.push(start.len()..end.len());
+            let last = self.text(&turns[..=index], false, at)?;
+            let range = within(&whole, &start, &last, turn.content.trim());
+            spoken.push(range.ok_or_else(|| DataError::Malformed {
+                at: at.clone(),
+                what: format!(
+                    "the model's chat template rewrites earlier turns, so that turn {index} cannot be scored; give \
+                     prompt and completion instead"
+                ),
+            })?);
         }
         Ok((whole, spoken))
     }
@@ -127,6 +125,23 @@ impl Chat {
     }
 }
 
+/// Where in a conversation a turn of these words stands: `start` is what comes before it, `last` the conversation up to
+/// and with it.
+///
+/// Some templates (Qwen3's) write a turn otherwise once others follow: then its words are looked for where it begins,
+/// and the marks behind them are those that stand behind them in `last`.
+fn within(whole: &str, start: &str, last: &str, words: &str) -> Option<Range<usize>> {
+    let behind = whole.strip_prefix(start)?;
+    if let Some(turn) = last.strip_prefix(start)
+        && whole.starts_with(last)
+    {
+        return Some(start.len()..start.len() + turn.len());
+    }
+    let marks = &last[last.rfind(words)? + words.len()..];
+    behind.strip_prefix(words)?.strip_prefix(marks)?;
+    Some(start.len()..start.len() + words.len() + marks.len())
+}
+
 /// The chat template of a model's folder, whose tokenizer has these settings.
 pub(in crate::learn) fn template(model: &Path, settings: &serde_json::Value) -> Option<String> {
     let file = std::fs::read_to_string(model.join("chat_template.jinja"));
@@ -147,6 +162,24 @@ pub(in crate::learn) fn json(path: &Path) -> Result<serde_json::Value, DataError
             what: format!("no valid JSON: {error}; fetch the model again"),
         }
     })
+}
+
+/// A template without the marks `{% generation %}` around the assistant's words, which transformers knows and Jinja
+/// does not: they become conditions that hold, which keep the white space that was meant.
+fn without_marks(source: &str) -> String {
+    let mut parts = source.split("{%");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str("{%");
+        let inside = part.find("%}").map(|end| &part[..end]);
+        let (from, to) = match inside.map(|inside| inside.trim_matches([' ', '\n', '-', '+'])) {
+            Some("generation") => ("generation", "if true"),
+            Some("endgeneration") => ("endgeneration", "endif"),
+            _ => ("", ""),
+        };
+        out.push_str(&part.replacen(from, to, 1));
+    }
+    out
 }
 
 fn template_of(settings: &serde_json::Value) -> Option<String> {
@@ -192,7 +225,7 @@ mod tests {
 
     fn chat(source: &str) -> Result<Chat, DataError> {
         Chat::new(
-            source.into(),
+            source,
             "<s>".into(),
             "</s>".into(),
             Path::new("tokenizer_config.json"),
@@ -220,6 +253,41 @@ mod tests {
             whole.starts_with("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo"),
             "{whole}"
         );
+    }
+
+    #[test]
+    fn turns_that_are_written_otherwise_once_others_follow_are_found() {
+        // As Qwen3's: thoughts stand before the last answer alone.
+        let thinking = "{% for message in messages %}<{{ message.role }}>\
+            {% if loop.last and message.role == 'assistant' %}<think></think>{% endif %}\
+            {{ message.content }}<end>{% endfor %}\
+            {% if add_generation_prompt %}<assistant>{% endif %}";
+        let turns = ["user", "assistant", "user", "assistant"];
+        let turns: Vec<Turn> = turns.map(|role| turn(role, "yo")).into();
+        let parsed = chat(thinking).expect("parsed");
+        let (whole, spoken) = parsed.render(&turns, &at()).expect("rendered");
+        let words: Vec<&str> = spoken.iter().map(|range| &whole[range.clone()]).collect();
+        assert_eq!(words, ["yo<end>", "<think></think>yo<end>"]);
+        assert_eq!(spoken[0], 24..31);
+        // What is left out of an earlier turn is not looked for elsewhere.
+        let dropping = thinking.replace(
+            "{{ message.content }}",
+            "{{ message.content if loop.last else 'no' }}",
+        );
+        let said = chat(&dropping).expect("parsed").render(&turns, &at());
+        assert!(said.is_err(), "{said:?}");
+    }
+
+    #[test]
+    fn marks_of_generation_are_passed_over_with_the_white_space_that_they_take() {
+        let marked = "{%- for m in messages %}{{ m.role }}: {% generation %}{{ m.content }}\
+            {%- endgeneration -%}  {% endfor %}";
+        let text = chat(marked)
+            .expect("parsed")
+            .text(&[turn("user", "hi")], false, &at());
+        assert_eq!(text.expect("rendered"), "user: hi");
+        let word = "{% set generation = 1 %}{{ generation }}";
+        assert_eq!(without_marks(word), word);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub struct Writing {
     /// 0 takes the likeliest token always.
     #[arg(long, default_value_t = 0.0)]
     pub temperature: f64,
-    /// Draw from the smallest set of tokens with this probability together.
+    /// Draw from the smallest set of tokens with this probability together; needs a temperature.
     #[arg(long, value_name = "P")]
     pub top_p: Option<f64>,
     /// End before this text; may be given more than once.
@@ -47,6 +47,11 @@ impl Writing {
         }
         if let Some(p) = self.top_p.filter(|p| !(*p > 0.0 && *p <= 1.0)) {
             return Err(flag(format!("--top-p {p} must be above 0 and at most 1")));
+        }
+        if self.top_p.is_some() && temperature <= 0.0 {
+            return Err(flag(
+                "--top-p says what tokens are drawn from, and --temperature 0 draws none; give one above 0",
+            ));
         }
         if self.stop.iter().any(String::is_empty) {
             return Err(flag("--stop is empty; give the text to end before"));
@@ -179,7 +184,7 @@ mod tests {
     fn values_that_cannot_be_meant_are_refused() {
         let good = Writing {
             max_tokens: 1,
-            temperature: 0.0,
+            temperature: 0.5,
             top_p: Some(1.0),
             stop: vec!["x".into()],
             seed: 0,
@@ -206,6 +211,13 @@ mod tests {
                     ..good.clone()
                 },
                 "--top-p",
+            ),
+            (
+                Writing {
+                    temperature: 0.0,
+                    ..good.clone()
+                },
+                "--temperature 0 draws none",
             ),
             (
                 Writing {

@@ -1,4 +1,4 @@
-"""Compares logits with transformers and PEFT; run by scripts/interop.
+"""Compares logits and gradients with transformers and PEFT; run by scripts/interop.
 
   interop.py BIN [MODEL_FOLDER ...]
 """
@@ -24,6 +24,7 @@ logging.disable_progress_bar()
 warnings.simplefilter("ignore")
 
 TOLERANCE = 1e-4
+CLOSE = 1e-5  # losses and gradients
 TABLED = 1e-3  # llama.cpp looks GELU up in a table of 16 bits
 TOKENS = 24
 ROWS = 5
@@ -95,6 +96,18 @@ def theirs(model, ids):
     return logits if logits.dim() == 2 else logits[0]
 
 
+def rows_of(ids, labels):
+    """Two rows to learn from, one of them short; of a classifier with a label behind each."""
+    return [ids + [1], ids[5:14] + [0]] if labels else [ids, ids[5:14]]
+
+
+def peft_name(name):
+    """What a file calls a parameter of PEFT's model."""
+    if "prompt_encoder" in name:
+        return "prompt_embeddings"
+    return name.replace(".modules_to_save", "").replace(".default", "")
+
+
 class Run:
     def __init__(self, binaries):
         self.binaries = Path(binaries)
@@ -104,6 +117,43 @@ class Run:
         command = [self.binaries / "examples" / "logits", model, json.dumps(ids)] + ([adapter] if adapter else [])
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         return torch.tensor(json.loads(out))
+
+    def gradients(self, what, folder, peft, model, rows, behind=0):
+        """The mean loss of packed rows, and its gradient by all that moves, beside PEFT's own in f64, row by row. Of
+        a classifier's row the last number is the label; `behind` rows of logits belong to a soft prompt."""
+        out = subprocess.run([self.binaries / "examples" / "gradients", folder, peft, json.dumps(rows)], check=True,
+                             capture_output=True, text=True).stdout
+        ours = json.loads(out)
+        model = model.double()
+        total, scored = 0.0, 0
+        for row in rows:
+            *ids, label = row
+            if model.config.model_type == "bert":
+                logits, wanted = model(input_ids=torch.tensor([ids])).logits, torch.tensor([label])
+            else:
+                logits = model(input_ids=torch.tensor([row])).logits[0][behind:-1]
+                wanted = torch.tensor(row[1:])
+            total = total + torch.nn.functional.cross_entropy(logits.double(), wanted, reduction="sum")
+            scored += len(wanted)
+        (total / scored).backward()
+        moving = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+        theirs = {peft_name(name): gradient for name, gradient in moving.items()}
+        if theirs.keys() != ours["gradients"].keys():
+            self.failed += 1
+            print(f"FAIL {what}: other tensors move: {theirs.keys() ^ ours['gradients'].keys()}", flush=True)
+            return
+        apart, loss = abs(ours["loss"] - total.item() / scored), total.item() / scored
+        worst = 0.0
+        for name, gradient in theirs.items():
+            found = torch.tensor(ours["gradients"][name], dtype=torch.float64)
+            largest = gradient.abs().max().item()
+            if largest == 0:
+                self.failed += 1
+                print(f"FAIL {what}: {name} has no gradient", flush=True)
+            worst = max(worst, ((found - gradient.flatten()).abs().max() / max(largest, 1.0)).item())
+        good = apart <= CLOSE * max(loss, 1.0) and worst <= CLOSE
+        self.failed += not good
+        print(f"{'ok  ' if good else 'FAIL'} {what}, loss and gradient: {apart:.1e} and {worst:.1e} apart", flush=True)
 
     def conclave(self, *arguments):
         subprocess.run([self.binaries / "conclave", *map(str, arguments)], check=True, capture_output=True, text=True)
@@ -138,6 +188,7 @@ class Run:
             what = "all linear maps" if targets == "all-linear" else ",".join(targets)
             self.compare(f"{name}: PEFT's adapter ({what}), read here", self.ours(folder, ids, peft),
                          theirs(model, ids), base)
+            self.gradients(f"{name}: PEFT's adapter ({what})", folder, peft, model, rows_of(ids, labels))
 
         patterned = scratch / f"{name}-patterned"
         key = r"layers?\.1\..*|h\.1\..*"
@@ -154,6 +205,7 @@ class Run:
         model.eval().save_pretrained(patterned)
         self.compare(f"{name}: PEFT's rsLoRA with patterns, read here", self.ours(folder, ids, patterned),
                      theirs(model, ids), base)
+        self.gradients(f"{name}: PEFT's rsLoRA with patterns", folder, patterned, model, rows_of(ids, labels))
 
         adapter = scratch / f"{name}-ours"
         if labels:
@@ -191,6 +243,7 @@ class Run:
         behind = 0 if labels else ROWS
         self.compare(f"{name}: PEFT's soft prompt, read here", self.ours(folder, ids, peft),
                      theirs(model, ids)[behind:], base)
+        self.gradients(f"{name}: PEFT's soft prompt", folder, peft, model, rows_of(ids, labels), behind)
         if labels:
             self.conclave("export", "--model", folder, "--adapter", peft, "--format", "peft", "--out", ours)
         else:

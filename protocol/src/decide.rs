@@ -59,7 +59,7 @@ pub struct Decider {
     /// Those that the host was asked about.
     shown: BTreeSet<Digest>,
     /// What arrived before the start.
-    early: Vec<Envelope>,
+    early: Vec<Fed<Ctx>>,
     /// Bodies of liveness messages that were fed.
     certificates: BTreeSet<Digest>,
     /// The round for which the host was asked for a value.
@@ -264,7 +264,7 @@ impl Decider {
         if certificate.verify(self.shell.sess, &self.voters).is_err() {
             return Verdict::Refused(Refusal::Signature);
         }
-        self.finish(record, certificate);
+        self.finish(record.into(), certificate);
         Verdict::Accepted
     }
 
@@ -321,7 +321,7 @@ impl Decider {
         if let Some(certificate) = self.shell.decided.take()
             && let Some((_, value)) = self.state.decided_value()
         {
-            self.finish(value.record().to_vec(), certificate);
+            self.finish(value.record().clone(), certificate);
             return;
         }
         let round = self.state.round();
@@ -341,7 +341,7 @@ impl Decider {
         }
     }
 
-    fn finish(&mut self, record: Vec<u8>, certificate: Certificate) {
+    fn finish(&mut self, record: Bytes, certificate: Certificate) {
         self.done = true;
         self.shell.alarms.clear();
         self.early.clear();

@@ -7,6 +7,10 @@ use arc_malachitebft_core_types::{
     self as core_types, LinearTimeouts, NilOrVal, Round, SignedExtension, SigningScheme, VoteType,
     VotingPower,
 };
+use bincode::de::Decoder;
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{Decode, Encode};
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::{PublicKey, Signature};
 
@@ -72,10 +76,11 @@ pub(super) struct Validators(Arc<Vec<Validator>>);
 pub(super) struct Ed25519;
 
 impl Value {
-    pub(super) fn new(record: Vec<u8>) -> Self {
+    pub(super) fn new(record: impl Into<Bytes>) -> Self {
+        let record = record.into();
         Self {
             id: super::record_digest(&record),
-            record: record.into(),
+            record,
         }
     }
 
@@ -89,10 +94,25 @@ impl Value {
         self.id
     }
 
-    pub(super) fn record(&self) -> &[u8] {
+    pub(super) fn record(&self) -> &Bytes {
         &self.record
     }
 }
+
+// As the bytes of the record: they are long, and what is decoded from them is shared.
+impl Encode for Value {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.record.as_ref().encode(encoder)
+    }
+}
+
+impl<C> Decode<C> for Value {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Ok(Self::new(Vec::decode(decoder)?))
+    }
+}
+
+bincode::impl_borrow_decode!(Value);
 
 impl Validators {
     /// Sorts the voters by id; the first key of an id counts.

@@ -6,7 +6,7 @@ use conclave_crypto::sign::PublicKey;
 
 use super::Certificate;
 use crate::envelope::Envelope;
-use crate::letter::Letter;
+use crate::letter::{Bytes, Letter};
 use crate::names::{Height, MemberId};
 use crate::time::Span;
 
@@ -75,12 +75,12 @@ pub enum Effect {
         /// Who proposed it.
         proposer: MemberId,
         /// The encoded record.
-        record: Vec<u8>,
+        record: Bytes,
     },
     /// The height is decided; nothing follows.
     Decided {
         /// The encoded record.
-        record: Vec<u8>,
+        record: Bytes,
         /// The quorum's signatures.
         certificate: Certificate,
     },

@@ -5,14 +5,14 @@ use arc_malachitebft_core_types::VoteType;
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::IdentityKey;
 
-use super::shell::Slot;
+use super::context::Ctx;
+use super::shell::{self, Slot};
 use super::wire::{
     self, LIVENESS_MAX, LivenessBody, PROPOSAL_MAX, ProposalBody, VOTE_MAX, VoteBody,
 };
-use super::{Decider, Effect, record_digest};
+use super::{Decider, Effect};
 use crate::envelope::{Envelope, Kind};
 use crate::input::Verdict;
-use crate::letter::Bytes;
 use crate::letter::Letter;
 use crate::names::Height;
 use crate::refusal::Refusal;
@@ -43,15 +43,12 @@ impl Decider {
     }
 
     /// Shows a heard vote or proposal to the core, and a new record to the host.
-    pub(super) fn feed_said(&mut self, envelope: &Envelope, key: &IdentityKey) {
-        let Some(input) = wire::said(envelope) else {
-            return;
-        };
-        let record = match &input {
+    pub(super) fn feed_said(&mut self, said: Fed<Ctx>, key: &IdentityKey) {
+        let record = match &said {
             Fed::Proposal(proposal) => Some(proposal.value.digest()),
             _ => None,
         };
-        self.feed(input, key);
+        self.feed(said, key);
         if let Some(digest) = record
             && !self.done
             && !self.judged.contains_key(&digest)
@@ -61,45 +58,43 @@ impl Decider {
             self.shell.outbox.push_back(Effect::Judge {
                 round: *round,
                 proposer: *proposer,
-                record: record.to_vec(),
+                record: record.clone(),
             });
         }
     }
 
-    /// The slot of a vote or proposal that follows the rules.
-    pub(super) fn slot(&self, envelope: &Envelope) -> Result<Slot, Refusal> {
+    /// A vote or proposal that follows the rules, and its slot.
+    pub(super) fn read(&self, envelope: &Envelope) -> Result<(Slot, Fed<Ctx>), Refusal> {
         let vote = envelope.kind == Kind::Vote;
         if envelope.body.len() > if vote { VOTE_MAX } else { PROPOSAL_MAX } {
             return Err(Refusal::Oversized);
         }
-        let (height, round, step) = if vote {
-            let body: VoteBody =
-                wire::decode::<VOTE_MAX, _>(&envelope.body).ok_or(Refusal::Malformed)?;
-            (body.height, body.round, Some(body.step))
-        } else {
-            let body: ProposalBody =
-                wire::decode::<PROPOSAL_MAX, _>(&envelope.body).ok_or(Refusal::Malformed)?;
-            let backwards = body.pol_round.is_none_or(|earlier| earlier < body.round);
-            if !backwards || self.proposer(body.round) != envelope.sender {
-                return Err(Refusal::Rule);
+        let said = wire::said(envelope).ok_or(Refusal::Malformed)?;
+        let (height, slot) = match &said {
+            Fed::Vote(vote) => (vote.height, shell::slot_of(vote)),
+            Fed::Proposal(proposal) => {
+                let round = wire::number(proposal.round);
+                let earlier = proposal.pol_round.as_u32();
+                let backwards = earlier.is_none_or(|earlier| earlier < round);
+                if !backwards || self.proposer(round) != envelope.sender {
+                    return Err(Refusal::Rule);
+                }
+                (proposal.height, (round, envelope.sender, None))
             }
-            (body.height, body.round, None)
+            _ => return Err(Refusal::Malformed),
         };
-        if height != self.height {
+        if height != self.height.into() {
             return Err(Refusal::Rule);
         }
-        Ok((round, envelope.sender, step))
+        Ok((slot, said))
     }
 
     /// Keeps the record of a proposal, so that the host can be asked about it.
-    pub(super) fn register(&mut self, envelope: &Envelope, slot: Slot) {
-        if envelope.kind != Kind::Proposal {
-            return;
-        }
-        if let Some(body) = wire::decode::<PROPOSAL_MAX, ProposalBody>(&envelope.body) {
-            let first = (slot.0, slot.1, Bytes::from(body.record));
-            let digest = record_digest(&first.2);
-            self.proposed.entry(digest).or_insert(first);
+    pub(super) fn register(&mut self, said: &Fed<Ctx>, slot: Slot) {
+        if let Fed::Proposal(proposal) = said {
+            let value = &proposal.value;
+            let first = (slot.0, slot.1, value.record().clone());
+            self.proposed.entry(value.digest()).or_insert(first);
         }
     }
 
@@ -110,9 +105,9 @@ impl Decider {
         letter: &Letter,
         key: &IdentityKey,
     ) -> Result<(), Verdict> {
-        let slot = self.slot(envelope).map_err(Verdict::Refused)?;
+        let (slot, said) = self.read(envelope).map_err(Verdict::Refused)?;
         let heard = self.shell.heard.get(&slot);
-        if heard.is_some_and(|said| said.contains(envelope))
+        if heard.is_some_and(|heard| heard.contains(envelope))
             || slot.0 > self.round().saturating_add(ROUNDS_AHEAD)
         {
             return Err(Verdict::Ignored);
@@ -123,11 +118,11 @@ impl Decider {
         self.shell
             .note(slot, envelope.clone())
             .map_err(Verdict::Refused)?;
-        self.register(envelope, slot);
+        self.register(&said, slot);
         if self.started {
-            self.feed_said(envelope, key);
+            self.feed_said(said, key);
         } else {
-            self.early.push(envelope.clone());
+            self.early.push(said);
         }
         Ok(())
     }

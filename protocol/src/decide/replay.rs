@@ -6,7 +6,7 @@ use conclave_crypto::sign::IdentityKey;
 
 use super::context::Ctx;
 use super::wire::Entry;
-use super::{Decider, Effect, StartError, record_digest, shell};
+use super::{Decider, Effect, StartError, shell};
 use crate::claim::Claim;
 use crate::letter::Bytes;
 use crate::names::Height;
@@ -47,8 +47,8 @@ impl Decider {
         self.shell.replayed.clear();
         self.settle();
         self.ask_again();
-        for envelope in core::mem::take(&mut self.early) {
-            self.feed_said(&envelope, key);
+        for said in core::mem::take(&mut self.early) {
+            self.feed_said(said, key);
         }
         Ok(())
     }
@@ -86,7 +86,7 @@ impl Decider {
                 self.shell.outbox.push_back(Effect::Judge {
                     round: *round,
                     proposer: *proposer,
-                    record: record.to_vec(),
+                    record: record.clone(),
                 });
             }
         }
@@ -96,14 +96,14 @@ impl Decider {
     fn recall(&mut self, entry: Entry) {
         match entry {
             Entry::Said(envelope) => {
-                let Ok(slot) = self.slot(&envelope) else {
+                let Ok((slot, said)) = self.read(&envelope) else {
                     return;
                 };
-                self.register(&envelope, slot);
+                self.register(&said, slot);
                 self.shell.recall(slot, envelope);
             }
             Entry::Judged { record, valid, .. } => {
-                self.judged.insert(record_digest(&record), valid);
+                self.judged.insert(record.digest(), valid);
             }
             Entry::Elapsed { .. } | Entry::Polka(_) => {}
         }

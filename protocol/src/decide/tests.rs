@@ -288,7 +288,7 @@ fn messages_that_break_the_rules_are_refused() {
         height: Height(1),
         round: 0,
         pol_round: None,
-        record: vec![1],
+        record: Value::new(vec![1]),
     });
     let usurper = Envelope::sign(&key(2), Kind::Proposal, SESS, id(2), 0, body);
     assert_eq!(

@@ -50,7 +50,7 @@ pub(super) struct ProposalBody {
     pub(super) round: u32,
     /// The earlier round in which a quorum prevoted this record.
     pub(super) pol_round: Option<u32>,
-    pub(super) record: Vec<u8>,
+    pub(super) record: Value,
 }
 
 /// Body of a [`Kind::Liveness`].
@@ -86,7 +86,7 @@ pub(super) enum Entry {
     Judged {
         round: u32,
         proposer: MemberId,
-        record: Vec<u8>,
+        record: Value,
         valid: bool,
     },
     /// A timer ran out.
@@ -128,7 +128,7 @@ impl Entry {
             Input::ProposedValue(value, _) => Some(Self::Judged {
                 round: value.round.as_u32()?,
                 proposer: value.proposer.0,
-                record: value.value.record().to_vec(),
+                record: value.value.clone(),
                 valid: value.validity.is_valid(),
             }),
             Input::TimeoutElapsed(timeout) => Some(Self::Elapsed {
@@ -164,7 +164,7 @@ impl Entry {
                     round: Round::new(*round),
                     valid_round: Round::Nil,
                     proposer: Address(*proposer),
-                    value: Value::new(record.clone()),
+                    value: record.clone(),
                     validity: Validity::from_bool(*valid),
                 },
                 ValueOrigin::Consensus,
@@ -304,7 +304,7 @@ pub(super) fn proposal_body(proposal: &Proposal) -> Vec<u8> {
         height: Height(proposal.height.0),
         round: number(proposal.round),
         pol_round: proposal.pol_round.as_u32(),
-        record: proposal.value.record().to_vec(),
+        record: proposal.value.clone(),
     })
 }
 
@@ -366,7 +366,7 @@ fn signed_proposal(envelope: &Envelope, body: ProposalBody) -> SignedProposal<Ct
     let proposal = Proposal {
         height: ChainHeight(body.height.0),
         round: Round::new(body.round),
-        value: Value::new(body.record),
+        value: body.record,
         pol_round: body.pol_round.map_or(Round::Nil, Round::new),
         proposer: Address(envelope.sender),
     };

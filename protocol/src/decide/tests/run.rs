@@ -350,7 +350,7 @@ impl Run {
                     .verify(SESS, &voters(self.plan.nodes))
                     .expect("the certificate holds");
                 assert_eq!(certificate.record, record_digest(&record));
-                self.nodes[node].decided = Some((record, certificate));
+                self.nodes[node].decided = Some((record.to_vec(), certificate));
             }
             Effect::Evidence(evidence) => self.nodes[node].evidence.push(*evidence),
             Effect::Fault(reason) => panic!("seed {}: node {node}: {reason}", self.plan.seed),

@@ -1,5 +1,7 @@
 //! The envelopes of one session: one a slot, in the bytes that were signed.
 
+mod names;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crypto::digest::Digest;
@@ -13,6 +15,8 @@ use crate::places::Places;
 use crate::refusal::Refusal;
 use crate::roster::Roster;
 use crate::time::Time;
+
+use self::names::{Name, Names, name};
 
 /// Where an envelope belongs: one for each kind and sender, for seals also each holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +67,9 @@ pub(crate) struct Post {
     aside: BTreeMap<MemberId, Vec<Held>>,
     /// R12. Places whose acknowledgements are asked for, newer than those held or not.
     pub(crate) doubted: Places,
+    /// The names of what is said once, but of seals; of these by their holders.
+    names: Names,
+    seals: BTreeMap<MemberId, Names>,
 }
 
 impl Slot {
@@ -116,9 +123,18 @@ impl Post {
         };
         if slot.kind == Kind::Ack {
             self.put_ack(slot, held);
-        } else {
-            self.slots.insert(slot, held);
+            return;
         }
+        let before = self.slots.insert(slot, held);
+        let names = match slot.kind {
+            Kind::Have | Kind::Reveal => return,
+            Kind::Seal => self.seals.entry(slot.holder).or_default(),
+            _ => &mut self.names,
+        };
+        if let Some(before) = before {
+            names.remove(&before.digest);
+        }
+        names.add(&digest);
     }
 
     /// R12. The newest acknowledgements take the slot; older ones stay beside them as far as they say something else.
@@ -183,6 +199,7 @@ impl Post {
         if room && !self.talk.contains_key(&digest) {
             (*count, *size) = (count.saturating_add(1), more);
             self.talk.insert(digest, (sender, bytes));
+            self.names.add(&digest);
         }
     }
 
@@ -200,18 +217,15 @@ impl Post {
         self.talk.values().map(|(_, bytes)| bytes)
     }
 
-    /// The first eight bytes of every digest held of kinds that are said once, ascending; of seals only those that this
-    /// holder can open.
-    pub(crate) fn prefixes(&self, holder: Option<MemberId>) -> Vec<[u8; 8]> {
-        let fit = |slot: &Slot| {
-            let ours = slot.kind != Kind::Seal || holder == Some(slot.holder);
-            ours && !slot.kind.is_monotone()
-        };
-        let slots = self.slots.iter().filter(|(slot, _)| fit(slot));
-        let digests = slots.map(|(_, held)| &held.digest).chain(self.talk.keys());
-        let mut prefixes: Vec<_> = digests.map(prefix).collect();
-        prefixes.sort_unstable();
-        prefixes
+    /// The names of all that is held of kinds that are said once, ascending; of seals only those that this holder can
+    /// open.
+    pub(crate) fn names(&mut self, holder: Option<MemberId>) -> Vec<Name> {
+        let mut names = self.names.ascending().to_vec();
+        if let Some(seals) = holder.and_then(|holder| self.seals.get_mut(&holder)) {
+            names.extend_from_slice(seals.ascending());
+            names.sort();
+        }
+        names
     }
 
     /// Of each kind that counts up, the sequence numbers held, by the members' places.
@@ -239,14 +253,23 @@ impl Post {
     /// R50. Everything held that the asker lacks; of seals only those that it can open, of what counts up only what is
     /// newer than what it holds, and came by that moment; no acknowledgements once all is dealt.
     pub(crate) fn lacking<'a>(
-        &'a self,
+        &'a mut self,
         roster: &'a Roster,
         want: &'a Want,
         asker: MemberId,
         by: Time,
         dealt: bool,
     ) -> impl Iterator<Item = &'a Letter> {
-        let lacks = move |digest: &Digest| want.held.binary_search(&prefix(digest)).is_err();
+        let seals = self.seals.get_mut(&asker);
+        let all = seals.is_none_or(|seals| seals.are_among(&want.held))
+            && self.names.are_among(&want.held);
+        // Mostly it has all that is said once: then only what counts up is gone through.
+        let kinds = if all {
+            Kind::MONOTONE.map(|kind| (kind, kind)).to_vec()
+        } else {
+            vec![(Kind::KeyAd, Kind::Tags)]
+        };
+        let lacks = move |digest: &Digest| want.held.binary_search(&name(digest)).is_err();
         let wanted = move |slot: &Slot, held: &Held| {
             if !slot.kind.is_monotone() {
                 let theirs = slot.kind != Kind::Seal || slot.holder == asker;
@@ -264,10 +287,18 @@ impl Post {
             let slot = Slot::of(Kind::Ack, *sender);
             all.iter().map(move |held| (slot, held))
         });
-        let slots = self.slots.iter().map(|(slot, held)| (*slot, held));
-        let slots = slots.chain(aside);
+        let slots = kinds.into_iter().flat_map(|(first, last)| {
+            let first = Slot::of(first, MemberId(0));
+            let last = Slot {
+                holder: MemberId::NEWCOMER,
+                ..Slot::of(last, MemberId::NEWCOMER)
+            };
+            self.slots.range(first..=last)
+        });
+        let slots = slots.map(|(slot, held)| (*slot, held)).chain(aside);
         let slots = slots.filter(move |(slot, held)| wanted(slot, held));
-        let talk = self.talk.iter().filter(move |(digest, _)| lacks(digest));
+        let talk = self.talk.iter().take(if all { 0 } else { usize::MAX });
+        let talk = talk.filter(move |(digest, _)| lacks(digest));
         let slots = slots.map(|(_, held)| &held.bytes);
         slots.chain(talk.map(|(_, (_, bytes))| bytes))
     }
@@ -276,13 +307,6 @@ impl Post {
 /// A sequence number as a Want tells it.
 fn short(seq: u64) -> u32 {
     u32::try_from(seq).unwrap_or(u32::MAX)
-}
-
-fn prefix(digest: &Digest) -> [u8; 8] {
-    *digest
-        .as_bytes()
-        .first_chunk()
-        .expect("a digest has 32 bytes")
 }
 
 /// The slot of an envelope; slot-unique kinds carry the sequence number 0.
@@ -340,20 +364,19 @@ mod tests {
         put(&mut one, Kind::KeyAd, 2, 0);
         put(&mut other, Kind::Ack, 2, 6);
         put(&mut other, Kind::Ack, 5, 4);
-        let want = |post: &Post| Want {
+        let want = |post: &mut Post| Want {
             head: crate::names::Height(1),
-            held: post.prefixes(None),
+            held: post.names(None),
             newest: post.newest(&roster),
             invite: None,
             recall: None,
         };
         assert_eq!(
-            want(&one).newest,
+            want(&mut one).newest,
             [(Kind::Ack, vec![7, 3]), (Kind::Reveal, vec![0, 0, 1])]
         );
-        let lacks = |post: &Post, asker: &Post| {
-            let want = want(asker);
-            let handed = |by, dealt| {
+        let lacks = |post: &mut Post, want: Want| {
+            let mut handed = |by, dealt| {
                 let lacking = post.lacking(&roster, &want, MemberId(2), Time(by), dealt);
                 lacking.map(|letter| letter[0]).collect::<Vec<_>>()
             };
@@ -361,9 +384,13 @@ mod tests {
         };
         let all =
             |all: &[u8], ripe: &[u8], dealt: &[u8]| (all.to_vec(), ripe.to_vec(), dealt.to_vec());
-        assert_eq!(lacks(&one, &other), all(&[0, 7, 1], &[0, 1], &[0, 1]));
-        assert_eq!(lacks(&other, &one), all(&[4], &[4], &[]));
-        assert_eq!(lacks(&one, &one), all(&[], &[], &[]));
+        assert_eq!(
+            lacks(&mut one, want(&mut other)),
+            all(&[0, 7, 1], &[0, 1], &[0, 1])
+        );
+        assert_eq!(lacks(&mut other, want(&mut one)), all(&[4], &[4], &[]));
+        let own = want(&mut one);
+        assert_eq!(lacks(&mut one, own), all(&[], &[], &[]));
     }
 
     // R12, R50
@@ -384,7 +411,7 @@ mod tests {
         };
         let mut post = Post::default();
         let slot = Slot::of(Kind::Ack, MemberId(5));
-        let handed = |post: &Post, known: u32| {
+        let handed = |post: &mut Post, known: u32| {
             let want = Want {
                 head: crate::names::Height(1),
                 held: Vec::new(),
@@ -408,7 +435,7 @@ mod tests {
         ];
         for (seq, dealers, all) in steps {
             post.put(slot, seq, letter(seq, dealers), Time(0));
-            assert_eq!(handed(&post, 0), all, "after {seq}");
+            assert_eq!(handed(&mut post, 0), all, "after {seq}");
         }
         assert_eq!(post.newest(&roster), [(Kind::Ack, vec![0, 7])]);
         post.doubted.insert(1);

@@ -43,7 +43,7 @@ impl Member {
             let Some(peer) = turn(session) else { continue };
             let want = Want {
                 head: self.ledger.head(),
-                held: session.post.prefixes(self.desk.me),
+                held: session.post.names(self.desk.me),
                 newest: session.post.newest(&session.roster),
                 invite: invite.clone(),
                 recall: None,
@@ -240,7 +240,7 @@ impl Member {
         let session = self
             .ledger
             .session_height(sess)
-            .and_then(|height| self.sessions.get(&height));
+            .and_then(|height| self.sessions.get_mut(&height));
         let Some(session) = session else { return };
         // Who shares is decided: acknowledgements are of no use any more.
         let dealt = session.height <= self.ledger.next();

@@ -324,6 +324,30 @@ fn neither_the_memo_nor_the_threads_change_a_run() -> Outcome {
     Ok(())
 }
 
+// What a member need not look at anew changes nothing, whatever happens.
+#[test]
+fn spared_looks_change_nothing() {
+    for seed in 0..24_u64 {
+        let world = || {
+            let size = 4 + usize::try_from(seed).unwrap_or(0) % 9;
+            let mut terms = Terms::new(seed, size);
+            if seed % 3 == 0 {
+                terms.inline_limit = 1;
+            }
+            let mut faults = Faults::mixed(seed, size);
+            if seed % 2 == 0 {
+                faults.hostile = byzantine::assign(&terms, 300);
+            }
+            World::new(terms, faults)
+        };
+        let traced = |mut world: World| {
+            let end = world.finish(Time(4_000_000));
+            (end, world.watch().trace)
+        };
+        assert_eq!(traced(world()), traced(world().restless()), "seed {seed}");
+    }
+}
+
 // The same world on every machine: nothing in it depends on floats, addresses, hashes of the process or the clock.
 #[test]
 fn a_fixed_world_has_this_digest() -> Outcome {

@@ -19,6 +19,7 @@ mod replay;
 mod shell;
 #[cfg(test)]
 mod tests;
+mod value;
 mod verify;
 mod wire;
 
@@ -32,12 +33,13 @@ use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::IdentityKey;
 
 pub use self::certificate::{Certificate, CertificateError};
-use self::context::{Address, Ctx, Validators, Value};
+use self::context::{Address, Ctx, Validators};
 pub use self::door::{ConsensusTimers, Effect, Evidence, Feed, StartError, Voter};
 pub(crate) use self::receive::check_form;
 pub use self::receive::slot_of;
 pub(crate) use self::replay::logged;
 use self::shell::Shell;
+use self::value::Value;
 pub use self::wire::{LIVENESS_MAX, PROPOSAL_MAX, Step, VOTE_MAX};
 use crate::envelope::Envelope;
 use crate::input::Verdict;

@@ -44,6 +44,8 @@ use self::leave::Leaving;
 #[derive(Debug)]
 pub struct Member {
     desk: Desk,
+    /// Something came since the last look that may have made more due.
+    stirred: bool,
     ledger: Ledger,
     journal: Journal,
     /// The open sessions: the height whose sum is being opened, the current one, the one being set up.
@@ -141,6 +143,7 @@ impl Member {
         let mut member = Self {
             journal: Journal::restore(&stored).ok_or_else(|| damaged("journal"))?,
             desk: Desk::new(setup, now, rng_seed),
+            stirred: true,
             sessions: BTreeMap::new(),
             decider: None,
             wal: Vec::new(),
@@ -167,7 +170,7 @@ impl Member {
             ledger,
         };
         member.take_up(&stored);
-        member.advance();
+        member.look();
         Ok(member)
     }
 
@@ -181,6 +184,8 @@ impl Member {
     /// Takes one of several inputs that wait at this moment; [`Member::look`] follows behind the last of them.
     pub fn hear(&mut self, now: Time, input: Input) -> Verdict {
         self.desk.now = self.desk.now.max(now);
+        let stirs = !matches!(input, Input::Received { .. } | Input::Wake);
+        self.stirred |= stirs;
         let verdict = match input {
             Input::Received { from, bytes } => self.receive(from, &bytes),
             Input::Connected { peer } => {
@@ -249,7 +254,16 @@ impl Member {
 
     /// Does what is due by now, after what was heard.
     pub fn look(&mut self) {
-        self.advance();
+        let due = |at: Time| at <= self.desk.now;
+        if self.stirred || self.desk.alarm().is_some_and(due) {
+            self.stirred = self.advance();
+        }
+    }
+
+    /// Looks at everything next time, whatever was heard: what a look is spared for may make nothing due.
+    #[cfg(feature = "sim")]
+    pub(crate) fn stir(&mut self) {
+        self.stirred = true;
     }
 
     /// The next thing that the member wants from the world; outputs are performed in order.

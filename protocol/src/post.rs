@@ -126,10 +126,13 @@ impl Post {
             return;
         }
         let before = self.slots.insert(slot, held);
-        let names = match slot.kind {
-            Kind::Have | Kind::Reveal => return,
-            Kind::Seal => self.seals.entry(slot.holder).or_default(),
-            _ => &mut self.names,
+        if slot.kind.is_monotone() {
+            return;
+        }
+        let names = if slot.kind == Kind::Seal {
+            self.seals.entry(slot.holder).or_default()
+        } else {
+            &mut self.names
         };
         if let Some(before) = before {
             names.remove(&before.digest);
@@ -223,7 +226,7 @@ impl Post {
         let mut names = self.names.ascending().to_vec();
         if let Some(seals) = holder.and_then(|holder| self.seals.get_mut(&holder)) {
             names.extend_from_slice(seals.ascending());
-            names.sort();
+            names::sort(&mut names);
         }
         names
     }

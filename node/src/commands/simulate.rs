@@ -93,6 +93,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         plan::writable(path).map_err(FlagError)?;
     }
     let interrupted = listen_for_signals();
+    // The thread that performs what the members want takes its part of their work. (It fails where there is a pool.)
+    let _same = rayon::ThreadPoolBuilder::new()
+        .use_current_thread()
+        .build_global();
     let started = Instant::now();
     let mut world = World::new(plan.terms(), plan.climate().faults(&plan.terms()));
     let mut show = Show::begin(&plan, &world, args.json);

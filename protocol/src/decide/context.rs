@@ -7,14 +7,10 @@ use arc_malachitebft_core_types::{
     self as core_types, LinearTimeouts, NilOrVal, Round, SignedExtension, SigningScheme, VoteType,
     VotingPower,
 };
-use bincode::de::Decoder;
-use bincode::enc::Encoder;
-use bincode::error::{DecodeError, EncodeError};
-use bincode::{Decode, Encode};
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::{PublicKey, Signature};
 
-use crate::letter::Bytes;
+pub(super) use super::value::Value;
 use crate::names::{Height, MemberId};
 
 /// The types of this federation's consensus. It carries nothing: everything is in the voters.
@@ -28,13 +24,6 @@ pub(super) struct Address(pub(super) MemberId);
 /// The height of the chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct ChainHeight(pub(super) u64);
-
-/// An encoded record and its digest.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Value {
-    id: Digest,
-    record: Bytes,
-}
 
 /// One prevote or precommit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,45 +63,6 @@ pub(super) struct Validators(Arc<Vec<Validator>>);
 /// Ed25519 through [`crate::envelope::Envelope`]; the core itself never encodes or signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ed25519;
-
-impl Value {
-    pub(super) fn new(record: impl Into<Bytes>) -> Self {
-        let record = record.into();
-        Self {
-            id: super::record_digest(&record),
-            record,
-        }
-    }
-
-    /// A record whose digest is known.
-    pub(super) fn known(id: Digest, record: &Bytes) -> Self {
-        let record = record.clone();
-        Self { id, record }
-    }
-
-    pub(super) fn digest(&self) -> Digest {
-        self.id
-    }
-
-    pub(super) fn record(&self) -> &Bytes {
-        &self.record
-    }
-}
-
-// As the bytes of the record: they are long, and what is decoded from them is shared.
-impl Encode for Value {
-    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        self.record.as_ref().encode(encoder)
-    }
-}
-
-impl<C> Decode<C> for Value {
-    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        Ok(Self::new(Vec::decode(decoder)?))
-    }
-}
-
-bincode::impl_borrow_decode!(Value);
 
 impl Validators {
     /// Sorts the voters by id; the first key of an id counts.
@@ -266,7 +216,7 @@ impl core_types::Value for Value {
     type Id = Digest;
 
     fn id(&self) -> Digest {
-        self.id
+        self.digest()
     }
 }
 

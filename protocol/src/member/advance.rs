@@ -18,11 +18,11 @@ use crate::session::train::Terms;
 pub(super) const PASSES: usize = 64;
 
 impl Member {
-    /// Does everything that is due now, and sets the alarm for what is due later.
-    pub(super) fn advance(&mut self) {
+    /// Does everything that is due now, and sets the alarm for what is due later. Whether more may be due at once.
+    pub(super) fn advance(&mut self) -> bool {
         if self.finished {
             self.desk.reset_alarm();
-            return;
+            return false;
         }
         for _ in 0..PASSES {
             self.desk.reset_alarm();
@@ -39,8 +39,10 @@ impl Member {
                 break;
             }
         }
+        let done = self.desk.tray.len();
         self.speak();
         self.tell();
+        self.desk.tray.len() != done
     }
 
     /// R9. Height 1 is timed from the moment when all founders can be reached, or T_genesis after a quorum can.

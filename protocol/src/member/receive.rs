@@ -11,9 +11,11 @@ use crate::letter::{Bytes, Letter};
 use crate::limits;
 use crate::member::Member;
 use crate::message::{self, Heartbeat, Join};
-use crate::names::Height;
+use crate::names::{Height, MemberId};
 use crate::output::Phase;
 use crate::refusal::Refusal;
+use crate::session::Session;
+use crate::time::Time;
 
 impl Member {
     /// R8. Size first, then form, then who, then the signature.
@@ -27,6 +29,9 @@ impl Member {
         if envelope.body.len() > limits::body(envelope.kind) {
             return Verdict::Refused(Refusal::Oversized);
         }
+        // Most of what comes is known, or tells only that its sender lives.
+        let vital = matches!(envelope.kind, Kind::Heartbeat | Kind::Want);
+        let before = vital.then(|| self.signs_of(envelope.sender));
         let taken = match envelope.kind {
             Kind::Decided => self.receive_decided(from, envelope),
             Kind::Want => self.receive_want(from, letter, envelope),
@@ -47,11 +52,34 @@ impl Member {
             | Kind::SumCommit
             | Kind::Tags => self.receive_session(from, letter, envelope),
         };
+        let calm = before.map_or_else(
+            || taken == Ok(false) && !envelope.kind.is_consensus(),
+            |before| before == self.signs_of(envelope.sender),
+        );
+        self.stirred |= !calm;
         match taken {
             Ok(true) => Verdict::Accepted,
             Ok(false) => Verdict::Ignored,
             Err(refusal) => Verdict::Refused(refusal),
         }
+    }
+
+    /// All by which a sign of life of a member may make something due: who is gone, whether it was heard at the current
+    /// height, its own height, and when it was heard if a box waits for that. What it postpones is looked at when due.
+    fn signs_of(&self, member: MemberId) -> (u64, bool, Option<Height>, Option<Time>) {
+        let heard = self.desk.heard.get(&member).copied();
+        let work = self.sessions.get(&self.ledger.next());
+        let work = work.and_then(|session| session.work.as_ref());
+        let lately = heard.is_some_and(|at| work.is_none_or(|work| at >= work.since));
+        let waits = |session: &Session| session.has_parcel_for(member);
+        let waits = self.sessions.values().any(waits);
+        let height = self.pulse.heights.get(&member).copied();
+        (
+            self.desk.gone.changes,
+            lately,
+            height,
+            heard.filter(|_| waits),
+        )
     }
 
     fn receive_session(

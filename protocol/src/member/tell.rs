@@ -33,6 +33,7 @@ impl Member {
             return;
         }
         self.told = Some(self.desk.now);
+        self.desk.due(self.desk.now + TELL);
         let waiting = self.reason();
         if waiting != self.waiting {
             self.waiting.clone_from(&waiting);

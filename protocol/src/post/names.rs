@@ -13,6 +13,15 @@ pub(super) fn name(digest: &Digest) -> Name {
         .expect("a digest has 32 bytes")
 }
 
+/// Sorts names that are in order already but for the last.
+#[expect(
+    clippy::stable_sort_primitive,
+    reason = "stable sorting takes parts that are in order as they are"
+)]
+pub(super) fn sort(names: &mut [Name]) {
+    names.sort();
+}
+
 /// Names of what is held.
 #[derive(Debug, Default)]
 pub(super) struct Names {
@@ -38,8 +47,7 @@ impl Names {
     pub(super) fn ascending(&mut self) -> &[Name] {
         if !self.fresh.is_empty() {
             self.sorted.append(&mut self.fresh);
-            // Stable sorting finds what is in order already.
-            self.sorted.sort();
+            sort(&mut self.sorted);
         }
         &self.sorted
     }

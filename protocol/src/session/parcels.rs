@@ -50,6 +50,11 @@ impl Session {
         }
     }
 
+    /// Whether a box for this holder waits for a way.
+    pub(crate) fn has_parcel_for(&self, holder: MemberId) -> bool {
+        self.dealings.parcels.0.contains_key(&holder)
+    }
+
     /// R11. A box goes to its holder as soon as that can be reached; through others once it is heard of through others,
     /// and to all if it still does not acknowledge the dealing then.
     pub(crate) fn hand_out(&mut self, desk: &mut Desk) {

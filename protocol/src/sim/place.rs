@@ -32,6 +32,8 @@ pub(super) struct Place {
     pub(super) snapshot: Disk,
     /// Whether the member is told that its disk is whole.
     pub(super) intact: bool,
+    /// Whether it starts when it is served next.
+    pub(super) starting: bool,
     /// Starts so far.
     pub(super) starts: u64,
     /// When the running member was started, on the world's clock.
@@ -59,6 +61,15 @@ pub(super) struct Place {
     pub(super) awake: Option<Time>,
     /// Wakes in a row without time passing.
     pub(super) spins: u32,
+}
+
+/// What all members of a world start from.
+pub(super) struct Ground<'a> {
+    pub(super) terms: &'a Terms,
+    pub(super) charter: &'a Charter,
+    pub(super) memo: &'a Remembered,
+    /// Each looks at everything whenever it is served.
+    pub(super) restless: bool,
 }
 
 /// Something that a member wants, with the letter in it.
@@ -93,6 +104,7 @@ impl Place {
             disk: Disk::default(),
             snapshot: Disk::default(),
             intact: true,
+            starting: false,
             starts: 0,
             since: Time(0),
             training: None,
@@ -113,34 +125,47 @@ impl Place {
     }
 
     /// Starts the member with what the disk holds.
-    pub(super) fn open(
+    fn open(&mut self, ground: &Ground<'_>, place: usize, now: Time) -> Result<Member, String> {
+        self.starts = self.starts.saturating_add(1);
+        self.since = now;
+        let mut setup = Self::setup(ground, place);
+        setup.intact = self.intact;
+        let purpose = format!("conclave/sim/start {place} {}", self.starts);
+        let seed = Chance::new(ground.terms.seed, &purpose).bytes();
+        let opened = Member::open(setup, self.disk.whole(), self.local(now), seed);
+        opened.map_err(|error| format!("place {place}: {error}"))
+    }
+
+    /// Starts if it is to, takes all that was laid before it, then looks once at what is due.
+    pub(super) fn serve(
         &mut self,
-        (terms, charter): (&Terms, &Charter),
-        memo: &Remembered,
+        ground: &Ground<'_>,
         place: usize,
         now: Time,
     ) -> Result<(), String> {
-        self.starts = self.starts.saturating_add(1);
-        self.since = now;
-        let mut setup = Self::setup(terms, charter, memo, place);
-        setup.intact = self.intact;
-        let purpose = format!("conclave/sim/start {place} {}", self.starts);
-        let seed = Chance::new(terms.seed, &purpose).bytes();
-        let opened = Member::open(setup, self.disk.whole(), self.local(now), seed);
-        self.member = Some(opened.map_err(|error| format!("place {place}: {error}"))?);
+        let starts = core::mem::take(&mut self.starting);
+        if starts {
+            self.member = Some(self.open(ground, place, now)?);
+        }
+        if starts || !self.inbox.is_empty() {
+            self.take(ground, now);
+        }
         Ok(())
     }
 
-    /// Takes all that was laid before it, then looks once at what is due.
-    pub(super) fn serve(&mut self, now: Time) {
+    /// How many inputs serving it is worth.
+    pub(super) fn load(&self) -> usize {
+        // A start reads all that is stored.
+        let start = if self.starting { 32 } else { 0 };
+        self.inbox.len().saturating_add(start)
+    }
+
+    fn take(&mut self, ground: &Ground<'_>, now: Time) {
         let local = self.local(now);
         let Some(member) = self.member.as_mut() else {
             self.inbox.clear();
             return;
         };
-        if self.inbox.is_empty() {
-            return;
-        }
         for input in self.inbox.drain(..) {
             let letter = match &input {
                 Input::Received { bytes, .. } => Some(bytes.clone()),
@@ -150,6 +175,9 @@ impl Place {
                 let refused = format!("{refusal:?} at {now:?}: {letter:?}");
                 self.refused.push(refused);
             }
+        }
+        if ground.restless {
+            member.stir();
         }
         member.look();
         while let Some(output) = member.poll() {
@@ -283,7 +311,13 @@ impl Place {
         }
     }
 
-    fn setup(terms: &Terms, charter: &Charter, memo: &Remembered, place: usize) -> Setup {
+    fn setup(ground: &Ground<'_>, place: usize) -> Setup {
+        let Ground {
+            terms,
+            charter,
+            memo,
+            ..
+        } = *ground;
         let identity: IdentityKey = terms.identity(place);
         let invite = (place >= terms.founders).then(|| {
             let nonce = Chance::new(terms.seed, "conclave/sim/invite").bytes();

@@ -3,9 +3,9 @@
 use rayon::prelude::*;
 
 use super::links::link;
-use super::place::Place;
+use super::place::{Ground, Place};
 use super::tally::{Load, Way};
-use super::world::World;
+use super::world::{Stuck, World};
 use crate::input::Input;
 use crate::names::Height;
 
@@ -30,22 +30,28 @@ impl World {
     /// Lets all members that something was laid before take it, then performs what they want, place after place.
     ///
     /// What a member makes of its inputs depends on nobody else: that part may run on several threads.
-    pub(super) fn serve(&mut self) {
+    pub(super) fn serve(&mut self) -> Result<(), Stuck> {
         while !self.busy.is_empty() {
             let busy = core::mem::take(&mut self.busy);
             let now = self.now;
+            let ground = Ground {
+                terms: &self.terms,
+                charter: &self.charter,
+                memo: &self.memo,
+                restless: self.restless,
+            };
             let places = self.places.iter_mut().enumerate();
-            let mut called: Vec<&mut Place> = places
-                .filter(|(place, _)| busy.contains(place))
-                .map(|(_, found)| found)
-                .collect();
-            let inputs: usize = called.iter().map(|found| found.inbox.len()).sum();
+            let mut called: Vec<(usize, &mut Place)> =
+                places.filter(|(place, _)| busy.contains(place)).collect();
+            let inputs: usize = called.iter().map(|(_, found)| found.load()).sum();
+            let serve = |(place, found): &mut (usize, &mut Place)| {
+                let served = found.serve(&ground, *place, now);
+                served.map_err(Stuck)
+            };
             if called.len() > 1 && inputs >= INPUTS_TOGETHER {
-                called.par_iter_mut().for_each(|found| found.serve(now));
+                called.par_iter_mut().try_for_each(serve)?;
             } else {
-                for found in called {
-                    found.serve(now);
-                }
+                called.iter_mut().try_for_each(serve)?;
             }
             for place in busy {
                 if let Some(found) = self.places.get_mut(place) {
@@ -57,6 +63,7 @@ impl World {
                 self.bury(place);
             }
         }
+        Ok(())
     }
 
     /// If the member has died meanwhile, its peers notice.

@@ -18,6 +18,7 @@ use conclave_protocol::time::{Span, Time};
 use self::account::Account;
 use self::plan::{Distance, Plan, probability};
 use self::show::Show;
+use crate::allocator;
 use crate::cli::{self, FlagError};
 use crate::report::churn;
 use crate::testnet::listen_for_signals;
@@ -92,6 +93,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.plot {
         plan::writable(path).map_err(FlagError)?;
     }
+    allocator::take_small_pages();
     let interrupted = listen_for_signals();
     // The thread that performs what the members want takes its part of their work. (It fails where there is a pool.)
     let _same = rayon::ThreadPoolBuilder::new()

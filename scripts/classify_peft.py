@@ -1,27 +1,15 @@
 """PEFT's side of scripts/classify-table: LoRA on a bare BERT encoder with a new head, then accuracy on a test file.
 
-The recipe is that of `conclave train`: all linear maps, no dropout, AdamW without decay, warm-up, cosine to zero, clipping
-to norm 1, shuffled passes over the rows. Prints one JSON object.
+The recipe is that of peft_recipe.py. Prints one JSON object.
 """
 
 import argparse
-import gzip
 import json
-import math
 import random
-import time
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft_recipe import lines, train, trainable, with_lora
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-WARMUP_RATIO = 0.03
-
-
-def rows(path):
-    opened = gzip.open if path.endswith(".gz") else open
-    with opened(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
 
 
 def main():
@@ -37,8 +25,8 @@ def main():
     torch.manual_seed(args.seed)
     random.seed(args.seed)
 
-    train, test = rows(args.train), rows(args.test)
-    labels = sorted({row["label"] for row in train})
+    rows, test = ([json.loads(line) for line in lines(path)] for path in (args.train, args.test))
+    labels = sorted({row["label"] for row in rows})
     number = {label: at for at, label in enumerate(labels)}
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     # The checkpoint is of f16, in which transformers would compute, and whose LayerNorm loses an epsilon of 1e-12.
@@ -48,11 +36,7 @@ def main():
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", lora_dropout=0.0, task_type="SEQ_CLS")
-    model = get_peft_model(model, config)
-    model.train()
-    moving = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(moving, lr=args.rate, weight_decay=0.0)
+    model = with_lora(model, "SEQ_CLS")
 
     def encode(some):
         return tokenizer(
@@ -63,26 +47,11 @@ def main():
             return_tensors="pt",
         )
 
-    started = time.process_time()
-    rise = math.ceil(WARMUP_RATIO * args.steps)
-    order = []
-    for step in range(args.steps):
-        gone = (step - rise) / (args.steps - rise)
-        share = (step + 1) / rise if step < rise else 0.5 * (1 + math.cos(math.pi * gone))
-        for group in optimizer.param_groups:
-            group["lr"] = args.rate * share
-        while len(order) < args.batch:
-            order += random.sample(range(len(train)), len(train))
-        some = [train[at] for at in order[: args.batch]]
-        order = order[args.batch :]
+    def loss_of(some):
         wanted = torch.tensor([number[row["label"]] for row in some])
-        loss = model(**encode(some), labels=wanted).loss
-        assert torch.isfinite(loss), f"the loss of step {step} is not finite"
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(moving, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    trained = time.process_time()
+        return model(**encode(some), labels=wanted).loss
+
+    seconds = train(model, rows, loss_of, steps=args.steps, batch=args.batch, rate=args.rate)
 
     model.eval()
     test.sort(key=lambda row: len(row["text"]))
@@ -95,10 +64,10 @@ def main():
             hits += (logits.argmax(-1) == wanted).sum().item()
             nats += torch.nn.functional.cross_entropy(logits, wanted, reduction="sum").item()
     print(json.dumps({
-        "parameters": sum(parameter.numel() for parameter in moving),
+        "parameters": sum(parameter.numel() for parameter in trainable(model)),
         "accuracy": hits / len(test),
         "loss": nats / len(test),
-        "seconds": trained - started,
+        "seconds": seconds,
     }))
 
 

@@ -334,7 +334,11 @@ fn spared_looks_change_nothing() {
             if seed % 3 == 0 {
                 terms.inline_limit = 1;
             }
-            let mut faults = Faults::mixed(seed, size);
+            let mut faults = if seed % 4 == 1 {
+                Faults::torn(seed, size)
+            } else {
+                Faults::mixed(seed, size)
+            };
             if seed % 2 == 0 {
                 faults.hostile = byzantine::assign(&terms, 300);
             }

@@ -1,18 +1,17 @@
 //! Shards that a member fetches for others, which may not reach their author.
 
-use conclave_crypto::digest::Digest;
-
 use crate::desk::Desk;
 use crate::names::MemberId;
 use crate::params;
 use crate::session::Session;
-use crate::session::pull::Wanted;
+use crate::session::pull::{Source, Wanted};
 use crate::session::sharding::Plan;
 use crate::time::Span;
 
 impl Session {
     /// R72. T_move/2 after a Commit, of the shards that call us next behind their seats: those of which somebody who
-    /// holds a seat does not say that it holds the vector. Where many do not, it is on its way to them.
+    /// holds a seat does not say that it holds the vector. Where many do not, it is on its way to them. What was asked
+    /// for once is asked for until it is here, whatever they say then: a Have may be taken back.
     pub(super) fn wanted_for_others(&mut self, desk: &mut Desk) -> Vec<Wanted> {
         let (Some(me), Some(plan)) = (self.me(desk), &self.sharding.plan) else {
             return Vec::new();
@@ -35,15 +34,17 @@ impl Session {
         let mut wanted = Vec::new();
         for fitting in late {
             let claimed = self.submissions.claims.of(&fitting.commit);
-            if plan.first.without(&claimed).count() > params::faults(plan.first.count()) {
-                continue;
-            }
+            let few = plan.first.without(&claimed).count() <= params::faults(plan.first.count());
             let lacks = |id: MemberId| id != fitting.member && !self.roster.is_in(&claimed, id);
             for m in &ours {
-                let lacking = self.called(plan, *m).take(plan.replicas).any(lacks);
-                let here = |name: Digest| self.sharding.held.contains(&name);
-                if lacking && !self.sharding.name(fitting.member, *m).is_some_and(here) {
-                    wanted.extend(self.wanted_shard(fitting.member, *m, &plan.cut));
+                let name = self.sharding.name(fitting.member, *m);
+                let Some(name) = name.filter(|name| !self.sharding.held.contains(name)) else {
+                    continue;
+                };
+                let lacking = || self.called(plan, *m).take(plan.replicas).any(lacks);
+                if self.sharding.for_others.contains(&name) || few && lacking() {
+                    let from = Source::Witnesses(fitting.member);
+                    wanted.push(Wanted::new(name, *m, plan.cut.bytes(*m), from));
                 }
             }
         }

@@ -62,6 +62,8 @@ pub(super) enum Source {
     Here,
     /// From the author of a vector, and from those that say they hold this shard of it.
     Holders(MemberId),
+    /// The same for one that fetches it for others: the author, which they may keep busy, is asked last.
+    Witnesses(MemberId),
     /// The sum of a shard: from the members that made it, and from its keepers.
     Makers,
 }
@@ -170,7 +172,8 @@ impl Session {
         let pulls = &mut self.sharding.pulls.0;
         if !pulls.is_empty() {
             let names: BTreeSet<_> = wanted.iter().map(|wanted| wanted.name).collect();
-            pulls.retain(|name, _| names.contains(name));
+            // What is under way takes room until it ends.
+            pulls.retain(|name, pull| pull.under_way || names.contains(name));
         }
         let running = pulls.values().filter(|pull| pull.under_way);
         let (mut under_way, mut bytes) = running.fold((0_usize, 0_u64), |(count, bytes), pull| {
@@ -201,6 +204,11 @@ impl Session {
             let (first, behind) = match from {
                 Source::Here => (Vec::new(), Vec::new()),
                 Source::Holders(member) => self.holders(member, shard),
+                Source::Witnesses(member) => {
+                    let (mut first, behind) = self.holders(member, shard);
+                    first.rotate_left(1);
+                    (first, behind)
+                }
                 Source::Makers => self.makers(desk, shard, &name),
             };
             let (first, behind) = (self.others(desk, first), self.others(desk, behind));

@@ -147,7 +147,9 @@ impl World {
             for other in 0..one {
                 let from = self.now + Span(chance.below(span));
                 let to = from + Span(chance.within(1, span));
-                if chance.probably(&self.faults.breaks) {
+                let last = self.faults.broken.get(&link(one, other));
+                let whole = last.is_none_or(|(_, to)| *to <= self.now);
+                if chance.probably(&self.faults.breaks) && whole {
                     self.faults.broken.insert(link(one, other), (from, to));
                     self.unlink(link(one, other), from, to);
                 }
@@ -185,7 +187,7 @@ impl World {
     pub(super) fn doom(&mut self, crash: Crash) {
         let marked =
             |(other, _): &(Crash, u64)| other.place == crash.place && other.strike == Strike::Next;
-        let up = self.starts(crash.place).is_some();
+        let up = self.is_up(crash.place);
         if up && self.faults.sick(self.now) && !self.armed.iter().any(marked) {
             self.armed.push((crash, 0));
         }

@@ -18,7 +18,7 @@ impl World {
         let Some(found) = self.places.get_mut(place) else {
             return;
         };
-        if found.member.is_some() {
+        if found.member.is_some() || found.starting {
             if !matches!(input, Input::Wake) {
                 found.spins = 0;
             }

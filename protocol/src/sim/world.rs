@@ -296,7 +296,7 @@ impl World {
         }
         self.busy.insert(place);
         for other in 0..self.places.len() {
-            if other != place && self.starts(other).is_some() {
+            if other != place && self.is_up(other) {
                 let delay = self.network.delay(&self.faults, place, other);
                 self.after(delay, Event::Meet(place, other));
             }
@@ -390,6 +390,12 @@ impl World {
         found.member.as_ref().map(|_| found.starts)
     }
 
+    /// Whether a place runs, or starts at this moment.
+    pub(super) fn is_up(&self, place: usize) -> bool {
+        let found = self.places.get(place);
+        found.is_some_and(|found| found.member.is_some() || found.starting)
+    }
+
     pub(super) fn linked(&self, one: usize, other: usize) -> bool {
         self.links.contains(&link(one, other))
     }
@@ -398,6 +404,18 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn founders_that_start_at_the_same_moment_meet() {
+        let mut world = World::new(Terms::new(1, 60), Faults::default());
+        let later = |world: &World| world.now() >= Time(2500);
+        world.run(Time(5000), later).expect("goes on");
+        for one in 0..60 {
+            for other in 0..one {
+                assert!(world.linked(one, other), "{one} and {other}");
+            }
+        }
+    }
 
     #[test]
     fn only_the_clock_of_a_large_world_goes_in_steps() {

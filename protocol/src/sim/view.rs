@@ -3,6 +3,7 @@
 use conclave_crypto::sign::PublicKey;
 
 use super::diary::FOREVER;
+use super::links::link;
 use super::place::Place;
 use super::{Crash, Faults, Stuck, Tally, Terms, Watch, World};
 use crate::charter::Charter;
@@ -35,6 +36,22 @@ impl World {
     pub fn keep_log(&mut self) {
         self.watch.said = Some(Vec::new());
         self.watch.stored = Some(Vec::new());
+    }
+
+    /// The number of the running start; `None` while it is dead.
+    pub(super) fn starts(&self, place: usize) -> Option<u64> {
+        let found = self.places.get(place)?;
+        found.member.as_ref().map(|_| found.starts)
+    }
+
+    /// Whether a place runs, or starts at this moment.
+    pub(super) fn is_up(&self, place: usize) -> bool {
+        let found = self.places.get(place);
+        found.is_some_and(|found| found.member.is_some() || found.starting)
+    }
+
+    pub(super) fn linked(&self, one: usize, other: usize) -> bool {
+        self.links.contains(&link(one, other))
     }
 
     /// The terms.

@@ -383,22 +383,6 @@ impl World {
         self.feed(place, Input::Trained { height, delta });
         Ok(())
     }
-
-    /// The number of the running start; `None` while it is dead.
-    pub(super) fn starts(&self, place: usize) -> Option<u64> {
-        let found = self.places.get(place)?;
-        found.member.as_ref().map(|_| found.starts)
-    }
-
-    /// Whether a place runs, or starts at this moment.
-    pub(super) fn is_up(&self, place: usize) -> bool {
-        let found = self.places.get(place);
-        found.is_some_and(|found| found.member.is_some() || found.starting)
-    }
-
-    pub(super) fn linked(&self, one: usize, other: usize) -> bool {
-        self.links.contains(&link(one, other))
-    }
 }
 
 #[cfg(test)]

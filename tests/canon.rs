@@ -17,7 +17,6 @@ use conclave_protocol::message::{
 };
 use conclave_protocol::output::Stored;
 use conclave_protocol::record::Record;
-use conclave_protocol::setup::Setup;
 use conclave_protocol::sim::{Chance, Crash, Faults, Point, Strike, Terms, World};
 use conclave_protocol::time::Time;
 
@@ -131,17 +130,7 @@ fn every_parser_is_total_and_canonical() {
     let seed = 77;
     let mut chance = Chance::new(seed, "conclave/test/canon");
     let terms = world.terms();
-    let setup = Setup {
-        charter: terms.charter(),
-        identity: terms.identity(0),
-        name: "member 0".to_owned(),
-        examples: 64,
-        layout: Terms::layout(),
-        initial: Terms::initial().into(),
-        invite: None,
-        intact: true,
-        memo: conclave_protocol::memo::Remembered::default(),
-    };
+    let setup = terms.setup(&terms.charter(), 0);
     let mut member = Member::open(setup, Stored::new(), Time(0), [1; 32]).expect("opens");
     let from = terms.identity(1).public();
     for sample in &samples {

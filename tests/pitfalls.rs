@@ -17,7 +17,6 @@ use conclave_protocol::names::{Height, MemberId};
 use conclave_protocol::output::{Phase, Stored, Table};
 use conclave_protocol::record::Record;
 use conclave_protocol::refusal::Refusal;
-use conclave_protocol::setup::Setup;
 use conclave_protocol::sim::{Faults, Point, Strike, Terms, World};
 use conclave_protocol::time::Time;
 
@@ -233,17 +232,7 @@ fn secrets_never_enter_the_database() -> Outcome {
 #[test]
 fn what_came_is_verified_not_its_re_encoding() {
     let terms = Terms::new(10, 4);
-    let setup = Setup {
-        charter: terms.charter(),
-        identity: terms.identity(0),
-        name: "member 0".to_owned(),
-        examples: 64,
-        layout: Terms::layout(),
-        initial: Terms::initial().into(),
-        invite: None,
-        intact: true,
-        memo: conclave_protocol::memo::Remembered::default(),
-    };
+    let setup = terms.setup(&terms.charter(), 0);
     let mut member = Member::open(setup, Stored::new(), Time(0), [1; 32]).expect("opens");
     let sess = member.ledger().session_id(Height(2)).expect("known");
     let key: IdentityKey = terms.identity(1);

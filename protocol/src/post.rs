@@ -300,7 +300,7 @@ impl Post {
         });
         let slots = slots.map(|(slot, held)| (*slot, held)).chain(aside);
         let slots = slots.filter(move |(slot, held)| wanted(slot, held));
-        let talk = self.talk.iter().take(if all { 0 } else { usize::MAX });
+        let talk = (!all).then(|| self.talk.iter()).into_iter().flatten();
         let talk = talk.filter(move |(digest, _)| lacks(digest));
         let slots = slots.map(|(_, held)| &held.bytes);
         slots.chain(talk.map(|(_, (_, bytes))| bytes))

@@ -55,9 +55,8 @@ impl Names {
     /// Whether each of them is among others that ascend.
     pub(super) fn are_among(&mut self, others: &[Name]) -> bool {
         let mut others = others.iter();
-        let own = self.ascending().iter();
-        own.into_iter()
-            .all(|name| others.find(|other| *other >= name) == Some(name))
+        let mut own = self.ascending().iter();
+        own.all(|name| others.find(|other| *other >= name) == Some(name))
     }
 }
 

@@ -5,7 +5,6 @@ use crate::names::MemberId;
 use crate::params;
 use crate::session::Session;
 use crate::session::pull::{Source, Wanted};
-use crate::session::sharding::Plan;
 use crate::time::Span;
 
 impl Session {
@@ -29,7 +28,7 @@ impl Session {
         if late.peek().is_none() {
             return Vec::new();
         }
-        let ours = |m: &usize| self.next_called(plan, *m).any(|id| id == me);
+        let ours = |m: &usize| plan.next_called(&self.roster, *m).any(|id| id == me);
         let ours: Vec<usize> = (0..plan.cut.shards()).filter(ours).collect();
         let mut wanted = Vec::new();
         for fitting in late {
@@ -41,7 +40,7 @@ impl Session {
                 let Some(name) = name.filter(|name| !self.sharding.held.contains(name)) else {
                     continue;
                 };
-                let lacking = || self.called(plan, *m).take(plan.replicas).any(lacks);
+                let lacking = || plan.called(&self.roster, *m).take(plan.replicas).any(lacks);
                 if self.sharding.for_others.contains(&name) || few && lacking() {
                     let from = Source::Witnesses(fitting.member);
                     wanted.push(Wanted::new(name, *m, plan.cut.bytes(*m), from));
@@ -51,20 +50,5 @@ impl Session {
         let names = wanted.iter().map(|wanted| wanted.name);
         self.sharding.for_others.extend(names);
         wanted
-    }
-
-    /// R72. The `replicas` sharers that a shard calls next behind those that hold its seats.
-    pub(super) fn next_called<'a>(
-        &'a self,
-        plan: &'a Plan,
-        m: usize,
-    ) -> impl Iterator<Item = MemberId> + 'a {
-        self.called(plan, m).skip(plan.replicas).take(plan.replicas)
-    }
-
-    /// R71. The sharers that a shard calls, in their order, without those that are gone.
-    fn called<'a>(&'a self, plan: &'a Plan, m: usize) -> impl Iterator<Item = MemberId> + 'a {
-        let here = |id: &MemberId| !self.roster.is_in(&plan.gone, *id);
-        plan.seats.order(m).filter(here)
     }
 }

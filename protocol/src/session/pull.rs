@@ -284,7 +284,7 @@ impl Session {
         if let (Some(plan), Some(commit)) = (&self.sharding.plan, self.fitting(member)) {
             let others = plan.seats.order(shard).filter(|id| *id != member);
             from.extend(others.filter(|id| self.covers(*id, &commit, shard)));
-            let next = self.next_called(plan, shard);
+            let next = plan.next_called(&self.roster, shard);
             behind.extend(next.filter(|id| !from.contains(id)));
         }
         (from, behind)

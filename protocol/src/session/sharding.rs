@@ -83,16 +83,36 @@ pub(super) struct Plan {
 impl Plan {
     /// R71. Every shard calls the first `replicas` in its order that are not gone.
     pub(super) fn call(&mut self, roster: &Roster, gone: Places) {
-        let here = |id: &MemberId| !roster.is_in(&gone, *id);
+        self.gone = gone;
         let mut calls = BTreeMap::<MemberId, Vec<u32>>::new();
         for m in 0..self.cut.shards() {
             let named = u32::try_from(m).unwrap_or(u32::MAX);
-            for id in self.seats.order(m).filter(here).take(self.replicas) {
+            for id in self.called(roster, m).take(self.replicas) {
                 calls.entry(id).or_default().push(named);
             }
         }
         self.first = calls.keys().filter_map(|id| roster.place(*id)).collect();
-        (self.calls, self.gone) = (calls, gone);
+        self.calls = calls;
+    }
+
+    /// R71. The sharers that a shard calls, in their order, without those that are gone.
+    pub(super) fn called<'a>(
+        &'a self,
+        roster: &'a Roster,
+        m: usize,
+    ) -> impl Iterator<Item = MemberId> + 'a {
+        let here = |id: &MemberId| !roster.is_in(&self.gone, *id);
+        self.seats.order(m).filter(here)
+    }
+
+    /// R72. The `replicas` sharers that a shard calls next behind those that hold its seats.
+    pub(super) fn next_called<'a>(
+        &'a self,
+        roster: &'a Roster,
+        m: usize,
+    ) -> impl Iterator<Item = MemberId> + 'a {
+        let called = self.called(roster, m);
+        called.skip(self.replicas).take(self.replicas)
     }
 
     /// Whether a member's word that it holds shards of a vector proves anything: the author's does not, unless nobody

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use conclave_crypto::digest::Digest;
-use conclave_crypto::sign::{IdentityKey, PublicKey};
+use conclave_crypto::sign::PublicKey;
 
 use super::disk::{Disk, Records};
 use super::engine::Training;
 use super::faults::Loss;
+use super::serve::INPUTS_TOGETHER;
 use super::{Chance, Terms, Watch};
 use crate::charter::Charter;
 use crate::envelope::{Envelope, Kind};
@@ -156,7 +157,7 @@ impl Place {
     /// How many inputs serving it is worth.
     pub(super) fn load(&self) -> usize {
         // A start reads all that is stored.
-        let start = if self.starting { 32 } else { 0 };
+        let start = if self.starting { INPUTS_TOGETHER } else { 0 };
         self.inbox.len().saturating_add(start)
     }
 
@@ -318,12 +319,12 @@ impl Place {
             memo,
             ..
         } = *ground;
-        let identity: IdentityKey = terms.identity(place);
-        let invite = (place >= terms.founders).then(|| {
+        let mut setup = terms.setup(charter, place);
+        setup.invite = (place >= terms.founders).then(|| {
             let nonce = Chance::new(terms.seed, "conclave/sim/invite").bytes();
             let nonce = nonce.first_chunk().copied().unwrap_or_default();
             let sponsor = terms.identity(0);
-            let invitee = Some(identity.public());
+            let invitee = Some(setup.identity.public());
             Invite::sign(
                 &sponsor,
                 charter.digest(),
@@ -334,22 +335,15 @@ impl Place {
                 0,
             )
         });
-        Setup {
-            charter: charter.clone(),
-            identity,
-            name: format!("member {place}"),
-            examples: Terms::examples(place),
-            layout: Terms::layout(),
-            initial: Terms::initial().into(),
-            invite,
-            intact: true,
-            memo: memo.clone(),
-        }
+        setup.memo = memo.clone();
+        setup
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use conclave_crypto::sign::IdentityKey;
+
     use super::*;
     use crate::letter::Letter;
     use crate::message::Have;

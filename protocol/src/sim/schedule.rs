@@ -200,10 +200,12 @@ impl World {
         self.faults.splits.clear();
         self.faults.broken.clear();
         let diary = &mut self.watch.diary;
-        let cuts = diary.cuts.iter_mut().map(|(_, from, to)| (*from, to));
-        let breaks = diary.breaks.iter_mut().map(|(_, from, to)| (*from, to));
-        for (from, to) in cuts.chain(breaks) {
-            *to = (*to).min(now).max(from);
+        // What was to come later does not happen.
+        diary.cuts.retain(|(_, from, _)| *from <= now);
+        diary.breaks.retain(|(_, from, _)| *from <= now);
+        let cuts = diary.cuts.iter_mut().map(|(_, _, to)| to);
+        for to in cuts.chain(diary.breaks.iter_mut().map(|(_, _, to)| to)) {
+            *to = (*to).min(now);
         }
         self.armed.retain(|(crash, _)| crash.strike != Strike::Next);
         self.at(now, Event::Split);

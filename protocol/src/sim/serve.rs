@@ -10,7 +10,7 @@ use crate::input::Input;
 use crate::names::Height;
 
 /// From so many inputs at one moment on, the members take them on several threads.
-const INPUTS_TOGETHER: usize = 32;
+pub(super) const INPUTS_TOGETHER: usize = 32;
 
 impl World {
     /// Lays an input before a member, if it is up.

@@ -7,7 +7,9 @@ use crate::charter::{
     Adapter, Admission, Aggregation, Charter, Federation, Founder, Method, Model, Rounds, Timers,
 };
 use crate::layout::Layout;
+use crate::memo::Remembered;
 use crate::names::Factor;
+use crate::setup::Setup;
 use crate::shard;
 use crate::time::Span;
 
@@ -114,6 +116,21 @@ impl Terms {
             members: founders.collect(),
         };
         charter.checked().expect("the terms make a sound charter")
+    }
+
+    /// What a founder starts from, the charter being these terms'.
+    pub fn setup(&self, charter: &Charter, place: usize) -> Setup {
+        Setup {
+            charter: charter.clone(),
+            identity: self.identity(place),
+            name: format!("member {place}"),
+            examples: Self::examples(place),
+            layout: Self::layout(),
+            initial: Self::initial().into(),
+            invite: None,
+            intact: true,
+            memo: Remembered::default(),
+        }
     }
 
     /// The shape of the simulated adapter: 24 coordinates in two factors.

@@ -9,11 +9,10 @@ use conclave_crypto::sign::IdentityKey;
 use conclave_protocol::charter::Charter;
 use conclave_protocol::decide::{ConsensusTimers, Decider, Voter};
 use conclave_protocol::member::Member;
-use conclave_protocol::memo::Remembered;
 use conclave_protocol::message;
 use conclave_protocol::names::{Height, MemberId, SessId};
 use conclave_protocol::output::Stored;
-use conclave_protocol::setup::{OpenError, Setup};
+use conclave_protocol::setup::OpenError;
 use conclave_protocol::sim::Terms;
 use conclave_protocol::time::{Span, Time};
 
@@ -65,7 +64,8 @@ pub fn decider() -> (Decider, SessId) {
     (engine, sess)
 }
 
-static CHARTER: LazyLock<Charter> = LazyLock::new(|| terms().charter());
+/// The charter of four members.
+pub static CHARTER: LazyLock<Charter> = LazyLock::new(|| terms().charter());
 
 fn terms() -> Terms {
     Terms::new(1, 4)
@@ -74,16 +74,6 @@ fn terms() -> Terms {
 /// The first of four members with this store, and the terms that they are of.
 pub fn member(stored: Stored) -> Result<(Member, Terms), OpenError> {
     let terms = terms();
-    let setup = Setup {
-        charter: CHARTER.clone(),
-        identity: terms.identity(0),
-        name: "member 0".to_owned(),
-        examples: 64,
-        layout: Terms::layout(),
-        initial: Terms::initial().into(),
-        invite: None,
-        intact: true,
-        memo: Remembered::default(),
-    };
+    let setup = terms.setup(&CHARTER, 0);
     Ok((Member::open(setup, stored, Time(0), [1; 32])?, terms))
 }

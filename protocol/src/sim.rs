@@ -34,6 +34,7 @@ mod speak;
 pub mod tally;
 mod terms;
 pub mod timeline;
+mod turn;
 mod view;
 pub mod watch;
 mod world;

@@ -7,7 +7,6 @@ use super::place::{Place, Wish};
 use super::world::{Event, World};
 use super::{Crash, Point, Strike};
 use crate::envelope::Kind;
-use crate::member::Member;
 use crate::message::Commit;
 use crate::names::Height;
 use crate::output::{Order, Output, Phase, Table};
@@ -45,7 +44,7 @@ impl World {
         let Some(found) = self.places.get_mut(place) else {
             return;
         };
-        let deadline = found.member.as_ref().and_then(Member::deadline);
+        let deadline = found.member.as_ref().and_then(|member| member.deadline());
         let Some(at) = deadline.map(|at| found.global(at).max(now)) else {
             found.awake = None;
             return;

@@ -8,11 +8,11 @@ use conclave_crypto::sign::PublicKey;
 use super::disk::{Disk, Records};
 use super::engine::Training;
 use super::faults::Loss;
-use super::serve::INPUTS_TOGETHER;
+use super::turn::{Start, Turn};
 use super::{Chance, Terms, Watch};
 use crate::charter::Charter;
 use crate::envelope::{Envelope, Kind};
-use crate::input::{Input, Verdict};
+use crate::input::Input;
 use crate::letter::{Bytes, Letter};
 use crate::member::Member;
 use crate::memo::Remembered;
@@ -27,14 +27,14 @@ use crate::time::{Span, Time};
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) key: PublicKey,
-    pub(super) member: Option<Member>,
+    pub(super) life: Life,
+    /// The running member, while it is not on its turn.
+    pub(super) member: Option<Box<Member>>,
     pub(super) disk: Disk,
     /// The disk when the last dealing was acknowledged.
     pub(super) snapshot: Disk,
     /// Whether the member is told that its disk is whole.
     pub(super) intact: bool,
-    /// Whether it starts when it is served next.
-    pub(super) starting: bool,
     /// Starts so far.
     pub(super) starts: u64,
     /// When the running member was started, on the world's clock.
@@ -56,12 +56,21 @@ pub(super) struct Place {
     pub(super) inbox: Vec<Input>,
     /// What it wants and is not performed yet.
     pub(super) outbox: VecDeque<Wish>,
-    /// What it refused just now, and why.
-    pub(super) refused: Vec<String>,
     /// When it will be woken next.
     pub(super) awake: Option<Time>,
     /// Wakes in a row without time passing.
     pub(super) spins: u32,
+}
+
+/// Whether the member of a place runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It does not.
+    Dead,
+    /// It starts when the place is served next.
+    Starting,
+    /// It does.
+    Up,
 }
 
 /// What all members of a world start from.
@@ -101,11 +110,11 @@ impl Place {
     pub(super) fn new(key: PublicKey) -> Self {
         Self {
             key,
+            life: Life::Dead,
             member: None,
             disk: Disk::default(),
             snapshot: Disk::default(),
             intact: true,
-            starting: false,
             starts: 0,
             since: Time(0),
             training: None,
@@ -119,91 +128,48 @@ impl Place {
             deltas: BTreeMap::new(),
             inbox: Vec::new(),
             outbox: VecDeque::new(),
-            refused: Vec::new(),
             awake: None,
             spins: 0,
         }
     }
 
-    /// Starts the member with what the disk holds.
-    fn open(&mut self, ground: &Ground<'_>, place: usize, now: Time) -> Result<Member, String> {
+    /// The turn of its member, if it starts or something was laid before it. The member is away until
+    /// [`Self::settle`].
+    pub(super) fn turn(&mut self, ground: &Ground<'_>, place: usize, now: Time) -> Option<Turn> {
+        let starts = self.life == Life::Starting;
+        if self.life == Life::Dead || !starts && self.inbox.is_empty() {
+            return None;
+        }
+        let start = starts.then(|| Box::new(self.start(ground, place, now)));
+        Some(Turn {
+            start,
+            member: self.member.take(),
+            inbox: core::mem::take(&mut self.inbox),
+            local: self.local(now),
+            restless: ground.restless,
+            outbox: VecDeque::new(),
+            refused: Vec::new(),
+            failed: None,
+        })
+    }
+
+    /// The turn of its member is over.
+    pub(super) fn settle(&mut self, turn: Turn) {
+        self.member = turn.member;
+        self.outbox = turn.outbox;
+    }
+
+    /// What the member starts from: what the disk holds.
+    fn start(&mut self, ground: &Ground<'_>, place: usize, now: Time) -> Start {
+        self.life = Life::Up;
         self.starts = self.starts.saturating_add(1);
         self.since = now;
         let mut setup = Self::setup(ground, place);
         setup.intact = self.intact;
         let purpose = format!("conclave/sim/start {place} {}", self.starts);
         let seed = Chance::new(ground.terms.seed, &purpose).bytes();
-        let opened = Member::open(setup, self.disk.whole(), self.local(now), seed);
-        opened.map_err(|error| format!("place {place}: {error}"))
-    }
-
-    /// Starts if it is to, takes all that was laid before it, then looks once at what is due.
-    pub(super) fn serve(
-        &mut self,
-        ground: &Ground<'_>,
-        place: usize,
-        now: Time,
-    ) -> Result<(), String> {
-        let starts = core::mem::take(&mut self.starting);
-        if starts {
-            self.member = Some(self.open(ground, place, now)?);
-        }
-        if starts || !self.inbox.is_empty() {
-            self.take(ground, now);
-        }
-        Ok(())
-    }
-
-    /// How many inputs serving it is worth.
-    pub(super) fn load(&self) -> usize {
-        // A start reads all that is stored.
-        let start = if self.starting { INPUTS_TOGETHER } else { 0 };
-        self.inbox.len().saturating_add(start)
-    }
-
-    fn take(&mut self, ground: &Ground<'_>, now: Time) {
-        let local = self.local(now);
-        let Some(member) = self.member.as_mut() else {
-            self.inbox.clear();
-            return;
-        };
-        for input in self.inbox.drain(..) {
-            let letter = match &input {
-                Input::Received { bytes, .. } => Some(bytes.clone()),
-                _ => None,
-            };
-            if let Verdict::Refused(refusal) = member.hear(local, input) {
-                let refused = format!("{refusal:?} at {now:?}: {letter:?}");
-                self.refused.push(refused);
-            }
-        }
-        if ground.restless {
-            member.stir();
-        }
-        member.look();
-        while let Some(output) = member.poll() {
-            self.outbox.push_back(Wish::from(output));
-        }
-        self.prepare();
-    }
-
-    /// Works out what the world looks at in the letters: here, where others do the same beside it.
-    fn prepare(&mut self) {
-        let mut said = BTreeMap::new();
-        // What is stored is said behind that, in the same bytes.
-        for wish in self.outbox.iter_mut().rev() {
-            let Some(letter) = &mut wish.letter else {
-                continue;
-            };
-            if matches!(wish.output, Output::Store(_)) {
-                if let Some(known) = said.get(&letter.as_ptr()) {
-                    *letter = Letter::clone(known);
-                }
-            } else {
-                said.insert(letter.as_ptr(), letter.clone());
-            }
-            letter.digest();
-        }
+        let disk = self.disk.whole();
+        Start { setup, disk, seed }
     }
 
     /// The next thing that the member wants.
@@ -226,6 +192,7 @@ impl Place {
     pub(super) fn die(&mut self) {
         self.inbox.clear();
         self.outbox.clear();
+        self.life = Life::Dead;
         self.member = None;
         self.training = None;
         self.handed = None;

@@ -1,16 +1,12 @@
-//! Laying inputs before members, and letting all of one moment take theirs.
-
-use rayon::prelude::*;
+//! Laying inputs before members, letting all of one moment take theirs, and performing what they want.
 
 use super::links::link;
-use super::place::{Ground, Place};
+use super::place::{Ground, Life};
 use super::tally::{Load, Way};
+use super::turn::{self, Turn};
 use super::world::{Stuck, World};
 use crate::input::Input;
 use crate::names::Height;
-
-/// From so many inputs at one moment on, the members take them on several threads.
-pub(super) const INPUTS_TOGETHER: usize = 32;
 
 impl World {
     /// Lays an input before a member, if it is up.
@@ -18,7 +14,7 @@ impl World {
         let Some(found) = self.places.get_mut(place) else {
             return;
         };
-        if found.member.is_some() || found.starting {
+        if found.life != Life::Dead {
             if !matches!(input, Input::Wake) {
                 found.spins = 0;
             }
@@ -27,42 +23,41 @@ impl World {
         }
     }
 
-    /// Lets all members that something was laid before take it, then performs what they want, place after place.
-    ///
-    /// What a member makes of its inputs depends on nobody else: that part may run on several threads.
+    /// Lets all members that something was laid before take their turns, and performs what they want, place after
+    /// place.
     pub(super) fn serve(&mut self) -> Result<(), Stuck> {
         while !self.busy.is_empty() {
             let busy = core::mem::take(&mut self.busy);
-            let now = self.now;
+            self.accomplices = self.hostile_ids();
             let ground = Ground {
                 terms: &self.terms,
                 charter: &self.charter,
                 memo: &self.memo,
                 restless: self.restless,
             };
-            let places = self.places.iter_mut().enumerate();
-            let mut called: Vec<(usize, &mut Place)> =
-                places.filter(|(place, _)| busy.contains(place)).collect();
-            let inputs: usize = called.iter().map(|(_, found)| found.load()).sum();
-            let serve = |(place, found): &mut (usize, &mut Place)| {
-                let served = found.serve(&ground, *place, now);
-                served.map_err(Stuck)
-            };
-            if called.len() > 1 && inputs >= INPUTS_TOGETHER {
-                called.par_iter_mut().try_for_each(serve)?;
-            } else {
-                called.iter_mut().try_for_each(serve)?;
-            }
-            for place in busy {
-                if let Some(found) = self.places.get_mut(place) {
-                    let refused = found.refused.drain(..);
-                    let refused = refused.map(|why| (place, why));
-                    self.watch.refused.extend(refused);
-                }
-                self.drain(place);
-                self.bury(place);
-            }
+            let now = self.now;
+            let turns = busy.into_iter().filter_map(|place| {
+                let turn = self.places.get_mut(place)?.turn(&ground, place, now)?;
+                Some((place, turn))
+            });
+            turn::take_all(turns.collect(), |place, turn| self.settle(place, turn))?;
         }
+        Ok(())
+    }
+
+    /// Performs what came out of a turn.
+    fn settle(&mut self, place: usize, mut turn: Turn) -> Result<(), Stuck> {
+        if let Some(why) = turn.failed {
+            return Err(Stuck(format!("place {place}: {why}")));
+        }
+        let (places, watch) = self.parts();
+        let refused = turn.refused.drain(..);
+        watch.refused.extend(refused.map(|why| (place, why)));
+        if let Some(found) = places.get_mut(place) {
+            found.settle(turn);
+        }
+        self.drain(place);
+        self.bury(place);
         Ok(())
     }
 

@@ -10,7 +10,6 @@ use super::world::Event;
 use crate::decide::Step;
 use crate::envelope::Kind;
 use crate::letter::Letter;
-use crate::member::Member;
 use crate::message::Commit;
 use crate::names::MemberId;
 
@@ -48,7 +47,7 @@ impl World {
         watch.envelope(bytes);
         // What it hands on for others is theirs.
         let own = places.get(place).filter(|found| {
-            let ledger = found.member.as_ref().map(Member::ledger);
+            let ledger = found.member.as_ref().map(|member| member.ledger());
             ledger.and_then(|ledger| ledger.member(&found.key)) == Some(envelope.sender)
         });
         let Some(own) = own else { return };

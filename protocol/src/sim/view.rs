@@ -4,7 +4,7 @@ use conclave_crypto::sign::PublicKey;
 
 use super::diary::FOREVER;
 use super::links::link;
-use super::place::Place;
+use super::place::{Life, Place};
 use super::{Crash, Faults, Stuck, Tally, Terms, Watch, World};
 use crate::charter::Charter;
 use crate::ledger::Ledger;
@@ -41,13 +41,13 @@ impl World {
     /// The number of the running start; `None` while it is dead.
     pub(super) fn starts(&self, place: usize) -> Option<u64> {
         let found = self.places.get(place)?;
-        found.member.as_ref().map(|_| found.starts)
+        (found.life == Life::Up).then_some(found.starts)
     }
 
     /// Whether a place runs, or starts at this moment.
     pub(super) fn is_up(&self, place: usize) -> bool {
         let found = self.places.get(place);
-        found.is_some_and(|found| found.member.is_some() || found.starting)
+        found.is_some_and(|found| found.life != Life::Dead)
     }
 
     pub(super) fn linked(&self, one: usize, other: usize) -> bool {
@@ -87,7 +87,7 @@ impl World {
     /// How many members are up.
     pub fn up(&self) -> usize {
         let places = self.places.iter();
-        places.filter(|place| place.member.is_some()).count()
+        places.filter(|place| place.life == Life::Up).count()
     }
 
     /// Whether every honest place that is to finish has finished.
@@ -120,7 +120,7 @@ impl World {
     /// Since when the member of a place runs; `None` while it is dead.
     pub fn up_since(&self, place: usize) -> Option<Time> {
         let place = self.places.get(place)?;
-        place.member.as_ref().map(|_| place.since)
+        (place.life == Life::Up).then_some(place.since)
     }
 
     /// Since when the network is sound.

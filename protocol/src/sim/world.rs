@@ -10,7 +10,7 @@ use super::byzantine::Hostile;
 use super::disk::Records;
 use super::links::{Links, link};
 use super::network::Network;
-use super::place::Place;
+use super::place::{Life, Place};
 use super::schedule::Schedule;
 use super::shelf::Shelf;
 use super::tally::{Load, Way};
@@ -20,6 +20,7 @@ use crate::charter::Charter;
 use crate::input::Input;
 use crate::letter::{Bytes, Letter};
 use crate::memo::Remembered;
+use crate::names::MemberId;
 use crate::time::{Span, Time};
 
 /// What happens next, and to whom.
@@ -94,6 +95,8 @@ pub struct World {
     pub(super) restless: bool,
     /// The hostile places.
     pub(super) hostile: BTreeMap<usize, Hostile>,
+    /// Their members' ids, before the turns of this moment.
+    pub(super) accomplices: Vec<MemberId>,
 }
 
 /// The clock of a large world goes in steps, of 25 ms for 200 members: a member takes at once what comes to it within
@@ -133,6 +136,7 @@ impl World {
             records: Records::new(),
             memo: Remembered::by(Arc::new(Shelf::default())),
             restless: false,
+            accomplices: Vec::new(),
             terms,
             faults,
         };
@@ -291,7 +295,7 @@ impl World {
             if let Some(loss) = loss.filter(|_| found.starts > 0) {
                 found.lose(loss);
             }
-            found.starting = true;
+            found.life = Life::Starting;
             self.watch.diary.rose(place, now);
         }
         self.busy.insert(place);

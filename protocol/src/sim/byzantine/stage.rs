@@ -69,7 +69,7 @@ impl World {
             to,
             bytes: bytes.clone(),
         };
-        let (accomplices, places) = (self.hostile_ids(), self.places.len());
+        let (accomplices, places) = (self.accomplices.clone(), self.places.len());
         let hostile = self.hostile.get_mut(&place)?;
         let found = self.places.get_mut(place)?;
         let ledger = found.member.as_ref()?.ledger();

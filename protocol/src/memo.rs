@@ -5,7 +5,8 @@
 //! run with a memo equals the run without, byte for byte.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use conclave_crypto::agree::{AgreeError, ExchangeKey, ExchangePublic, ExchangeTable, Shared};
 use conclave_crypto::dealing::{Dealing, Secret};
@@ -16,7 +17,7 @@ use conclave_crypto::digest::Digest;
 pub enum Function {
     /// X25519 of two public keys: both ends get the same.
     Agreement,
-    /// Multiples of a public key, for many agreements with it.
+    /// A public key that somebody agreed with, and multiples of it for many more agreements.
     Table,
     /// A dealing, derived from its seed.
     Dealing,
@@ -95,10 +96,8 @@ impl Remembered {
         let own = key.public();
         let (least, greatest) = (own.min(*other), own.max(*other));
         let derive = || {
-            // Everybody agrees with each key.
-            let table = || ExchangeTable::new(*other);
-            let table = self.once(Function::Table, &[&other.0], table);
-            key.shared_by(&table).map(Arc::new)
+            let met = self.once(Function::Table, &[&other.0], Met::default);
+            met.agree(key, other).map(Arc::new)
         };
         let shared = self.once(Function::Agreement, &[&least.0, &greatest.0], derive);
         shared.as_ref().clone()
@@ -123,6 +122,26 @@ impl Remembered {
             &[kind, threshold, holders],
         ];
         self.once(Function::Dealing, &arguments, make)
+    }
+}
+
+/// A public key that somebody agreed with.
+#[derive(Default)]
+struct Met {
+    agreed: AtomicUsize,
+    table: OnceLock<ExchangeTable>,
+}
+
+impl Met {
+    /// The agreement. Nearly everybody agrees with nearly every key: at the second time its table is made. Whoever comes
+    /// while that takes its time goes the long way.
+    fn agree(&self, key: &ExchangeKey, other: &ExchangePublic) -> Result<Shared, AgreeError> {
+        let table = if self.agreed.fetch_add(1, Ordering::Relaxed) == 1 {
+            Some(self.table.get_or_init(|| ExchangeTable::new(*other)))
+        } else {
+            self.table.get()
+        };
+        table.map_or_else(|| key.shared(other), |table| key.shared_by(table))
     }
 }
 

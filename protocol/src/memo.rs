@@ -133,8 +133,8 @@ struct Met {
 }
 
 impl Met {
-    /// The agreement. Nearly everybody agrees with nearly every key: at the second time its table is made. Whoever comes
-    /// while that takes its time goes the long way.
+    /// The agreement. Nearly everybody agrees with nearly every key: at the second time its table is made. Whoever
+    /// comes meanwhile goes the long way.
     fn agree(&self, key: &ExchangeKey, other: &ExchangePublic) -> Result<Shared, AgreeError> {
         let table = if self.agreed.fetch_add(1, Ordering::Relaxed) == 1 {
             Some(self.table.get_or_init(|| ExchangeTable::new(*other)))

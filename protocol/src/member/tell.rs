@@ -8,8 +8,11 @@ use crate::record::Previous;
 use crate::status::{Outcome, Past, Status};
 use crate::time::{Span, Time};
 
-/// How often it is looked up whom a member waits for.
+/// How often it is looked up whom a member of a small federation waits for.
 const TELL: Span = Span(500);
+
+/// Members for each [`TELL`] between two looks in a larger one.
+const MEMBERS: usize = 40;
 
 impl Member {
     /// Reports a new phase and a new reason to wait, once each.
@@ -27,13 +30,22 @@ impl Member {
             });
         }
         // Whom it waits for is many names: they are looked up now and then.
+        let roster = self
+            .sessions
+            .get(&standing.0)
+            .map(|session| &session.roster);
+        let times = roster.map_or(0, |roster| roster.len() / MEMBERS).max(1);
+        let pause = Span(
+            TELL.0
+                .saturating_mul(u64::try_from(times).unwrap_or(u64::MAX)),
+        );
         if let Some(at) = self.told
-            && !self.desk.due(at + TELL)
+            && !self.desk.due(at + pause)
         {
             return;
         }
         self.told = Some(self.desk.now);
-        self.desk.due(self.desk.now + TELL);
+        self.desk.due(self.desk.now + pause);
         let waiting = self.reason();
         if waiting != self.waiting {
             self.waiting.clone_from(&waiting);

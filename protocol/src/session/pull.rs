@@ -1,6 +1,6 @@
 //! Pulls of shards and sums: a few at a time, repeated until they are here, looked for at home first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::merkle;
@@ -171,9 +171,10 @@ impl Session {
         }
         let pulls = &mut self.sharding.pulls.0;
         if !pulls.is_empty() {
-            let names: BTreeSet<_> = wanted.iter().map(|wanted| wanted.name).collect();
+            let mut names: Vec<_> = wanted.iter().map(|wanted| wanted.name).collect();
+            names.sort_unstable();
             // What is under way takes room until it ends.
-            pulls.retain(|name, pull| pull.under_way || names.contains(name));
+            pulls.retain(|name, pull| pull.under_way || names.binary_search(name).is_ok());
         }
         let running = pulls.values().filter(|pull| pull.under_way);
         let (mut under_way, mut bytes) = running.fold((0_usize, 0_u64), |(count, bytes), pull| {

@@ -31,8 +31,9 @@ pub(crate) struct Sharding {
     pub(super) seats_at: Option<Time>,
     /// The names of the shards of each announced vector.
     pub(super) lists: BTreeMap<MemberId, Listed>,
-    /// Of the shards that were asked for so far, whose has which name: one that copies another's Commit has the same.
-    index: BTreeMap<usize, BTreeMap<Digest, BTreeSet<MemberId>>>,
+    /// Of the shards that were asked for so far, whose has which name, ascending: one that copies another's Commit has
+    /// the same.
+    index: BTreeMap<usize, Vec<(Digest, MemberId)>>,
     /// Names of the shards and sums that stand in the own table.
     pub(super) held: BTreeSet<Digest>,
     /// R72. Names of the shards that we fetch for others.
@@ -166,8 +167,11 @@ impl Sharding {
             return Err(Refusal::Rule);
         }
         for (m, known) in &mut self.index {
-            if let Some(name) = names.get(*m) {
-                known.entry(*name).or_default().insert(sender);
+            let named = names.get(*m).map(|name| (*name, sender));
+            if let Some(named) = named
+                && let Err(at) = known.binary_search(&named)
+            {
+                known.insert(at, named);
             }
         }
         let body = Arc::clone(body);
@@ -179,12 +183,10 @@ impl Sharding {
     pub(super) fn find_by_name(&mut self, m: usize) {
         let lists = &self.lists;
         self.index.entry(m).or_insert_with(|| {
-            let mut known = BTreeMap::<_, BTreeSet<_>>::new();
-            for (member, list) in lists {
-                if let Some(name) = list.names().get(m) {
-                    known.entry(*name).or_default().insert(*member);
-                }
-            }
+            let named =
+                |(member, list): (&MemberId, &Listed)| Some((*list.names().get(m)?, *member));
+            let mut known: Vec<_> = lists.iter().filter_map(named).collect();
+            known.sort_unstable();
             known
         });
     }
@@ -193,9 +195,9 @@ impl Sharding {
     pub(crate) fn forget(&mut self, member: MemberId) {
         if let Some(list) = self.lists.remove(&member) {
             for (m, known) in &mut self.index {
-                let name = list.names().get(*m);
-                if let Some(members) = name.and_then(|name| known.get_mut(name)) {
-                    members.remove(&member);
+                let named = list.names().get(*m).map(|name| (*name, member));
+                if let Some(at) = named.and_then(|named| known.binary_search(&named).ok()) {
+                    known.remove(at);
                 }
             }
         }
@@ -265,11 +267,13 @@ impl Sharding {
 
     /// Whose shard has this name, and which, of those that were asked for so far.
     pub(super) fn places(&self, name: &Digest) -> Vec<(MemberId, usize)> {
-        let members = |(m, known): (&usize, &BTreeMap<Digest, BTreeSet<MemberId>>)| {
-            let members = known.get(name).into_iter().flatten();
-            members.map(|member| (*member, *m)).collect::<Vec<_>>()
-        };
-        let mut places: Vec<_> = self.index.iter().flat_map(members).collect();
+        let mut places = Vec::new();
+        for (m, known) in &self.index {
+            let first = known.partition_point(|(other, _)| other < name);
+            let named = known.iter().skip(first);
+            let named = named.take_while(|(other, _)| other == name);
+            places.extend(named.map(|(_, member)| (*member, *m)));
+        }
         places.sort_unstable();
         places
     }

@@ -99,7 +99,6 @@ impl Turn {
 
     /// How many inputs it is worth.
     fn load(&self) -> usize {
-        // A start reads all that is stored.
         let start = if self.start.is_some() {
             INPUTS_TOGETHER
         } else {
@@ -112,7 +111,7 @@ impl Turn {
 /// Has the members of these places take their turns, and hands each to `over` as soon as it is over and those before it
 /// were handed over.
 pub(super) fn take_all<E: Send>(
-    turns: Vec<(usize, Turn)>,
+    mut turns: Vec<(usize, Turn)>,
     mut over: impl FnMut(usize, Turn) -> Result<(), E>,
 ) -> Result<(), E> {
     let inputs: usize = turns.iter().map(|(_, turn)| turn.load()).sum();
@@ -123,6 +122,8 @@ pub(super) fn take_all<E: Send>(
         });
     }
     let places: Vec<usize> = turns.iter().map(|(place, _)| *place).collect();
+    // The longest come first: a start reads all that is stored.
+    turns.sort_by_key(|(_, turn)| turn.start.is_none());
     let (sender, taken) = std::sync::mpsc::channel();
     rayon::in_place_scope_fifo(|scope| {
         for (place, mut turn) in turns {

@@ -21,6 +21,7 @@ use conclave_protocol::message::{self, SumCommit};
 use conclave_protocol::names::{Height, MemberId};
 use conclave_protocol::output::Table;
 use conclave_protocol::record::Previous;
+use conclave_protocol::sim::tally::{Load, Way};
 use conclave_protocol::sim::{Faults, Point, Script, Strike, Terms, World};
 
 use self::worlds::{Outcome, asked_for, crash, logged, opened, over, said, sound, with};
@@ -244,6 +245,30 @@ fn a_vector_with_a_gap_spoils_few_rounds() -> Outcome {
     assert!(silent.len() <= 2, "{silent:?}");
     assert!(opened(&world).len() >= 5, "{:?}", opened(&world));
     Ok(())
+}
+
+#[test]
+fn a_word_that_is_taken_back_moves_few_more_shards() -> Outcome {
+    // R72: what was asked for once for others is asked for until it is here, however often a holder turns round.
+    over(asked_for().unwrap_or(0..8), |seed| {
+        let pulled = |hostile| -> Outcome<u64> {
+            let faults = Faults {
+                hostile,
+                ..Faults::torn(seed, 9)
+            };
+            let world = sound(terms(seed, 9), faults)?;
+            let (acted, opened) = (world.acted(3), opened(&world).len());
+            assert_eq!((acted, opened), (world.is_hostile(3), 2), "seed {seed}");
+            Ok(world.tally().load(Load::Blob, Way::Received).bytes)
+        };
+        let calm = pulled(Vec::new())?;
+        let turned = pulled(vec![(3, Script::TakesBack)])?;
+        assert!(
+            turned * 4 <= calm * 5,
+            "seed {seed}: {calm} and {turned} bytes"
+        );
+        Ok(())
+    })
 }
 
 #[test]

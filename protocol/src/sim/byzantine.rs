@@ -17,6 +17,7 @@ mod sums;
 mod talk;
 mod unlatched;
 mod vector;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,7 @@ use conclave_crypto::sign::IdentityKey;
 use self::once::Once;
 pub use self::script::{SCRIPTS, SHARD_SCRIPTS, Script};
 pub(in crate::sim) use self::talk::{Ballot, Motion};
+use self::words::Word;
 use super::{Chance, Faults, Terms};
 use crate::envelope::{Envelope, Kind};
 use crate::letter::{Bytes, Letter};
@@ -95,6 +97,8 @@ pub(super) struct Hostile {
     /// Commits that it forged: by their digest, what was added to each coordinate.
     lies: BTreeMap<Digest, i64>,
     once: Once,
+    /// What it says and takes back.
+    word: Option<Word>,
     /// Null records that were proposed.
     nulls: BTreeSet<Digest>,
 }
@@ -170,6 +174,7 @@ impl Hostile {
             kept: Vec::new(),
             lies: BTreeMap::new(),
             once: Once::new(place),
+            word: None,
             nulls: BTreeSet::new(),
         }
     }
@@ -196,6 +201,7 @@ impl Hostile {
             (Script::Unserved, Kind::Commit) => self.keep_to_itself(scene, usize::MAX),
             (Script::Gap, Kind::Commit) => self.keep_to_itself(scene, 1),
             (Script::Claims, Kind::Have) => self.claim(scene),
+            (Script::TakesBack, Kind::Have) => self.give_word(scene),
             (Script::Replay, _) => self.replay(scene),
             (Script::Oversized, _) => self.oversize(scene),
             (Script::Malformed, _) => self.malform(scene),
@@ -292,6 +298,12 @@ impl Hostile {
             && envelope.kind == Kind::Proposal
         {
             self.note_null(envelope);
+        }
+        if self.script == Script::TakesBack
+            && let Ok(envelope) = bytes.envelope()
+            && envelope.kind == Kind::Have
+        {
+            return self.turn_round(envelope.sess);
         }
         if self.script == Script::SignOnce
             && let Ok(envelope) = bytes.envelope()

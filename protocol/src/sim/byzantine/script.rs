@@ -43,6 +43,8 @@ pub enum Script {
     Gap,
     /// Says that it holds all shards of all vectors.
     Claims,
+    /// Says by turns that it holds shards and that it holds none.
+    TakesBack,
     /// A control, and no attack: decides by signing once and starting again instead of by consensus.
     SignOnce,
     /// A control, and no attack: judges a null record anew in every consensus round.
@@ -69,12 +71,13 @@ pub const SCRIPTS: [Script; 15] = [
 ];
 
 /// Scripts of attacks on sums in shards.
-pub const SHARD_SCRIPTS: [Script; 5] = [
+pub const SHARD_SCRIPTS: [Script; 6] = [
     Script::FalseSums,
     Script::FalseTags,
     Script::Unserved,
     Script::Gap,
     Script::Claims,
+    Script::TakesBack,
 ];
 
 impl Script {
@@ -101,6 +104,7 @@ impl Script {
             Self::Unserved => "unserved",
             Self::Gap => "gap",
             Self::Claims => "claims",
+            Self::TakesBack => "takes back",
             Self::SignOnce => "sign once",
             Self::Unlatched => "unlatched",
         }

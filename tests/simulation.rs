@@ -324,6 +324,25 @@ fn neither_the_memo_nor_the_threads_change_a_run() -> Outcome {
     Ok(())
 }
 
+/// Seventy-two members of whom many have something to do at every step of their clock, deaths and cuts among it.
+#[test]
+fn the_threads_change_no_large_world() -> Outcome {
+    let trace = || -> Outcome<Digest> {
+        let mut world = World::new(Terms::new(80, 72), Faults::mixed(80, 72));
+        let decided = |world: &World| world.longest().is_some_and(|chain| chain.head().0 > 0);
+        let end = world.run(Time(60_000), decided);
+        end.map_err(|stuck| stuck.to_string())?;
+        Ok(world.watch().trace)
+    };
+    let traced = trace()?;
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        let pool = pool.build().map_err(|error| error.to_string())?;
+        assert_eq!(pool.install(trace)?, traced, "on {threads} threads");
+    }
+    Ok(())
+}
+
 // What a member need not look at anew changes nothing, whatever happens.
 #[test]
 fn spared_looks_change_nothing() {

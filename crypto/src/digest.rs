@@ -14,11 +14,11 @@ pub struct Digest(pub [u8; 32]);
 /// By their bytes. The first eight tell nearly any two apart, and maps of digests are searched much.
 impl Ord for Digest {
     fn cmp(&self, other: &Self) -> Ordering {
-        let [first, others] = [self, other].map(|digest| {
+        let [own, others] = [self, other].map(|digest| {
             let bytes = digest.0.first_chunk().expect("a digest has 32 bytes");
             u64::from_be_bytes(*bytes)
         });
-        first.cmp(&others).then_with(|| self.0.cmp(&other.0))
+        own.cmp(&others).then_with(|| self.0.cmp(&other.0))
     }
 }
 
@@ -79,5 +79,27 @@ impl FromStr for Digest {
         let mut bytes = [0; 32];
         hex::decode_to_slice(text, &mut bytes).map_err(|_| NotADigest(text.to_owned()))?;
         Ok(Self(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_in_order_as_their_bytes_are() {
+        let mut digests = vec![Digest([7; 32])];
+        for at in [0, 6, 7, 8, 15, 31] {
+            for byte in [0, 6, 8, 0x80, 0xff] {
+                let mut digest = Digest([7; 32]);
+                digest.0[at] = byte;
+                digests.push(digest);
+            }
+        }
+        for one in &digests {
+            for other in &digests {
+                assert_eq!(one.cmp(other), one.0.cmp(&other.0), "{one} {other}");
+            }
+        }
     }
 }

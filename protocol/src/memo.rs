@@ -12,12 +12,13 @@ use conclave_crypto::agree::{AgreeError, ExchangeKey, ExchangePublic, ExchangeTa
 use conclave_crypto::dealing::{Dealing, Secret};
 use conclave_crypto::digest::Digest;
 
-/// The functions whose results may be remembered. Each is a function of the bytes that name it, and of nothing else.
+/// The functions whose results may be remembered. Each is a function of the bytes that name it, and of nothing else,
+/// but for what is known of a key: that tells only how to come to the same result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Function {
     /// X25519 of two public keys: both ends get the same.
     Agreement,
-    /// A public key that somebody agreed with, and multiples of it for many more agreements.
+    /// What is known of a public key: multiples of it, for many agreements.
     Table,
     /// A dealing, derived from its seed.
     Dealing,
@@ -96,8 +97,8 @@ impl Remembered {
         let own = key.public();
         let (least, greatest) = (own.min(*other), own.max(*other));
         let derive = || {
-            let met = self.once(Function::Table, &[&other.0], Met::default);
-            met.agree(key, other).map(Arc::new)
+            let known = self.once(Function::Table, &[&other.0], KnownKey::default);
+            known.agree(key, other).map(Arc::new)
         };
         let shared = self.once(Function::Agreement, &[&least.0, &greatest.0], derive);
         shared.as_ref().clone()
@@ -127,12 +128,12 @@ impl Remembered {
 
 /// A public key that somebody agreed with.
 #[derive(Default)]
-struct Met {
+struct KnownKey {
     agreed: AtomicUsize,
     table: OnceLock<ExchangeTable>,
 }
 
-impl Met {
+impl KnownKey {
     /// The agreement. Nearly everybody agrees with nearly every key: at the second time its table is made. Whoever
     /// comes meanwhile goes the long way.
     fn agree(&self, key: &ExchangeKey, other: &ExchangePublic) -> Result<Shared, AgreeError> {

@@ -8,11 +8,8 @@ use crate::record::Previous;
 use crate::status::{Outcome, Past, Status};
 use crate::time::{Span, Time};
 
-/// How often it is looked up whom a member of a small federation waits for.
+/// How often it is looked up whom a member waits for, among few.
 const TELL: Span = Span(500);
-
-/// Members for each [`TELL`] between two looks in a larger one.
-const MEMBERS: usize = 40;
 
 impl Member {
     /// Reports a new phase and a new reason to wait, once each.
@@ -30,15 +27,8 @@ impl Member {
             });
         }
         // Whom it waits for is many names: they are looked up now and then.
-        let roster = self
-            .sessions
-            .get(&standing.0)
-            .map(|session| &session.roster);
-        let times = roster.map_or(0, |roster| roster.len() / MEMBERS).max(1);
-        let pause = Span(
-            TELL.0
-                .saturating_mul(u64::try_from(times).unwrap_or(u64::MAX)),
-        );
+        let session = self.sessions.get(&standing.0);
+        let pause = session.map_or(TELL, |session| session.longer(TELL));
         if let Some(at) = self.told
             && !self.desk.due(at + pause)
         {

@@ -3,7 +3,7 @@
 use conclave_crypto::digest::Digest;
 
 use super::engine::Training;
-use super::place::{Place, Wish};
+use super::place::Wish;
 use super::world::{Event, World};
 use super::{Crash, Point, Strike};
 use crate::envelope::Kind;
@@ -23,8 +23,8 @@ impl Strike {
 
 impl World {
     /// Performs all that a member wants, until it wants nothing or dies.
-    pub(super) fn drain(&mut self, place: usize) {
-        while let Some(wish) = self.places.get_mut(place).and_then(Place::next) {
+    pub(super) fn drain(&mut self, place: usize, wishes: Vec<Wish>) {
+        for wish in wishes {
             let Some((crash, phase)) = self.due(place, &wish) else {
                 self.perform(place, wish);
                 continue;

@@ -1,6 +1,6 @@
 //! One place of the world: a member with its disk and its engine, dead or alive.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::PublicKey;
@@ -28,7 +28,7 @@ use crate::time::{Span, Time};
 pub(super) struct Place {
     pub(super) key: PublicKey,
     pub(super) life: Life,
-    /// The running member, while it is not on its turn.
+    /// The running member: away while it is on its turn.
     pub(super) member: Option<Box<Member>>,
     pub(super) disk: Disk,
     /// The disk when the last dealing was acknowledged.
@@ -54,8 +54,6 @@ pub(super) struct Place {
     pub(super) deltas: BTreeMap<Round, (Height, Vec<f32>)>,
     /// What was laid before it and not taken yet.
     pub(super) inbox: Vec<Input>,
-    /// What it wants and is not performed yet.
-    pub(super) outbox: VecDeque<Wish>,
     /// When it will be woken next.
     pub(super) awake: Option<Time>,
     /// Wakes in a row without time passing.
@@ -127,40 +125,32 @@ impl Place {
             handed: None,
             deltas: BTreeMap::new(),
             inbox: Vec::new(),
-            outbox: VecDeque::new(),
             awake: None,
             spins: 0,
         }
     }
 
-    /// The turn of its member, if it starts or something was laid before it. The member is away until
-    /// [`Self::settle`].
-    pub(super) fn turn(&mut self, ground: &Ground<'_>, place: usize, now: Time) -> Option<Turn> {
+    /// Calls its member to a turn, if it starts or something was laid before it. It is away until that is over.
+    pub(super) fn call(&mut self, ground: &Ground<'_>, place: usize, now: Time) -> Option<Turn> {
         let starts = self.life == Life::Starting;
         if self.life == Life::Dead || !starts && self.inbox.is_empty() {
             return None;
         }
-        let start = starts.then(|| Box::new(self.start(ground, place, now)));
+        let start = starts.then(|| Box::new(self.begin(ground, place, now)));
         Some(Turn {
             start,
             member: self.member.take(),
             inbox: core::mem::take(&mut self.inbox),
             local: self.local(now),
             restless: ground.restless,
-            outbox: VecDeque::new(),
+            outbox: Vec::new(),
             refused: Vec::new(),
             failed: None,
         })
     }
 
-    /// The turn of its member is over.
-    pub(super) fn settle(&mut self, turn: Turn) {
-        self.member = turn.member;
-        self.outbox = turn.outbox;
-    }
-
     /// What the member starts from: what the disk holds.
-    fn start(&mut self, ground: &Ground<'_>, place: usize, now: Time) -> Start {
+    fn begin(&mut self, ground: &Ground<'_>, place: usize, now: Time) -> Start {
         self.life = Life::Up;
         self.starts = self.starts.saturating_add(1);
         self.since = now;
@@ -170,12 +160,6 @@ impl Place {
         let seed = Chance::new(ground.terms.seed, &purpose).bytes();
         let disk = self.disk.whole();
         Start { setup, disk, seed }
-    }
-
-    /// The next thing that the member wants.
-    pub(super) fn next(&mut self) -> Option<Wish> {
-        let next = self.outbox.pop_front();
-        next.or_else(|| self.member.as_mut()?.poll().map(Wish::from))
     }
 
     /// The disk loses something before the next start.
@@ -191,7 +175,6 @@ impl Place {
     /// What stays: the disk.
     pub(super) fn die(&mut self) {
         self.inbox.clear();
-        self.outbox.clear();
         self.life = Life::Dead;
         self.member = None;
         self.training = None;

@@ -37,28 +37,37 @@ impl World {
             };
             let now = self.now;
             let turns = busy.into_iter().filter_map(|place| {
-                let turn = self.places.get_mut(place)?.turn(&ground, place, now)?;
+                let turn = self.places.get_mut(place)?.call(&ground, place, now)?;
                 Some((place, turn))
             });
-            turn::take_all(turns.collect(), |place, turn| self.settle(place, turn))?;
+            let mut failed = None;
+            turn::take_all(turns.collect(), |place, turn| {
+                let why = self.settle(place, turn);
+                failed = failed.take().or(why);
+            });
+            if let Some(why) = failed {
+                return Err(why);
+            }
         }
         Ok(())
     }
 
-    /// Performs what came out of a turn.
-    fn settle(&mut self, place: usize, mut turn: Turn) -> Result<(), Stuck> {
-        if let Some(why) = turn.failed {
-            return Err(Stuck(format!("place {place}: {why}")));
-        }
+    /// Performs what came out of a turn. Why the member did not start, if it did not.
+    fn settle(&mut self, place: usize, turn: Turn) -> Option<Stuck> {
+        let now = self.now;
         let (places, watch) = self.parts();
-        let refused = turn.refused.drain(..);
-        watch.refused.extend(refused.map(|why| (place, why)));
-        if let Some(found) = places.get_mut(place) {
-            found.settle(turn);
+        let refused = turn.refused.into_iter();
+        let refused = refused.map(|why| (place, format!("at {now:?}: {why}")));
+        watch.refused.extend(refused);
+        let found = places.get_mut(place)?;
+        found.member = turn.member;
+        if let Some(why) = turn.failed {
+            found.die();
+            return Some(Stuck(format!("place {place}: {why}")));
         }
-        self.drain(place);
+        self.drain(place, turn.outbox);
         self.bury(place);
-        Ok(())
+        None
     }
 
     /// If the member has died meanwhile, its peers notice.

@@ -3,7 +3,7 @@
 //! What a member makes of its inputs depends on nobody else: the turns of one moment may be taken on several threads,
 //! and what came out of the first ones be performed meanwhile.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use rayon::Yield;
@@ -35,7 +35,7 @@ pub(super) struct Turn {
     /// It looks at everything, whatever came.
     pub(super) restless: bool,
     /// What it wants.
-    pub(super) outbox: VecDeque<Wish>,
+    pub(super) outbox: Vec<Wish>,
     /// What it refused, and why.
     pub(super) refused: Vec<String>,
     /// Why it did not start.
@@ -73,7 +73,7 @@ impl Turn {
         }
         member.look();
         while let Some(output) = member.poll() {
-            self.outbox.push_back(Wish::from(output));
+            self.outbox.push(Wish::from(output));
         }
         self.prepare();
     }
@@ -108,18 +108,15 @@ impl Turn {
     }
 }
 
-/// Has the members of these places take their turns, and hands each to `over` as soon as it is over and those before it
-/// were handed over.
-pub(super) fn take_all<E: Send>(
-    mut turns: Vec<(usize, Turn)>,
-    mut over: impl FnMut(usize, Turn) -> Result<(), E>,
-) -> Result<(), E> {
+/// Has the members of these places take their turns, and hands each to `settle` when those before it were handed over.
+pub(super) fn take_all(mut turns: Vec<(usize, Turn)>, mut settle: impl FnMut(usize, Turn)) {
     let inputs: usize = turns.iter().map(|(_, turn)| turn.load()).sum();
     if turns.len() <= 1 || inputs < INPUTS_TOGETHER {
-        return turns.into_iter().try_for_each(|(place, mut turn)| {
+        for (place, mut turn) in turns {
             turn.take();
-            over(place, turn)
-        });
+            settle(place, turn);
+        }
+        return;
     }
     let places: Vec<usize> = turns.iter().map(|(place, _)| *place).collect();
     // The longest come first: a start reads all that is stored.
@@ -130,25 +127,24 @@ pub(super) fn take_all<E: Send>(
             let sender = sender.clone();
             scope.spawn_fifo(move |_| {
                 turn.take();
-                // Nobody waits for it if an earlier one went wrong.
-                let _heard = sender.send((place, turn));
+                sender.send((place, turn)).expect("all turns are awaited");
             });
         }
         drop(sender);
         let mut early = BTreeMap::new();
         for place in places {
-            let Some(turn) = await_turn(place, &taken, &mut early) else {
+            let Some(turn) = wait_for(place, &taken, &mut early) else {
                 // A turn panicked: the scope says so.
                 break;
             };
-            over(place, turn)?;
+            settle(place, turn);
         }
-        Ok(())
-    })
+    });
 }
 
-/// The turn of a place, once it is over. Meanwhile this thread takes those of others, if it is one of the pool's.
-fn await_turn(
+/// The turn of a place, once it is over. Meanwhile a thread of the pool does what else is to be done there: it may not
+/// sleep, as others may wait for what it has begun.
+fn wait_for(
     place: usize,
     taken: &Receiver<(usize, Turn)>,
     early: &mut BTreeMap<usize, Turn>,
@@ -159,14 +155,55 @@ fn await_turn(
         }
         let (other, turn) = match taken.try_recv() {
             Ok(taken) => taken,
-            Err(TryRecvError::Empty) => {
-                if rayon::yield_now() == Some(Yield::Executed) {
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => match rayon::yield_now() {
+                Some(Yield::Executed) => continue,
+                Some(Yield::Idle) => {
+                    std::thread::yield_now();
                     continue;
                 }
-                taken.recv().ok()?
-            }
-            Err(TryRecvError::Disconnected) => return None,
+                None => taken.recv().ok()?,
+            },
         };
         early.insert(other, turn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A turn that nobody is there to take.
+    fn turn(inputs: usize) -> Turn {
+        Turn {
+            start: None,
+            member: None,
+            inbox: core::iter::repeat_with(|| Input::Wake)
+                .take(inputs)
+                .collect(),
+            local: Time(0),
+            restless: false,
+            outbox: Vec::new(),
+            refused: Vec::new(),
+            failed: None,
+        }
+    }
+
+    #[test]
+    fn turns_are_handed_over_in_the_order_of_the_places() {
+        let taken = |inputs| {
+            let turns = (0..100).map(|place| (place * 3, turn(inputs)));
+            let mut over = Vec::new();
+            take_all(turns.collect(), |place, _| over.push(place));
+            over
+        };
+        let all: Vec<_> = (0..100).map(|place| place * 3).collect();
+        assert_eq!(taken(0), all, "one after the other");
+        assert_eq!(taken(1), all, "beside each other");
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let pool = pool.build().expect("threads start");
+            assert_eq!(pool.install(|| taken(1)), all, "in a pool of {threads}");
+        }
     }
 }

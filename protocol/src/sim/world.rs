@@ -95,7 +95,7 @@ pub struct World {
     pub(super) restless: bool,
     /// The hostile places.
     pub(super) hostile: BTreeMap<usize, Hostile>,
-    /// Their members' ids, before the turns of this moment.
+    /// Their members' ids, before the turns whose outcome is performed.
     pub(super) accomplices: Vec<MemberId>,
 }
 

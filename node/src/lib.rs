@@ -6,6 +6,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod driver;
+pub mod guard;
 pub mod keys;
 pub mod learn;
 pub mod local;

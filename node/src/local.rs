@@ -14,6 +14,9 @@ pub const FILE: &str = "api.json";
 /// The largest answer that is read.
 const ANSWER_MAX: u64 = 64 << 20;
 
+/// Characters of a strange answer that are repeated.
+const SAID: usize = 160;
+
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -89,20 +92,28 @@ pub fn ask<T: DeserializeOwned>(folder: &Path, what: &str) -> Result<T, LocalErr
         port,
         source,
     })?;
-    let strange = |reason: String| LocalError::Strange {
+    body(&answer).map_err(|reason| LocalError::Strange {
         folder: folder.to_owned(),
         port,
         reason,
-    };
-    let text = String::from_utf8_lossy(&answer);
-    let (head, body) = text
-        .split_once("\r\n\r\n")
-        .ok_or_else(|| strange("no HTTP".to_owned()))?;
+    })
+}
+
+/// What an answer says, its head taken off; or what is odd about it.
+pub fn body<T: DeserializeOwned>(answer: &[u8]) -> Result<T, String> {
+    let text = String::from_utf8_lossy(answer);
+    let (head, body) = text.split_once("\r\n\r\n").ok_or("no HTTP")?;
     let first = head.lines().next().unwrap_or_default();
     if first.split(' ').nth(1) != Some("200") {
-        return Err(strange(first.to_owned()));
+        return Err(short(first));
     }
-    serde_json::from_str(body).map_err(|error| strange(error.to_string()))
+    serde_json::from_str(body).map_err(|error| short(&error.to_string()))
+}
+
+/// The beginning of what is odd, on one line.
+fn short(said: &str) -> String {
+    let letters = said.chars().filter(|c| !c.is_control());
+    letters.take(SAID).collect()
 }
 
 /// Whether a process of this number is there; one of another user is.
@@ -159,6 +170,12 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_and_a_strange_one_named() {
+        let long = format!("HTTP/1.0 200 OK\r\n\r\n\"{}\\u0007\"", "x".repeat(9999));
+        let said = body::<Door>(long.as_bytes()).err().unwrap();
+        assert!(
+            said.len() == SAID && said.starts_with("invalid type"),
+            "{said}"
+        );
         let folder = node("HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{\"round\":3}");
         let value: serde_json::Value = status(folder.path()).unwrap();
         assert_eq!(value["round"], 3);

@@ -14,6 +14,7 @@ mod count;
 mod direct;
 mod directory;
 mod door;
+pub mod frame;
 mod gate;
 mod listen;
 mod names;

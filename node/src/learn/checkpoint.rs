@@ -91,9 +91,7 @@ pub enum CheckpointError {
 impl Checkpoint {
     /// Writes the file [`FILE`] of a folder, whole or not at all.
     pub fn write(&self, folder: &Path) -> Result<(), CheckpointError> {
-        let body = bincode::encode_to_vec(self, bincode::config::standard())
-            .expect("vectors of numbers and texts have an encoding");
-        write_sealed(folder, FILE, LABEL, &body)?;
+        write_sealed(folder, FILE, LABEL, &self.body())?;
         Ok(sync(folder)?)
     }
 
@@ -108,11 +106,7 @@ impl Checkpoint {
             path: path.to_owned(),
             source,
         })?;
-        let body = row::open(LABEL, FILE.as_bytes(), &bytes);
-        let body = body.ok_or_else(|| damaged("its checksum differs"))?;
-        let decoded = bincode::decode_from_slice(body, bincode::config::standard());
-        let (checkpoint, _): (Self, usize) =
-            decoded.map_err(|_| damaged("its fields are of another version"))?;
+        let checkpoint = Self::parse(&bytes).map_err(damaged)?;
         let of = |settings: &[(String, String)], key: &str| {
             let found = settings.iter().find(|(name, _)| name == key);
             found.map_or_else(|| "none".to_owned(), |(_, value)| value.clone())
@@ -126,10 +120,50 @@ impl Checkpoint {
         }
         Ok(checkpoint)
     }
+
+    /// The bytes of the file.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        sealed(&self.body())
+    }
+
+    /// Reads them, or says what does not fit.
+    pub fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
+        let body = row::open(LABEL, FILE.as_bytes(), bytes).ok_or("its checksum differs")?;
+        decode(body).ok_or("its fields are of another version")
+    }
+
+    fn body(&self) -> Vec<u8> {
+        bincode::encode_to_vec(self, FORM).expect("vectors of numbers and texts have an encoding")
+    }
+}
+
+/// A file of these contents, sound or not.
+pub fn sealed(body: &[u8]) -> Vec<u8> {
+    let sum = row::sum(LABEL, FILE.as_bytes(), body);
+    [body, &sum].concat()
+}
+
+/// The checkpoint that all these bytes are. What lengths among them claim is bounded before room is made for it, by
+/// more than any checkpoint takes: eight times the file, or the next of a few bounds that are constants.
+fn decode(body: &[u8]) -> Option<Checkpoint> {
+    fn within<const MOST: usize>(body: &[u8]) -> Option<Checkpoint> {
+        let decoded = bincode::decode_from_slice(body, FORM.with_limit::<MOST>());
+        let (checkpoint, taken) = decoded.ok()?;
+        (taken == body.len()).then_some(checkpoint)
+    }
+    match body.len().saturating_mul(8) {
+        0..=0xFFFF => within::<0xFFFF>(body),
+        0x1_0000..=0xFF_FFFF => within::<0xFF_FFFF>(body),
+        0x100_0000..=0xFFFF_FFFF => within::<0xFFFF_FFFF>(body),
+        0x1_0000_0000..=0xFF_FFFF_FFFF => within::<0xFF_FFFF_FFFF>(body),
+        _ => within::<{ 1 << 48 }>(body),
+    }
 }
 
 /// The name of the file.
 pub const FILE: &str = "checkpoint";
+/// How the fields are spelt.
+const FORM: bincode::config::Configuration = bincode::config::standard();
 /// Of this layout: with another one, the checksum differs.
 const LABEL: &str = "checkpoint 2";
 
@@ -192,6 +226,24 @@ mod tests {
                 assert!(said.contains("no whole checkpoint"), "byte {at}: {said}");
             }
         }
+    }
+
+    #[test]
+    fn a_length_beyond_the_file_is_refused_before_room_is_made() {
+        let whole = checkpoint().to_bytes();
+        assert_eq!(Checkpoint::parse(&whole), Ok(checkpoint()));
+        let body = &whole[..whole.len() - 8];
+        // The values stand behind one setting; their number becomes one of eight bytes.
+        let at = "learning_rate0.005".len() + 3;
+        assert_eq!(body[at], 3);
+        for length in [u64::MAX, 1 << 60, 1 << 40, 1 << 15] {
+            let length = [&[253], length.to_le_bytes().as_slice()].concat();
+            let bytes = [&body[..at], &length, &body[at + 1..]].concat();
+            let read = Checkpoint::parse(&sealed(&bytes));
+            assert_eq!(read, Err("its fields are of another version"));
+        }
+        let longer = sealed(&[body, &[0]].concat());
+        assert!(Checkpoint::parse(&longer).is_err());
     }
 
     #[test]

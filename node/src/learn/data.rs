@@ -9,6 +9,7 @@
 
 mod chance;
 mod chat;
+mod chunks;
 mod columnar;
 mod corpus;
 mod preview;
@@ -19,6 +20,7 @@ mod table;
 mod tokens;
 
 pub(in crate::learn) use chat::{json, template};
+pub(in crate::learn) use tokens::tokenizer;
 
 pub use chance::Chance;
 pub use corpus::{Corpus, Excess, Length, Part};

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use conclave_protocol::letter::Letter;
 use conclave_protocol::refusal::Refusal;
-use futures::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
+use futures::{AsyncRead, AsyncWriteExt as _, StreamExt as _};
 use libp2p::{PeerId, StreamProtocol};
 use libp2p_stream::{Control, IncomingStreams};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::NetworkEvent;
+use super::frame::{self, FrameError};
 use super::gate::{self, Gate};
 use super::names::member_of;
 
@@ -100,10 +101,8 @@ async fn write(
     let opened = timeout(PATIENCE, control.open_stream(to, protocol)).await?;
     let mut stream = opened.map_err(io::Error::other)?;
     while let Some((letter, _unsent)) = envelopes.recv().await {
-        let length = u32::try_from(letter.len()).map_err(io::Error::other)?;
         let written = async {
-            stream.write_all(&length.to_le_bytes()).await?;
-            stream.write_all(&letter).await?;
+            frame::write(&mut stream, &letter).await?;
             if envelopes.is_empty() {
                 stream.flush().await?;
             }
@@ -122,23 +121,19 @@ async fn read(
 ) -> io::Result<()> {
     let from = member_of(&peer).ok_or(io::ErrorKind::InvalidInput)?;
     loop {
-        let mut length = [0; 4];
-        stream.read_exact(&mut length).await?;
-        let length = usize::try_from(u32::from_le_bytes(length)).map_err(io::Error::other)?;
-        if length > envelope_max {
-            let refusal = Refusal::Oversized;
-            heard
-                .send(NetworkEvent::Offence { from, refusal })
-                .await
-                .ok();
-            return Err(io::Error::other("an oversized frame"));
-        }
-        let mut bytes = Vec::new();
-        let mut frame = (&mut stream).take(u64::try_from(length).map_err(io::Error::other)?);
-        timeout(PATIENCE, frame.read_to_end(&mut bytes)).await??;
-        if bytes.len() < length {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        let length = match frame::length(&mut stream, envelope_max).await {
+            Ok(length) => length,
+            Err(FrameError::Io(error)) => return Err(error),
+            Err(oversized @ FrameError::Oversized) => {
+                let refusal = Refusal::Oversized;
+                heard
+                    .send(NetworkEvent::Offence { from, refusal })
+                    .await
+                    .ok();
+                return Err(io::Error::other(oversized));
+            }
+        };
+        let bytes = timeout(PATIENCE, frame::envelope(&mut stream, length)).await??;
         if heard
             .send(NetworkEvent::Received {
                 from,

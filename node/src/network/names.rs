@@ -11,7 +11,8 @@ pub fn peer_of(member: &PublicKey) -> Option<PeerId> {
     Some(identity::PublicKey::from(key).to_peer_id())
 }
 
-/// The member key of a peer; none if its identity is of another kind than Ed25519.
+/// The member key of a peer; none if its identity is of another kind than Ed25519, or spelt in another way than
+/// [`peer_of`] does: a member has one peer id.
 pub fn member_of(peer: &PeerId) -> Option<PublicKey> {
     // A peer id is a multihash: for short keys the identity hash, that is the encoded key itself.
     let bytes = peer.to_bytes();
@@ -19,7 +20,8 @@ pub fn member_of(peer: &PeerId) -> Option<PublicKey> {
         return None;
     };
     let key = identity::PublicKey::try_decode_protobuf(encoded).ok()?;
-    PublicKey::from_bytes(&key.try_into_ed25519().ok()?.to_bytes()).ok()
+    let member = PublicKey::from_bytes(&key.try_into_ed25519().ok()?.to_bytes()).ok()?;
+    (peer_of(&member)? == *peer).then_some(member)
 }
 
 /// The name of one of our protocols in one federation: others do not even negotiate it.
@@ -44,5 +46,17 @@ mod tests {
             assert_eq!(member_of(&peer_of(&member).unwrap()), Some(member));
         }
         assert_eq!(member_of(&PeerId::random()), None);
+    }
+
+    #[test]
+    fn another_spelling_of_a_key_is_no_peer() {
+        let member = IdentityKey::from_bytes(&[1; 32]).public();
+        let plain = peer_of(&member).unwrap().to_bytes();
+        // A field that nobody knows, behind those of the key.
+        let mut longer = [plain.as_slice(), &[0x18, 0]].concat();
+        longer[1] += 2;
+        let other = PeerId::from_bytes(&longer).unwrap();
+        assert_ne!(other.to_bytes(), plain);
+        assert_eq!(member_of(&other), None);
     }
 }

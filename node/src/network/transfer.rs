@@ -15,6 +15,7 @@ use libp2p_stream::{Control, IncomingStreams};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
+use super::frame::{ASK, Ask};
 use super::gate::{self, Gate};
 use crate::store::{Blobs, Landing, StoreError};
 
@@ -110,8 +111,11 @@ async fn fetch(
     let opened = timeout(PATIENCE, control.open_stream(holder, protocol.clone())).await?;
     let unreached = |error| Broken::Without(io::Error::other(error));
     let mut stream = opened.map_err(unreached)?;
-    stream.write_all(wanted.name.as_bytes()).await?;
-    stream.write_all(&landing.received().to_le_bytes()).await?;
+    let ask = Ask {
+        name: wanted.name,
+        offset: landing.received(),
+    };
+    stream.write_all(&ask.to_bytes()).await?;
     stream.flush().await?;
     let mut length = [0; 8];
     timeout(PATIENCE, stream.read_exact(&mut length)).await??;
@@ -169,10 +173,10 @@ pub(super) async fn serve(mut incoming: IncomingStreams, blobs: Blobs) {
 }
 
 async fn answer(mut stream: Stream, blobs: Blobs) -> io::Result<()> {
-    let (mut name, mut offset) = ([0; 32], [0; 8]);
-    timeout(PATIENCE, stream.read_exact(&mut name)).await??;
-    timeout(PATIENCE, stream.read_exact(&mut offset)).await??;
-    let found = tokio::task::spawn_blocking(move || blobs.read(&Digest(name)))
+    let mut ask = [0; ASK];
+    timeout(PATIENCE, stream.read_exact(&mut ask)).await??;
+    let ask = Ask::from_bytes(&ask);
+    let found = tokio::task::spawn_blocking(move || blobs.read(&ask.name))
         .await
         .map_err(io::Error::other)?;
     let Some(bytes) = found else {
@@ -182,8 +186,7 @@ async fn answer(mut stream: Stream, blobs: Blobs) -> io::Result<()> {
     stream
         .write_all(&(bytes.len() as u64).to_le_bytes())
         .await?;
-    let offset = usize::try_from(u64::from_le_bytes(offset)).unwrap_or(usize::MAX);
-    for chunk in bytes.get(offset..).unwrap_or_default().chunks(CHUNK) {
+    for chunk in ask.of(&bytes).chunks(CHUNK) {
         timeout(PATIENCE, stream.write_all(chunk)).await??;
     }
     timeout(PATIENCE, stream.close()).await?

@@ -1,7 +1,6 @@
 //! A damaged database: what is whole is kept, the damaged file is moved aside and never written to.
 
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use conclave_crypto::digest::Digest;
@@ -14,6 +13,7 @@ use super::files::remove;
 use super::find::{Found, find};
 use super::lock::FolderLock;
 use super::{Blobs, Kind, StoreError, open_database, secrets, tables};
+use crate::guard::guarded;
 
 /// What a repair has done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,21 +135,18 @@ fn salvage(dir: &Path, path: &Path, charter: &Charter) -> Result<Found, StoreErr
     let copy = dir.join("db.copy");
     fs::copy(path, &copy).map_err(|error| StoreError::io(&copy, &error))?;
     // The library may panic on pages that its check refuses: then nothing can be read.
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let read = catch_unwind(AssertUnwindSafe(|| {
+    let read = guarded(|| {
         let database = Database::builder()
             .set_concurrency_mode(ConcurrencyMode::SingleWriter)
             .open(&copy)
             .map_err(|error| StoreError::database(path, &error.into()))?;
         look(&database, path, charter)
-    }));
-    std::panic::set_hook(hook);
+    });
     remove(&copy)?;
     match read {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(StoreError::Damaged { .. })) | Err(_) => Ok(Found::nothing()),
-        Ok(Err(error)) => Err(error),
+        Some(Ok(found)) => Ok(found),
+        Some(Err(StoreError::Damaged { .. })) | None => Ok(Found::nothing()),
+        Some(Err(error)) => Err(error),
     }
 }
 

@@ -3,7 +3,7 @@
 use sha2::{Digest as _, Sha256};
 
 /// Bytes of the checksum after each value.
-pub(super) const SUM: usize = 8;
+pub(crate) const SUM: usize = 8;
 
 /// The checksum of a value that comes in pieces:
 /// `SHA-256("conclave/v1/row" ‖ lengths of table and key ‖ table ‖ key ‖ value)`, its first bytes.
@@ -34,7 +34,7 @@ impl Sum {
 }
 
 /// The checksum of a value under its key in a table.
-pub(super) fn sum(table: &str, key: &[u8], value: &[u8]) -> [u8; SUM] {
+pub(crate) fn sum(table: &str, key: &[u8], value: &[u8]) -> [u8; SUM] {
     let mut sum = Sum::new(table, key);
     sum.add(value);
     sum.end()

@@ -1,5 +1,8 @@
 //! What the targets share: what is asked of a parser, bytes in pieces, an engine and a member to hand them to.
 
+#[cfg(feature = "node")]
+pub mod node;
+
 use std::iter;
 use std::sync::LazyLock;
 

@@ -17,6 +17,9 @@ pub(super) struct Chat {
 }
 
 const NAME: &str = "chat";
+/// What one rendering may cost: a unit is an instruction or 64 bytes, so it ends within seconds and 256 MiB, whatever
+/// the template says.
+const FUEL: u64 = 1 << 22;
 
 impl Chat {
     /// The template of a model's folder, whose tokenizer has these settings; `None` if it has none.
@@ -50,6 +53,7 @@ impl Chat {
             .build()
             .map_err(wrong)?;
         environment.set_syntax(syntax);
+        environment.set_fuel(Some(FUEL));
         environment
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function(
@@ -313,5 +317,18 @@ mod tests {
             .to_string();
         assert!(said.contains("rewrites earlier turns"), "{said}");
         assert!(chat("{% for %}").is_err());
+    }
+
+    #[test]
+    fn templates_that_never_end_or_grow_are_stopped() {
+        let loops = "{% for a in range(99999) %}".repeat(4) + &"{% endfor %}".repeat(4);
+        let doubles = "{% set it = namespace(x='12345678') %}\
+            {% for a in range(60) %}{% set it.x = it.x ~ it.x %}{% endfor %}";
+        for endless in [loops.as_str(), doubles] {
+            let endless = chat(endless).expect("parsed");
+            let said = endless.text(&[turn("user", "hi")], true, &at());
+            let said = said.expect_err("stopped").to_string();
+            assert!(said.contains("fuel") && said.lines().count() == 1, "{said}");
+        }
     }
 }

@@ -10,8 +10,10 @@ use parquet::record::Field;
 use serde_json::{Map, Number, Value};
 
 use super::DataError;
+use super::chunks::Chunks;
 use super::read::Each;
 use super::row::{COLUMNS, Place, Row, lacking};
+use crate::guard::guarded;
 
 /// How a Parquet file begins, and ends.
 pub(super) const MAGIC: &[u8; 4] = b"PAR1";
@@ -20,7 +22,8 @@ pub(super) const MAGIC: &[u8; 4] = b"PAR1";
 pub(super) fn visit(file: File, at: &Place, each: &mut Each<'_>) -> Result<(), DataError> {
     let at = |line| Place { line, ..at.clone() };
     let wrong = |line, what| DataError::Malformed { at: at(line), what };
-    let reader = SerializedFileReader::new(file).map_err(|error| wrong(1, fault(&error)))?;
+    let reader = sound(guarded(|| SerializedFileReader::new(Chunks(file))));
+    let reader = reader.map_err(|what| wrong(1, what))?;
     let facts = reader.metadata();
     let fields = facts.file_metadata().schema().get_fields();
     let columns: Vec<String> = fields.iter().map(|field| field.name().to_owned()).collect();
@@ -37,8 +40,13 @@ pub(super) fn visit(file: File, at: &Place, each: &mut Each<'_>) -> Result<(), D
     if let Some(what) = lacking(&columns) {
         return Err(wrong(1, what));
     }
-    for (row, line) in reader.into_iter().zip(1..) {
-        let row = row.map_err(|error| wrong(line, fault(&error)))?;
+    let rows = sound(guarded(|| reader.get_row_iter(None)));
+    let mut rows = rows.map_err(|what| wrong(1, what))?;
+    for line in 1.. {
+        let row = sound(guarded(|| rows.next().transpose()));
+        let Some(row) = row.map_err(|what| wrong(line, what))? else {
+            break;
+        };
         let mut fields = Map::with_capacity(columns.len());
         for (name, field) in row.get_column_iter() {
             if let Some(value) = json(field) {
@@ -100,6 +108,14 @@ fn unknown(codec: Compression) -> Option<String> {
     }
 }
 
+/// What the library read, or what is wrong with the file; at some damage it panics.
+fn sound<T>(read: Option<Result<T, ParquetError>>) -> Result<T, String> {
+    match read {
+        Some(read) => read.map_err(|error| fault(&error)),
+        None => Err(fault(&ParquetError::EOF("its parts do not fit".into()))),
+    }
+}
+
 fn fault(error: &ParquetError) -> String {
     let said = error.to_string();
     if said.contains("BYTE_ARRAY as String") {
@@ -121,6 +137,7 @@ mod tests {
     use parquet::column::writer::ColumnWriter;
     use parquet::data_type::ByteArray;
     use parquet::file::properties::WriterProperties;
+    use parquet::file::reader::ChunkReader as _;
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::parser::parse_message_type;
 
@@ -279,6 +296,23 @@ mod tests {
             "{}",
             said(&path)
         );
+    }
+
+    #[test]
+    fn a_page_that_claims_more_than_there_is_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.parquet");
+        labelled(&path, Compression::UNCOMPRESSED, 8);
+        let mut bytes = std::fs::read(&path).unwrap();
+        // The first page's header: an unknown field, a list of 2^31 - 1 bytes, behind which the file ends.
+        let list = [0xf9, 0xf3, 0xff, 0xff, 0xff, 0xff, 0x07];
+        bytes[4..4 + list.len()].copy_from_slice(&list);
+        std::fs::write(&path, bytes).unwrap();
+        let said = read_rows(&path).unwrap_err().to_string();
+        assert!(said.contains("cannot be read on"), "{said}");
+        let file = Chunks(File::open(&path).unwrap());
+        assert!(file.get_bytes(4, usize::MAX).is_err());
+        assert!(file.get_bytes(u64::MAX, 1).is_err());
     }
 
     #[test]

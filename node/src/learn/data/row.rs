@@ -204,9 +204,9 @@ pub(super) fn lacking(columns: &[String]) -> Option<String> {
 
 /// The first eight names with commas between.
 fn listed<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
-    let mut names: Vec<_> = names.into_iter().map(String::as_str).take(9).collect();
+    let mut names: Vec<_> = names.into_iter().take(9).map(|name| shown(name)).collect();
     if names.len() > 8 {
-        names[8] = "…";
+        names[8] = "…".into();
     }
     if names.is_empty() {
         "none".to_owned()
@@ -214,6 +214,15 @@ fn listed<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
         names.join(", ")
     }
 }
+
+/// The beginning of somebody's name, on one line.
+pub(super) fn shown(name: &str) -> String {
+    let plain = name.chars().map(|c| if c.is_control() { ' ' } else { c });
+    plain.take(NAME).collect()
+}
+
+/// Characters of a name that are repeated.
+const NAME: usize = 60;
 
 fn text_of(fields: &Map<String, Value>, name: &str) -> Result<String, String> {
     match fields.get(name) {

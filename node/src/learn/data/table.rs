@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::DataError;
 use super::read::{Each, broken};
-use super::row::{COLUMNS, Place, Row, lacking};
+use super::row::{COLUMNS, Place, Row, lacking, shown};
 
 const DELIMITERS: [u8; 3] = *b",;\t";
 
@@ -108,6 +108,7 @@ fn header(record: &ByteRecord) -> Result<Vec<String>, String> {
             .map_err(|_| "the header is no valid UTF-8; save the file as UTF-8")?;
         let name = name.trim();
         if columns.iter().any(|column| column == name) {
+            let name = shown(name);
             return Err(format!(
                 "column {name} stands in the header twice; rename one"
             ));
@@ -127,7 +128,8 @@ fn fields(columns: &[String], record: &ByteRecord) -> Result<Map<String, Value>,
     let mut fields = Map::with_capacity(expected);
     for (column, field) in columns.iter().zip(record) {
         let text = std::str::from_utf8(field)
-            .map_err(|_| format!("field {column} is no valid UTF-8; save the file as UTF-8"))?;
+            .map_err(|_| shown(column))
+            .map_err(|name| format!("field {name} is no valid UTF-8; save the file as UTF-8"))?;
         let value = if column == "messages" {
             serde_json::from_str(text)
                 .map_err(|_| "field messages holds no JSON; write a list of role and content")?
@@ -251,6 +253,11 @@ mod tests {
                 b"text,text\nx,y",
                 "rows.csv:1: column text stands in the header twice",
             ),
+            (
+                b"\"a\nb\",\"a\nb\"\nx,y",
+                "rows.csv:1: column a b stands in the header twice",
+            ),
+            (b"\"a\nb\",c\nx,y", "(found: a b, c); add or rename one"),
             (
                 b"text,label\nx,y\nx",
                 "rows.csv:3: 1 fields, but the header names 2",

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use serde_json::Value;
-use tokenizers::Tokenizer;
+use tokenizers::{Encoding, Tokenizer};
 
 use super::chat::{Chat, json, special};
 use super::{DataError, Form, Place, Row, Turn};
+use crate::guard::guarded;
 use crate::learn::model::config::Config;
 use crate::learn::model::config::keys::Keys;
 use crate::learn::vocabulary::Vocabulary;
@@ -43,6 +44,8 @@ pub struct Tokenised {
 #[derive(Debug)]
 pub struct Tokens {
     tokenizer: Tokenizer,
+    /// How many tokens the model knows.
+    vocabulary: usize,
     bos: Option<u32>,
     eos: Option<u32>,
     ends: Vec<u32>,
@@ -60,9 +63,8 @@ impl Tokens {
         let eos = config.eos.first().copied().filter(known);
         let path = model.join("tokenizer.json");
         let vocabulary = Vocabulary::open(model)?;
-        let mut tokenizer = Tokenizer::from_bytes(vocabulary.tokenizer).map_err(|error| {
-            DataError::tokenizer(&path, format!("no tokenizer: {error}; fetch it again"))
-        })?;
+        let mut tokenizer = tokenizer(&vocabulary.tokenizer)
+            .map_err(|what| DataError::tokenizer(&path, format!("{what}; fetch it again")))?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| {
             DataError::tokenizer(&path, format!("truncation stays on: {error}; remove it"))
@@ -77,6 +79,7 @@ impl Tokens {
         }
         Ok(Self {
             ends: ends(model, config.eos, &tokenizer, &vocabulary.settings)?,
+            vocabulary: vocab_size,
             tokenizer,
             bos,
             eos,
@@ -143,9 +146,9 @@ impl Tokens {
 
     /// The text of `ids`, without special tokens.
     pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
-        self.tokenizer
-            .decode(ids, true)
-            .map_err(|error| self.fault(&error.to_string()))
+        let text = guarded(|| self.tokenizer.decode(ids, true));
+        let text = text.ok_or_else(|| self.fault(BROKEN))?;
+        text.map_err(|error| self.fault(&first_line(&error.to_string())))
     }
 
     /// One row as token ids, and whether it had to be cut to `sequence_len`.
@@ -266,24 +269,39 @@ impl Tokens {
             return Err(no_template(&row.at));
         };
         let (whole, spoken) = chat.render(turns, &row.at)?;
-        let encoding = self
-            .tokenizer
-            .encode(whole.as_str(), false)
-            .map_err(|error| self.fault(&error.to_string()))?;
+        let encoding = guarded(|| self.tokenizer.encode(whole.as_str(), false));
+        let encoding = self.whole(encoding)?;
+        let ids = self.known(encoding.get_ids())?;
         let within = |&(start, end): &(usize, usize)| {
             spoken
                 .iter()
                 .any(|range| start < range.end && end.max(start + 1) > range.start)
         };
         let scored = encoding.get_offsets().iter().map(within).collect();
-        Ok((encoding.get_ids().to_vec(), scored))
+        Ok((ids, scored))
     }
 
     fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, DataError> {
-        let encoding = self.tokenizer.encode_fast(text, special);
-        encoding
-            .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(|error| self.fault(&error.to_string()))
+        let encoding = guarded(|| self.tokenizer.encode_fast(text, special));
+        let encoding = self.whole(encoding)?;
+        self.known(encoding.get_ids())
+    }
+
+    /// What the tokenizer made of a text, if it did not fail.
+    fn whole(&self, made: Option<tokenizers::Result<Encoding>>) -> Result<Encoding, DataError> {
+        let made = made.ok_or_else(|| self.fault(BROKEN))?;
+        made.map_err(|error| self.fault(&first_line(&error.to_string())))
+    }
+
+    /// Ids that the model knows: what a tokenizer puts around a text need not be among its tokens.
+    fn known(&self, ids: &[u32]) -> Result<Vec<u32>, DataError> {
+        match ids.iter().find(|id| **id as usize >= self.vocabulary) {
+            None => Ok(ids.to_vec()),
+            Some(id) => Err(self.fault(&format!(
+                "it gives the id {id}, and the model's vocab_size is {}",
+                self.vocabulary
+            ))),
+        }
     }
 
     #[expect(
@@ -295,6 +313,20 @@ impl Tokens {
         DataError::tokenizer(Path::new("tokenizer.json"), what)
     }
 }
+
+/// A tokenizer from the JSON of `tokenizer.json`, or why there is none.
+pub(in crate::learn) fn tokenizer(json: &[u8]) -> Result<Tokenizer, String> {
+    let read =
+        guarded(|| Tokenizer::from_bytes(json)).ok_or("no tokenizer: its parts do not fit")?;
+    read.map_err(|error| format!("no tokenizer: {}", first_line(&error.to_string())))
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// What is said of a tokenizer whose library panics at a text.
+const BROKEN: &str = "its parts do not fit";
 
 fn no_template(at: &Place) -> DataError {
     let what = "field messages needs a chat template, and the model's tokenizer_config.json has none; \
@@ -476,6 +508,16 @@ mod tests {
             "{said}"
         );
         let dir = model(r#"{"vocab_size": 8}"#, None);
+        let around = BYTES.replace(r#""ids": [0]"#, r#""ids": [9]"#);
+        std::fs::write(dir.path().join("tokenizer.json"), around).expect("written");
+        let tokens = Tokens::open(dir.path()).expect("opened");
+        for said in [
+            tokens.prompt("ab"),
+            tokens.text("ab", 9).map(|(ids, _)| ids),
+        ] {
+            let said = said.expect_err("refused").to_string();
+            assert!(said.contains("the id 9"), "{said}");
+        }
         std::fs::write(dir.path().join("tokenizer.json"), &BYTES[..200]).expect("written");
         let said = Tokens::open(dir.path()).expect_err("refused").to_string();
         assert!(said.contains("tokenizer.json: no tokenizer: "), "{said}");

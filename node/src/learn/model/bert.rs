@@ -46,7 +46,7 @@ impl Bert {
         let sizes = Sizes {
             hidden,
             inner: keys.size("intermediate_size")?,
-            layers: keys.size("num_hidden_layers")?,
+            layers: keys.layers("num_hidden_layers", None)?,
             heads,
             kv_heads: heads,
             head_dim: hidden / heads,

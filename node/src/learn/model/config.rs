@@ -422,6 +422,19 @@ mod tests {
             (r#", "head_dim": 3"#, "3 elements"),
             (r#", "rms_norm_eps": 2"#, "rms_norm_eps"),
             (r#", "attention_bias": "no""#, "attention_bias"),
+            (r#", "num_hidden_layers": 4097"#, "the most is 4096"),
+            (
+                r#", "num_attention_heads": 4194304, "head_dim": 2"#,
+                "4194304 heads",
+            ),
+            (
+                r#", "max_position_embeddings": 4194304, "head_dim": 128"#,
+                "fill the memory",
+            ),
+            (
+                r#", "rope_scaling": {"rope_type": "yarn", "factor": 2, "beta_fast": 0}"#,
+                "angles that are none",
+            ),
         ] {
             let error = parse(more).unwrap_err().to_string();
             assert!(error.contains(key), "{more}: {error}");

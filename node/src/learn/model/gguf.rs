@@ -14,6 +14,7 @@ use candle_core::quantized::gguf_file::{Content, Value};
 use serde_json::{Map, json};
 
 use super::rope::{DIVISORS, yarn_scale};
+use crate::guard::guarded;
 use crate::learn::weights::Weight;
 use crate::learn::weights::quantised::{Precision, Quantised, reordered};
 use stored::{across, halves, stored_name, turned};
@@ -101,10 +102,14 @@ impl Gguf {
             path: path.to_owned(),
             source,
         })?;
-        let content = Content::read(&mut file).map_err(|e| GgufError::Malformed {
+        let malformed = |reason: String| GgufError::Malformed {
             path: path.to_owned(),
-            reason: first_line(&e.to_string()),
-        })?;
+            reason,
+        };
+        // The library divides by the alignment that the file says.
+        let content = guarded(|| Content::read(&mut file))
+            .ok_or_else(|| malformed("its alignment cannot be".into()))?
+            .map_err(|e| malformed(first_line(&e.to_string())))?;
         let named = content.metadata.get("general.architecture");
         let architecture = named.and_then(|name| name.to_string().ok());
         let architecture = architecture.cloned().unwrap_or_default();
@@ -342,8 +347,14 @@ impl Gguf {
         name: &str,
         of: impl FnOnce(QTensor) -> candle_core::Result<T>,
     ) -> Result<T, GgufError> {
-        if !self.has(name) {
-            return Err(self.refuse_tensor(name, "is missing".into()));
+        let info = self.content.tensor_infos.get(name);
+        let info = info.ok_or_else(|| self.refuse_tensor(name, "is missing".into()))?;
+        // The library takes it for granted that the elements can be counted, and that there are some.
+        let mut sizes = info.shape.dims().iter();
+        let count = sizes.try_fold(1, |count: usize, size| count.checked_mul(*size));
+        if count.is_none_or(|count| count == 0 || count > ELEMENTS) {
+            let what = format!("has the impossible shape {:?}", info.shape.dims());
+            return Err(self.refuse_tensor(name, what));
         }
         let tensor = self.content.tensor(&mut &self.file, name, &Device::Cpu);
         tensor.and_then(of).map_err(|e| {
@@ -375,5 +386,7 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
+/// Elements that no tensor has: their bytes can still be counted.
+const ELEMENTS: usize = 1 << 48;
 /// The architectures, as `general.architecture` names them.
 const SUPPORTED: [&str; 4] = ["llama", "qwen2", "qwen3", "gpt2"];

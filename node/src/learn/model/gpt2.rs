@@ -34,7 +34,7 @@ impl Gpt2 {
         let sizes = Sizes {
             hidden,
             inner: keys.size_or("n_inner", 4 * hidden)?,
-            layers: keys.size_or("n_layer", 12)?,
+            layers: keys.layers("n_layer", Some(12))?,
             heads,
             kv_heads: heads,
             head_dim: hidden / heads,

@@ -7,7 +7,7 @@
 use candle_core::Result;
 use serde_json::Value;
 
-use super::config::keys::Keys;
+use super::config::keys::{Keys, LARGEST};
 use super::config::{Config, ConfigError, Sizes};
 use super::parts::{Index, Ops, Part};
 use super::rope::Rope;
@@ -63,7 +63,7 @@ impl Llama {
         let sizes = Sizes {
             hidden,
             inner: keys.size("intermediate_size")?,
-            layers: keys.size("num_hidden_layers")?,
+            layers: keys.layers("num_hidden_layers", None)?,
             heads,
             kv_heads: keys.size_or("num_key_value_heads", kv_heads)?,
             head_dim: keys.size_or("head_dim", head_dim)?,
@@ -74,6 +74,17 @@ impl Llama {
         let dim = sizes.head_dim;
         if dim == 0 || dim % 2 == 1 || dim > 1024 {
             return Err(keys.malformed(format!("heads of {dim} elements cannot be rotated")));
+        }
+        if heads * dim > LARGEST {
+            let reason = format!("{heads} heads of {dim} elements are more than can be");
+            return Err(keys.malformed(reason));
+        }
+        if sizes.context * dim > TURNS {
+            let reason = format!(
+                "the angles of {} positions of heads of {dim} elements would fill the memory",
+                sizes.context
+            );
+            return Err(keys.malformed(reason));
         }
         if !heads.is_multiple_of(sizes.kv_heads) {
             let reason = "num_key_value_heads must divide num_attention_heads";
@@ -237,5 +248,7 @@ fn sights(
     (0..layers).map(sight).collect()
 }
 
+/// Cosines and sines of all positions, which are computed when a model is opened: 1 GiB of them.
+const TURNS: usize = 1 << 28;
 const FINAL_NORM: &str = "model.norm";
 const HEAD: &str = "lm_head.weight";

@@ -61,20 +61,26 @@ impl Rope {
         if stretch.theta <= 0.0 {
             return Err(keys.malformed("rope_theta must be positive".into()));
         }
-        if let Some(divisors) = keys.value(DIVISORS) {
-            return stretch.divided(divisors);
-        }
-        match inner.word("rope_type").or_else(|| inner.word("type")) {
-            // Inside the context, all that we take, NTK-aware scaling on the fly changes nothing.
-            None | Some("default" | "dynamic") => Ok(stretch.plain()),
-            Some("linear") => {
-                let factor = stretch.factor()?;
-                Ok(stretch.each(|_, frequency| frequency / factor, 1.0))
+        let rope = if let Some(divisors) = keys.value(DIVISORS) {
+            stretch.divided(divisors)?
+        } else {
+            match inner.word("rope_type").or_else(|| inner.word("type")) {
+                // Inside the context, all that we take, NTK-aware scaling on the fly changes nothing.
+                None | Some("default" | "dynamic") => stretch.plain(),
+                Some("linear") => {
+                    let factor = stretch.factor()?;
+                    stretch.each(|_, frequency| frequency / factor, 1.0)
+                }
+                Some("llama3") => stretch.llama3()?,
+                Some("yarn") => stretch.yarn()?,
+                Some(_) => return Err(refuse()),
             }
-            Some("llama3") => stretch.llama3(),
-            Some("yarn") => stretch.yarn(),
-            Some(_) => Err(refuse()),
+        };
+        if !rope.frequencies.iter().all(|x| x.is_finite()) || !rope.scale.is_finite() {
+            let reason = format!("the numbers of {name} give angles that are none");
+            return Err(keys.malformed(reason));
         }
+        Ok(rope)
     }
 }
 

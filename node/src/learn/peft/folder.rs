@@ -14,7 +14,7 @@ use crate::learn::model::Model;
 use crate::learn::model::bert::HEAD_WEIGHT;
 use crate::learn::model::config::{Config, ConfigError};
 use crate::learn::weights::affine::Layout;
-use crate::learn::weights::{Weights, WeightsError};
+use crate::learn::weights::{Weight, Weights, WeightsError};
 
 /// Why an adapter folder is refused.
 #[derive(Debug, thiserror::Error)]
@@ -206,12 +206,12 @@ pub fn read(folder: &Path, model: &Config) -> Result<(Adapter, Vec<f32>), Folder
         let name = name.to_owned();
         return Err(FolderError::Stray { path, name });
     }
-    let mut values = Vec::with_capacity(adapter.flat().len());
-    for slot in adapter.flat().slots() {
-        let weight = weights.take(folder, &slot.name, &slot.shape)?;
-        values.extend_from_slice(weight.values());
-    }
-    Ok((adapter, values))
+    let slots = adapter.flat().slots().iter();
+    let found = slots.map(|slot| weights.take(folder, &slot.name, &slot.shape));
+    // Room is made for what is there, not for what the configuration says.
+    let found: Vec<_> = found.collect::<Result<_, _>>()?;
+    let found: Vec<_> = found.iter().map(Weight::values).collect();
+    Ok((adapter, found.concat()))
 }
 
 /// A safetensors file of f32 tensors, in the order given, with notes beside the one that torch wrote them.
@@ -349,6 +349,7 @@ const BASE: &str = "conclave.base";
 mod tests {
     use conclave_protocol::charter::NonLinearity;
 
+    use super::super::prompt::EMBEDDINGS;
     use super::*;
     use crate::learn::fixture::{attached, llama, prompt, tiny};
 
@@ -488,6 +489,23 @@ mod tests {
             let error = read(folder.path(), &model()).unwrap_err().to_string();
             assert!(error.contains(key), "{error}");
         }
+    }
+
+    #[test]
+    fn a_number_alone_makes_no_room() {
+        let text = r#"{"hidden_size": 4194304, "intermediate_size": 12, "num_hidden_layers": 1,
+            "num_attention_heads": 8, "head_dim": 2, "max_position_embeddings": 4194304, "vocab_size": 16}"#;
+        let large = Config::parse(text, Path::new("config.json")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let prompt = Prompt {
+            virtual_tokens: 4_194_303,
+            start: None,
+        };
+        std::fs::write(folder.path().join(CONFIG), prompt.to_json().to_string()).unwrap();
+        let rows = serialize([(EMBEDDINGS.to_owned(), vec![1, 2], &[0.5, 0.5][..])], &[]);
+        std::fs::write(folder.path().join(TENSORS), rows).unwrap();
+        let error = read(folder.path(), &large).unwrap_err().to_string();
+        assert!(error.contains("has shape"), "{error}");
     }
 
     #[test]

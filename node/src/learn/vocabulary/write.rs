@@ -5,11 +5,11 @@ use std::path::Path;
 
 use candle_core::quantized::gguf_file::Value as Key;
 use serde_json::{Value, json};
-use tokenizers::Tokenizer;
 
 use super::splits::{SPLITS, Split};
 use super::{BYTE, CONTROL, NORMAL, SPACE, UNKNOWN, UNUSED, USER_DEFINED, Vocabulary, byte_piece};
-use crate::learn::data::DataError;
+use crate::guard::guarded;
+use crate::learn::data::{DataError, tokenizer};
 use crate::learn::model::config::Config;
 use crate::learn::model::gguf::Gguf;
 
@@ -30,13 +30,12 @@ pub fn keys(model: &Path, config: &Config) -> Result<Vec<(String, Key)>, DataErr
         let wrong = |what: String| DataError::tokenizer(&path, format!("{what}; export as merged"));
         let json = serde_json::from_slice(&vocabulary.tokenizer);
         let json = json.map_err(|e| wrong(e.to_string()))?;
-        let tokenizer = Tokenizer::from_bytes(&vocabulary.tokenizer);
-        let tokenizer = tokenizer.map_err(|e| wrong(format!("no tokenizer ({e})")))?;
+        let tokenizer = tokenizer(&vocabulary.tokenizer).map_err(wrong)?;
         let more = described(&json, config.vocabulary).map_err(wrong)?;
         keys.extend(more.into_iter().map(named));
         // What the tokenizer itself puts around a text.
-        let around = tokenizer.encode("", true);
-        let around = around.map_err(|e| wrong(format!("it does not read the empty text ({e})")))?;
+        let around = guarded(|| tokenizer.encode("", true)).and_then(Result::ok);
+        let around = around.ok_or_else(|| wrong("it does not read the empty text".into()))?;
         let around = around.get_ids();
         let first = around.first().copied();
         bos = bos.or_else(|| first.filter(|_| first != eos));

@@ -41,6 +41,18 @@ impl Keys<'_> {
         }
     }
 
+    /// The number of layers, or what it is where the key is absent or null.
+    pub fn layers(&self, key: &str, otherwise: Option<usize>) -> Result<usize, ConfigError> {
+        let layers = match otherwise {
+            Some(otherwise) => self.size_or(key, otherwise)?,
+            None => self.size(key)?,
+        };
+        if layers > LAYERS {
+            return Err(self.malformed(format!("{key} is {layers}; the most is {LAYERS}")));
+        }
+        Ok(layers)
+    }
+
     /// A count that may be zero, or what it is where the key is absent or null.
     pub fn whole_or(&self, key: &str, otherwise: usize) -> Result<usize, ConfigError> {
         match self.value(key) {
@@ -137,4 +149,7 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-const LARGEST: usize = 1 << 22;
+/// The largest size: of a few of them, and of [`LAYERS`], the product can be counted.
+pub(in crate::learn::model) const LARGEST: usize = 1 << 22;
+/// The most layers: each has a list of tensors, which a number alone must not make long.
+const LAYERS: usize = 1 << 12;

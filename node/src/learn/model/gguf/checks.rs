@@ -217,3 +217,49 @@ fn broken_files_are_refused_by_name() {
     let error = edited("\0\0llama", "\0\0mamba");
     assert!(error.contains("mamba"), "{error}");
 }
+
+#[test]
+fn what_the_library_takes_for_granted_is_refused_in_one_sentence() {
+    let said = |alignment: Value, shape: [u64; 2], turns: f32| {
+        let metadata = [
+            ("general.alignment", &alignment),
+            ("general.architecture", &Value::String("llama".into())),
+            ("llama.embedding_length", &Value::U32(8)),
+            ("llama.feed_forward_length", &Value::U32(8)),
+            ("llama.block_count", &Value::U32(1)),
+            ("llama.attention.head_count", &Value::U32(2)),
+            ("llama.context_length", &Value::U32(8)),
+            ("llama.rope.freq_base", &Value::F32(turns)),
+        ];
+        let mut bytes = Cursor::new(Vec::new());
+        gguf_file::write(&mut bytes, &metadata, &[]).unwrap();
+        let mut bytes = bytes.into_inner();
+        // Behind the keys, the last of which ends in no zero, two tensors that the library would not write.
+        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        bytes.truncate(end + 1);
+        bytes[8] = 2;
+        let mut tensors = Vec::new();
+        for (name, shape) in [("token_embd.weight", [8, 8]), (DIVISORS, shape)] {
+            tensors.extend((name.len() as u64).to_le_bytes());
+            tensors.extend(name.as_bytes());
+            tensors.extend(2_u32.to_le_bytes());
+            tensors.extend(shape.map(u64::to_le_bytes).as_flattened());
+            tensors.extend([0; 12]);
+        }
+        let folder = folder(&[bytes.as_slice(), &tensors, &[0; 64]].concat());
+        Config::read(folder.path()).unwrap_err().to_string()
+    };
+    let sound = || Value::U32(32);
+    for zero in [Value::U32(0), Value::I8(0)] {
+        let error = said(zero, [4, 1], 1e4);
+        assert!(error.contains("its alignment cannot be"), "{error}");
+    }
+    for shape in [[1 << 32, 1 << 32], [1 << 63, 2], [0, 4], [1 << 40, 1 << 10]] {
+        let error = said(sound(), shape, 1e4);
+        assert!(error.contains("has the impossible shape"), "{error}");
+    }
+    let error = said(sound(), [1 << 30, 1], 1e4);
+    assert!(error.contains("only"), "{error}");
+    let error = said(sound(), [4, 1], f32::NAN);
+    assert!(error.contains("llama.rope.freq_base"), "{error}");
+}

@@ -42,11 +42,17 @@ impl Gguf {
     }
 
     pub(super) fn real(&self, key: &str) -> Result<Option<f64>, GgufError> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(Value::F32(x)) => Ok(Some(f64::from(*x))),
-            Some(Value::F64(x)) => Ok(Some(*x)),
-            Some(other) => Err(self.refuse(key, format!("is {other:?}; it must be a number"))),
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        let number = match value {
+            Value::F32(x) => Some(f64::from(*x)),
+            Value::F64(x) => Some(*x),
+            _ => None,
+        };
+        match number.filter(|x| x.is_finite()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(self.refuse(key, format!("is {value:?}; it must be a number"))),
         }
     }
 

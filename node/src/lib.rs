@@ -12,6 +12,7 @@ pub mod learn;
 pub mod local;
 pub mod network;
 pub mod report;
+mod said;
 pub mod scenario;
 pub mod store;
 pub mod telemetry;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::said::beginning;
+
 /// Where a running node says how to reach it.
 pub const FILE: &str = "api.json";
 
@@ -105,15 +107,9 @@ pub fn body<T: DeserializeOwned>(answer: &[u8]) -> Result<T, String> {
     let (head, body) = text.split_once("\r\n\r\n").ok_or("no HTTP")?;
     let first = head.lines().next().unwrap_or_default();
     if first.split(' ').nth(1) != Some("200") {
-        return Err(short(first));
+        return Err(beginning(first, SAID));
     }
-    serde_json::from_str(body).map_err(|error| short(&error.to_string()))
-}
-
-/// The beginning of what is odd, on one line.
-fn short(said: &str) -> String {
-    let letters = said.chars().filter(|c| !c.is_control());
-    letters.take(SAID).collect()
+    serde_json::from_str(body).map_err(|error| beginning(&error.to_string(), SAID))
 }
 
 /// Whether a process of this number is there; one of another user is.

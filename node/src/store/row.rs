@@ -3,7 +3,7 @@
 use sha2::{Digest as _, Sha256};
 
 /// Bytes of the checksum after each value.
-pub(crate) const SUM: usize = 8;
+pub(super) const SUM: usize = 8;
 
 /// The checksum of a value that comes in pieces:
 /// `SHA-256("conclave/v1/row" ‖ lengths of table and key ‖ table ‖ key ‖ value)`, its first bytes.
@@ -34,10 +34,15 @@ impl Sum {
 }
 
 /// The checksum of a value under its key in a table.
-pub(crate) fn sum(table: &str, key: &[u8], value: &[u8]) -> [u8; SUM] {
+pub(super) fn sum(table: &str, key: &[u8], value: &[u8]) -> [u8; SUM] {
     let mut sum = Sum::new(table, key);
     sum.add(value);
     sum.end()
+}
+
+/// The value with its checksum behind it.
+pub(crate) fn seal(table: &str, key: &[u8], value: &[u8]) -> Vec<u8> {
+    [value, &sum(table, key, value)].concat()
 }
 
 /// The value, if it is whole.
@@ -49,10 +54,6 @@ pub(crate) fn open<'a>(table: &str, key: &[u8], sealed: &'a [u8]) -> Option<&'a 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn seal(table: &str, key: &[u8], value: &[u8]) -> Vec<u8> {
-        [value, &sum(table, key, value)].concat()
-    }
 
     #[test]
     fn a_row_that_was_cut_flipped_or_moved_is_known_for_it() {

@@ -155,8 +155,7 @@ mod tests {
         for (table, name, bytes) in &blobs[..2] {
             let label = tables::name(*table).unwrap();
             let path = dir.join("blobs").join(label).join(hex::encode(name.0));
-            let sum = row::sum(label, name.as_bytes(), bytes);
-            fs::write(&path, [bytes.as_slice(), &sum].concat()).unwrap();
+            fs::write(&path, row::seal(label, name.as_bytes(), bytes)).unwrap();
             paths.push((*name, path));
         }
         paths
@@ -178,10 +177,9 @@ mod tests {
             assert_eq!(store.load().unwrap().len(), 3);
             // A crash before the schema is marked: some files are cut already.
             tables::write_schema(&store.database, &store.path, 3).unwrap();
-            let mut bytes = fs::read(&paths[1].1).unwrap();
-            let sum = row::sum("shards", paths[1].0.as_bytes(), &bytes);
-            bytes.extend(sum);
-            fs::write(&paths[1].1, bytes).unwrap();
+            let bytes = fs::read(&paths[1].1).unwrap();
+            let sealed = row::seal("shards", paths[1].0.as_bytes(), &bytes);
+            fs::write(&paths[1].1, sealed).unwrap();
         }
         // One that was damaged stays what it is, and is known for it.
         let mut bytes = fs::read(&paths[0].1).unwrap();

@@ -99,11 +99,7 @@ impl Turn {
 
     /// How many inputs it is worth.
     fn load(&self) -> usize {
-        let start = if self.start.is_some() {
-            INPUTS_TOGETHER
-        } else {
-            0
-        };
+        let start = self.start.as_ref().map_or(0, |_| INPUTS_TOGETHER);
         self.inbox.len().saturating_add(start)
     }
 }
@@ -149,24 +145,20 @@ fn wait_for(
     taken: &Receiver<(usize, Turn)>,
     early: &mut BTreeMap<usize, Turn>,
 ) -> Option<Turn> {
-    loop {
-        if let Some(turn) = early.remove(&place) {
-            return Some(turn);
-        }
-        let (other, turn) = match taken.try_recv() {
-            Ok(taken) => taken,
+    while !early.contains_key(&place) {
+        match taken.try_recv() {
+            Ok((other, turn)) => {
+                early.insert(other, turn);
+            }
             Err(TryRecvError::Disconnected) => return None,
             Err(TryRecvError::Empty) => match rayon::yield_now() {
-                Some(Yield::Executed) => continue,
-                Some(Yield::Idle) => {
-                    std::thread::yield_now();
-                    continue;
-                }
-                None => taken.recv().ok()?,
+                Some(Yield::Executed) => {}
+                Some(Yield::Idle) => std::thread::yield_now(),
+                None => early.extend(taken.recv()),
             },
-        };
-        early.insert(other, turn);
+        }
     }
+    early.remove(&place)
 }
 
 #[cfg(test)]

@@ -40,14 +40,20 @@ pub fn changed(whole: &[u8], changes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A JSON object with other values: each piece is the number of a key, and its value, JSON or else a text.
+/// A JSON object with other values: each piece is the number of a key, its own or one of these, and its value, JSON or
+/// else a text.
 pub fn reworded(whole: &str, keys: &[&str], changes: &[u8]) -> String {
     let mut object: Map<String, Value> = serde_json::from_str(whole).expect("an object");
+    let keys: Vec<_> = object
+        .keys()
+        .cloned()
+        .chain(keys.iter().map(|key| (*key).to_owned()))
+        .collect();
     for ([low, high], value) in pieces(changes) {
-        let key = keys[usize::from(u16::from_le_bytes([low, high])) % keys.len()];
+        let key = &keys[usize::from(u16::from_le_bytes([low, high])) % keys.len()];
         let text = || Value::from(String::from_utf8_lossy(value));
         let value = serde_json::from_slice(value).unwrap_or_else(|_| text());
-        object.insert(key.to_owned(), value);
+        object.insert(key.clone(), value);
     }
     Value::Object(object).to_string()
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use conclave::learn::model::config::Config;
-use conclave::learn::peft::folder::{Base, read, write};
+use conclave::learn::peft::folder::{Base, FLAGS, PARTS, read, write};
 use conclave::learn::peft::{Adapter, AdapterSpec, Targets};
 use conclave_crypto::digest::Digest;
 use conclave_fuzz::node::{CONFIG, changed, folder, put, reworded};
@@ -15,26 +15,8 @@ const BASE: Base<'_> = Base {
     identity: Digest([7; 32]),
 };
 
-const KEYS: [&str; 24] = [
-    "peft_type",
-    "r",
-    "lora_alpha",
-    "target_modules",
-    "rank_pattern",
-    "alpha_pattern",
-    "use_rslora",
-    "use_dora",
-    "lora_bias",
-    "bias",
-    "modules_to_save",
-    "layers_to_transform",
-    "exclude_modules",
-    "layer_replication",
-    "target_parameters",
-    "trainable_token_indices",
-    "use_qalora",
-    "fan_in_fan_out",
-    "task_type",
+/// Keys beside those that are written for LoRA, and those that must not be set.
+const OTHERS: [&str; 5] = [
     "num_virtual_tokens",
     "num_transformer_submodules",
     "bottleneck_size",
@@ -66,7 +48,10 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             String::from_utf8_lossy(changes).into_owned(),
             tensors.clone(),
         ),
-        1 => (reworded(text, &KEYS, changes), tensors.clone()),
+        1 => (
+            reworded(text, &[&FLAGS[..], &PARTS, &OTHERS].concat(), changes),
+            tensors.clone(),
+        ),
         _ => (text.clone(), changed(tensors, changes)),
     };
     let folder = folder();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::DataError;
+use crate::said::beginning;
 
 /// Where a row stood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,8 +218,7 @@ fn listed<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
 
 /// The beginning of somebody's name, on one line.
 pub(super) fn shown(name: &str) -> String {
-    let plain = name.chars().map(|c| if c.is_control() { ' ' } else { c });
-    plain.take(NAME).collect()
+    beginning(name, NAME)
 }
 
 /// Characters of a name that are repeated.

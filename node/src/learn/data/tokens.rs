@@ -12,6 +12,7 @@ use crate::guard::guarded;
 use crate::learn::model::config::Config;
 use crate::learn::model::config::keys::Keys;
 use crate::learn::vocabulary::Vocabulary;
+use crate::said::first_line;
 
 /// One row as the trainer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -319,10 +320,6 @@ pub(in crate::learn) fn tokenizer(json: &[u8]) -> Result<Tokenizer, String> {
     let read =
         guarded(|| Tokenizer::from_bytes(json)).ok_or("no tokenizer: its parts do not fit")?;
     read.map_err(|error| format!("no tokenizer: {}", first_line(&error.to_string())))
-}
-
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// What is said of a tokenizer whose library panics at a text.

@@ -17,6 +17,7 @@ use super::rope::{DIVISORS, yarn_scale};
 use crate::guard::guarded;
 use crate::learn::weights::Weight;
 use crate::learn::weights::quantised::{Precision, Quantised, reordered};
+use crate::said::first_line;
 use stored::{across, halves, stored_name, turned};
 
 #[cfg(test)]
@@ -380,10 +381,6 @@ impl Gguf {
             what,
         }
     }
-}
-
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// Elements that no tensor has: their bytes can still be counted.

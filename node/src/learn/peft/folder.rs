@@ -255,6 +255,18 @@ fn parse(text: &str, classifies: bool) -> Result<Method, String> {
     }
 }
 
+/// Keys of LoRA that may not be true here.
+pub const FLAGS: [&str; 3] = ["use_dora", "lora_bias", "use_qalora"];
+/// Keys of LoRA that may hold nothing here, but for the head of a classifier.
+pub const PARTS: [&str; 6] = [
+    "modules_to_save",
+    "layers_to_transform",
+    "exclude_modules",
+    "layer_replication",
+    "target_parameters",
+    "trainable_token_indices",
+];
+
 /// A whole number of a configuration.
 pub(super) fn number(json: &Value, key: &str) -> Result<u32, String> {
     let value = json[key].as_u64().and_then(|n| u32::try_from(n).ok());
@@ -262,7 +274,7 @@ pub(super) fn number(json: &Value, key: &str) -> Result<u32, String> {
 }
 
 fn lora(json: &Value, classifies: bool) -> Result<Lora, String> {
-    for key in ["use_dora", "lora_bias", "use_qalora"] {
+    for key in FLAGS {
         if !matches!(json[key], Value::Null | Value::Bool(false)) {
             return Err(format!(
                 "{key} = {} is not supported; only plain LoRA can be read",
@@ -270,14 +282,7 @@ fn lora(json: &Value, classifies: bool) -> Result<Lora, String> {
             ));
         }
     }
-    for key in [
-        "modules_to_save",
-        "layers_to_transform",
-        "exclude_modules",
-        "layer_replication",
-        "target_parameters",
-        "trainable_token_indices",
-    ] {
+    for key in PARTS {
         let empty = match &json[key] {
             Value::Null => true,
             Value::Object(map) => map.is_empty(),

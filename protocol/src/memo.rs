@@ -1,25 +1,23 @@
-//! What a world may remember for all its members: results of pure functions of public bytes.
+//! What a world may remember for all its members: results of pure functions, and the secrets of its members' keys.
 //!
 //! A node has one member and no memo: it computes everything itself. In a world of hundreds the same certificate,
 //! dealing or agreement is worked out by each of them; there one result may serve all. Nothing else differs, and a
 //! run with a memo equals the run without, byte for byte.
 
 use std::any::Any;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use conclave_crypto::agree::{AgreeError, ExchangeKey, ExchangePublic, ExchangeTable, Shared};
+use conclave_crypto::agree::{AgreeError, ExchangeKey, ExchangePublic, Shared};
 use conclave_crypto::dealing::{Dealing, Secret};
 use conclave_crypto::digest::Digest;
 
-/// The functions whose results may be remembered. Each is a function of the bytes that name it, and of nothing else,
-/// but for what is known of a key: that tells only how to come to the same result.
+/// The functions whose results may be remembered. Each is a function of the bytes that name it, and of nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Function {
     /// X25519 of two public keys: both ends get the same.
     Agreement,
-    /// What is known of a public key: multiples of it, for many agreements.
-    Table,
+    /// The secret behind a public key: with both secrets an agreement is less work.
+    Key,
     /// A dealing, derived from its seed.
     Dealing,
     /// The shares of a Reveal that fit the leaves that the chain names.
@@ -73,7 +71,7 @@ impl Remembered {
         let Some(memo) = &self.0 else {
             return Arc::new(make());
         };
-        let arguments = Digest::of("conclave/v1/memo", arguments);
+        let arguments = name(arguments);
         let known = memo.recall(function, &arguments);
         if let Some(known) = known.and_then(|known| known.downcast::<T>().ok()) {
             return known;
@@ -85,20 +83,30 @@ impl Remembered {
 }
 
 impl Remembered {
+    /// A member drew a key that others will agree with.
+    pub(crate) fn drew(&self, key: &ExchangeKey) {
+        if let Some(memo) = &self.0 {
+            let own = ExchangeKey::from_bytes(&key.to_bytes());
+            memo.keep(Function::Key, name(&[&key.public().0]), Arc::new(own));
+        }
+    }
+
     /// `X25519(sk, pk)`, which both ends of a pair get alike.
     pub(crate) fn agree(
         &self,
         key: &ExchangeKey,
         other: &ExchangePublic,
     ) -> Result<Arc<Shared>, AgreeError> {
-        if self.0.is_none() {
+        let Some(memo) = &self.0 else {
             return key.shared(other).map(Arc::new);
-        }
+        };
         let own = key.public();
         let (least, greatest) = (own.min(*other), own.max(*other));
         let derive = || {
-            let known = self.once(Function::Table, &[&other.0], KnownKey::default);
-            known.agree(key, other).map(Arc::new)
+            let known = memo.recall(Function::Key, &name(&[&other.0]));
+            let known = known.and_then(|known| known.downcast::<ExchangeKey>().ok());
+            let shared = known.map_or_else(|| key.shared(other), |it| Ok(key.shared_with(&it)));
+            shared.map(Arc::new)
         };
         let shared = self.once(Function::Agreement, &[&least.0, &greatest.0], derive);
         shared.as_ref().clone()
@@ -126,24 +134,9 @@ impl Remembered {
     }
 }
 
-/// A public key that somebody agreed with.
-#[derive(Default)]
-struct KnownKey {
-    agreed: AtomicUsize,
-    table: OnceLock<ExchangeTable>,
-}
-
-impl KnownKey {
-    /// The agreement. Nearly everybody agrees with nearly every key: at the second time its table is made. Whoever
-    /// comes meanwhile goes the long way.
-    fn agree(&self, key: &ExchangeKey, other: &ExchangePublic) -> Result<Shared, AgreeError> {
-        let table = if self.agreed.fetch_add(1, Ordering::Relaxed) == 1 {
-            Some(self.table.get_or_init(|| ExchangeTable::new(*other)))
-        } else {
-            self.table.get()
-        };
-        table.map_or_else(|| key.shared(other), |table| key.shared_by(table))
-    }
+/// What a result is remembered by.
+fn name(arguments: &[&[u8]]) -> Digest {
+    Digest::of("conclave/v1/memo", arguments)
 }
 
 impl core::fmt::Debug for Remembered {

@@ -15,7 +15,6 @@ use crate::names::{Height, MemberId};
 use crate::output::Phase;
 use crate::refusal::Refusal;
 use crate::session::Session;
-use crate::time::Time;
 
 impl Member {
     /// R8. Size first, then form, then who, then the signature.
@@ -54,7 +53,7 @@ impl Member {
         };
         let calm = before.map_or_else(
             || taken == Ok(false) && !envelope.kind.is_consensus(),
-            |before| before == self.signs_of(envelope.sender),
+            |before| before == self.signs_of(envelope.sender) && !self.waits_for(envelope.sender),
         );
         self.stirred |= !calm;
         match taken {
@@ -65,21 +64,20 @@ impl Member {
     }
 
     /// All by which a sign of life of a member may make something due: who is gone, whether it was heard at the current
-    /// height, its own height, and when it was heard if a box waits for that. What it postpones is looked at when due.
-    fn signs_of(&self, member: MemberId) -> (u64, bool, Option<Height>, Option<Time>) {
-        let heard = self.desk.heard.get(&member).copied();
+    /// height, its own height. What it postpones is looked at when due.
+    fn signs_of(&self, member: MemberId) -> (u64, bool, Option<Height>) {
+        let heard = self.desk.heard.get(&member);
         let work = self.sessions.get(&self.ledger.next());
         let work = work.and_then(|session| session.work.as_ref());
-        let lately = heard.is_some_and(|at| work.is_none_or(|work| at >= work.since));
-        let waits = |session: &Session| session.has_parcel_for(member);
-        let waits = self.sessions.values().any(waits);
+        let lately = heard.is_some_and(|at| work.is_none_or(|work| *at >= work.since));
         let height = self.pulse.heights.get(&member).copied();
-        (
-            self.desk.gone.changes,
-            lately,
-            height,
-            heard.filter(|_| waits),
-        )
+        (self.desk.gone.changes, lately, height)
+    }
+
+    /// Whether a box waits until this member is heard.
+    fn waits_for(&self, member: MemberId) -> bool {
+        let waits = |session: &Session| session.has_parcel_for(member);
+        self.sessions.values().any(waits)
     }
 
     fn receive_session(

@@ -54,8 +54,11 @@ impl Session {
         let (Some(secrets), Some(opener)) = (&self.adverts.secrets, &self.adverts.opener) else {
             return;
         };
+        let mask = dealing::mask_key(&secrets.seed_m, &self.sess.0);
+        desk.memo.drew(&mask);
+        desk.memo.drew(opener);
         let body = KeyAd {
-            mask: dealing::mask_key(&secrets.seed_m, &self.sess.0).public(),
+            mask: mask.public(),
             seal: opener.public(),
             weight: params::weight_class(&desk.charter, desk.examples),
         };

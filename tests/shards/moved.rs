@@ -1,6 +1,7 @@
 //! Members in one process, everything delivered at once: how many bytes of vectors and sums each of them moves.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::Write as _;
 use std::iter::once;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -16,6 +17,10 @@ use conclave_protocol::output::{Order, Output, Report, Stored, Table};
 use conclave_protocol::setup::Setup;
 use conclave_protocol::sim::Terms;
 use conclave_protocol::time::Time;
+use memmap2::Mmap;
+
+/// Blobs of so many bytes stand in files.
+const MAPPED: usize = 1 << 20;
 
 /// Whether the first member is at work: what is allocated now is its own.
 pub(crate) static AT_WORK: AtomicBool = AtomicBool::new(false);
@@ -144,12 +149,11 @@ impl Federation {
                         place.blobs.remove(&name);
                         continue;
                     };
-                    // A copy is what a disk has.
-                    let stored = place
-                        .blobs
-                        .entry(name)
-                        .or_insert_with(|| bytes.to_vec().into());
-                    let bytes = stored.clone();
+                    let bytes = match place.blobs.get(&name) {
+                        Some(stored) => stored.clone(),
+                        None => on_disk(&bytes)?,
+                    };
+                    place.blobs.insert(name, bytes.clone());
                     let input = Input::Stored { name, bytes };
                     at_work(index, || place.member.hear(self.now, input));
                 }
@@ -206,6 +210,22 @@ impl Federation {
         self.queue.push_back((index, Input::Pulled { name, bytes }));
         Ok(())
     }
+}
+
+/// A copy is what a disk has. A large one is mapped from a file, as a node maps it.
+#[expect(unsafe_code, reason = "a file is mapped")]
+fn on_disk(bytes: &Bytes) -> Result<Bytes, String> {
+    if bytes.len() < MAPPED {
+        return Ok(bytes.to_vec().into());
+    }
+    let map = || -> std::io::Result<Mmap> {
+        let mut file = tempfile::tempfile()?;
+        file.write_all(bytes)?;
+        // SAFETY: the file has no name, so nobody else changes it.
+        unsafe { Mmap::map(&file) }
+    };
+    let map = map().map_err(|error| format!("a file of {} bytes: {error}", bytes.len()))?;
+    Ok(Bytes::from_owner(map))
 }
 
 const fn is_blob(table: Table) -> bool {

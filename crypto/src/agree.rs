@@ -73,6 +73,7 @@ impl ExchangeKey {
     }
 
     /// The same where the other secret is known too, as in a simulation: bit for bit, in a third of the time.
+    #[expect(clippy::arithmetic_side_effects, reason = "scalars wrap at the order")]
     pub fn shared_with(&self, other: &Self) -> Shared {
         let scalar = |key: &Self| {
             let clamped = Zeroizing::new(clamp_integer(*key.to_bytes()));

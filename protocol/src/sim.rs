@@ -28,6 +28,7 @@ mod perform;
 mod place;
 mod report;
 mod schedule;
+mod seen;
 mod serve;
 mod shelf;
 mod speak;

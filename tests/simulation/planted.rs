@@ -177,8 +177,9 @@ fn an_opening_for_too_few_survivors_is_caught() -> Outcome {
 fn two_words_and_two_vectors_are_caught() -> Outcome {
     caught(vec![
         ("two messages in a slot", check::slots::check, |watch| {
-            let bodies = watch.slots.values_mut().next().expect("a slot");
-            bodies.insert(Digest([1; 32]));
+            let slot = *watch.slots.keys().next().expect("a slot");
+            let others = watch.contradicted.entry(slot).or_default();
+            others.insert(Digest([1; 32]));
         }),
         ("two roots in a session", check::mask::check, |watch| {
             let roots = watch.roots.values_mut().next().expect("a Commit");

@@ -10,6 +10,7 @@ use conclave_crypto::sign::PublicKey;
 
 use super::byzantine::Motion;
 use super::check::privacy::solver::Vector;
+use super::seen::Seen;
 use super::{Diary, Point};
 use crate::decide::slot_of;
 use crate::envelope::{Envelope, Kind};
@@ -100,8 +101,10 @@ pub struct Watch {
     pub shown: BTreeSet<Shown>,
     /// The records under which each member revealed, stored or sent.
     pub revealed: BTreeMap<(SessId, MemberId), BTreeSet<Digest>>,
-    /// The letters sent in each slot that has room for one, by their digests: a signature follows from what it signs.
-    pub slots: BTreeMap<SlotName, BTreeSet<Digest>>,
+    /// The first letter sent in each slot that has room for one, by its digest: a signature follows from what it signs.
+    pub slots: BTreeMap<SlotName, Digest>,
+    /// What else was sent in such slots.
+    pub contradicted: BTreeMap<SlotName, BTreeSet<Digest>>,
     /// Whose pair keys were rebuilt, by height and place.
     pub rebuilt: BTreeMap<(Height, usize), Vec<PublicKey>>,
     /// Who finished, with which head and adapter.
@@ -124,11 +127,11 @@ pub struct Watch {
     pub commits: BTreeMap<Digest, (MemberId, SumId)>,
     /// The acknowledgements that anybody said, by session and holder.
     pub acks: BTreeMap<(SessId, MemberId), BTreeSet<Acked>>,
-    acks_said: BTreeSet<Digest>,
-    noted: BTreeSet<Digest>,
+    acks_said: Seen,
+    noted: Seen,
     /// By Commit: the shards of its vector that somebody besides its author has said that it holds.
     pub witnessed: BTreeMap<Digest, BTreeSet<u32>>,
-    haves_said: BTreeSet<Digest>,
+    haves_said: Seen,
     /// The survivors of the records that anybody proposed, by the record's digest.
     pub proposed: BTreeMap<Digest, Vec<(MemberId, Digest)>>,
     /// Precommits of honest places for records with a vector that they did not hold: place, height, whose vector.
@@ -154,7 +157,7 @@ impl Watch {
             return;
         };
         // What is stored is said behind that, and handed on by others.
-        if !self.noted.insert(letter.digest()) {
+        if !self.noted.is_new(letter.digest()) {
             return;
         }
         let (sess, sender) = (envelope.sess, envelope.sender);
@@ -184,13 +187,13 @@ impl Watch {
                     self.announced.insert(commit.root);
                 }
             }
-            Kind::Ack if self.acks_said.insert(letter.digest()) => {
+            Kind::Ack if self.acks_said.is_new(letter.digest()) => {
                 if let Ok(ack) = letter.body::<Ack>() {
                     let by = self.acks.entry((envelope.sess, envelope.sender));
                     by.or_default().extend(&ack.dealings);
                 }
             }
-            Kind::Have if self.haves_said.insert(letter.digest()) => {
+            Kind::Have if self.haves_said.is_new(letter.digest()) => {
                 if let Ok(have) = letter.body::<Have>() {
                     self.witness(envelope.sender, &have);
                 }
@@ -270,7 +273,11 @@ impl Watch {
         };
         if let Some(place) = place {
             let slot = (envelope.sess, envelope.kind, envelope.sender, place);
-            self.slots.entry(slot).or_default().insert(letter.digest());
+            let digest = letter.digest();
+            if *self.slots.entry(slot).or_insert(digest) != digest {
+                let others = self.contradicted.entry(slot).or_default();
+                others.insert(digest);
+            }
         }
     }
 

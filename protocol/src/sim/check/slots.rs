@@ -8,12 +8,12 @@ const PROMISE: &str = "one message a slot";
 /// Judges all slot-unique messages ever stored or sent, votes and proposals among them.
 pub fn check(world: &World) -> Result<(), Violation> {
     let hostile = world.hostile_ids();
-    for ((sess, kind, member, place), bodies) in &world.watch().slots {
-        if bodies.len() > 1 && !hostile.contains(member) {
+    for ((sess, kind, member, place), others) in &world.watch().contradicted {
+        if !hostile.contains(member) {
             let what = format!(
                 "member {} said {} different things as {} {place:?} in session {}",
                 member.0,
-                bodies.len(),
+                others.len().saturating_add(1),
                 kind.name(),
                 sess.0.short()
             );

@@ -92,24 +92,32 @@ impl Remembered {
     }
 
     /// `X25519(sk, pk)`, which both ends of a pair get alike.
-    pub(crate) fn agree(
-        &self,
-        key: &ExchangeKey,
-        other: &ExchangePublic,
-    ) -> Result<Arc<Shared>, AgreeError> {
-        let Some(memo) = &self.0 else {
-            return key.shared(other).map(Arc::new);
-        };
-        let own = key.public();
-        let (least, greatest) = (own.min(*other), own.max(*other));
-        let derive = || {
-            let known = memo.recall(Function::Key, &name(&[&other.0]));
-            let known = known.and_then(|known| known.downcast::<ExchangeKey>().ok());
-            let shared = known.map_or_else(|| key.shared(other), |it| Ok(key.shared_with(&it)));
-            shared.map(Arc::new)
-        };
+    pub(crate) fn agree(&self, key: &ExchangeKey, other: &ExchangePublic) -> Agreed {
+        let [least, greatest] = pair(key, other);
+        let derive = || key.shared(other).map(Arc::new);
         let shared = self.once(Function::Agreement, &[&least.0, &greatest.0], derive);
         shared.as_ref().clone()
+    }
+
+    /// Works out what is not known yet of the agreements with these others, before they are asked for: together they
+    /// take less.
+    pub(crate) fn meet(&self, key: &ExchangeKey, others: impl Iterator<Item = ExchangePublic>) {
+        let Some(memo) = &self.0 else { return };
+        let unknown = |other: ExchangePublic| {
+            let [least, greatest] = pair(key, &other);
+            let agreement = name(&[&least.0, &greatest.0]);
+            if memo.recall(Function::Agreement, &agreement).is_some() {
+                return None;
+            }
+            let secret = memo.recall(Function::Key, &name(&[&other.0]))?;
+            Some((agreement, secret.downcast::<ExchangeKey>().ok()?))
+        };
+        let unknown: Vec<_> = others.filter_map(unknown).collect();
+        let shared = key.shared_with(unknown.iter().map(|(_, other)| other.as_ref()));
+        for ((agreement, _), shared) in unknown.iter().zip(shared) {
+            let agreed: Agreed = Ok(Arc::new(shared));
+            memo.keep(Function::Agreement, *agreement, Arc::new(agreed));
+        }
     }
 
     /// The dealing of a seed.
@@ -132,6 +140,15 @@ impl Remembered {
         ];
         self.once(Function::Dealing, &arguments, make)
     }
+}
+
+/// What two keys agree on.
+type Agreed = Result<Arc<Shared>, AgreeError>;
+
+/// Two public keys, the lower first.
+fn pair(key: &ExchangeKey, other: &ExchangePublic) -> [ExchangePublic; 2] {
+    let own = key.public();
+    [own.min(*other), own.max(*other)]
 }
 
 /// What a result is remembered by.

@@ -131,6 +131,11 @@ impl Session {
             self.post.held(slot).is_none()
         };
         let holders: Vec<_> = self.adverts.known.keys().copied().filter(lacks).collect();
+        if let Some(secrets) = &self.adverts.secrets {
+            let adverts = holders.iter().filter_map(|id| self.adverts.known.get(id));
+            let keys = adverts.map(|advert| advert.body.seal);
+            desk.memo.meet(&secrets.sealer, keys);
+        }
         for holder in holders {
             let Some(sealed) = self.sealed_for(desk, me, holder) else {
                 continue;

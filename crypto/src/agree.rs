@@ -4,6 +4,7 @@ use core::fmt;
 use std::sync::OnceLock;
 
 use curve25519_dalek::edwards::EdwardsPoint;
+use curve25519_dalek::montgomery::MontgomeryPoint;
 use curve25519_dalek::scalar::{Scalar, clamp_integer};
 use rand_core::CryptoRng;
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -81,14 +82,13 @@ impl ExchangeKey {
             Zeroizing::new(Scalar::from_bytes_mod_order(*clamped))
         };
         let own = scalar(self);
-        // The other public key is a multiple of the base point, whose order the scalars are reduced by.
+        // The other public key is a multiple of the base point, whose order, a prime, the scalars are reduced by. A
+        // clamped one is a multiple of 8 below 8 times that order: never zero, and so is no product.
         let point = |other| EdwardsPoint::mul_base(&Zeroizing::new(*own * *scalar(other)));
         let points: Zeroizing<Vec<_>> = Zeroizing::new(others.into_iter().map(point).collect());
-        let shared = EdwardsPoint::to_montgomery_batch(&points).into_iter();
-        let shared = shared.map(Zeroizing::new);
-        shared
-            .map(|it| Shared(Zeroizing::new(it.to_bytes())))
-            .collect()
+        let shared = Zeroizing::new(EdwardsPoint::to_montgomery_batch(&points));
+        let shared = shared.iter().map(MontgomeryPoint::to_bytes);
+        shared.map(|bytes| Shared(Zeroizing::new(bytes))).collect()
     }
 }
 

@@ -37,7 +37,8 @@ pub enum Function {
 /// A result that several members may hold.
 pub type Known = Arc<dyn Any + Send + Sync>;
 
-/// Remembers results by the function and the digest of its arguments.
+/// Remembers results by the function and the digest of its arguments. Session keys are among them, and what these agree
+/// on: for worlds only.
 pub trait Memo: Send + Sync {
     /// The result that is known, if one is.
     fn recall(&self, function: Function, arguments: &Digest) -> Option<Known>;

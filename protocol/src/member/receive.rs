@@ -53,7 +53,10 @@ impl Member {
         };
         let calm = before.map_or_else(
             || taken == Ok(false) && !envelope.kind.is_consensus(),
-            |before| before == self.signs_of(envelope.sender) && !self.waits_for(envelope.sender),
+            |before| {
+                let awaited = taken.is_ok() && self.waits_for(envelope.sender);
+                before == self.signs_of(envelope.sender) && !awaited
+            },
         );
         self.stirred |= !calm;
         match taken {
@@ -63,8 +66,8 @@ impl Member {
         }
     }
 
-    /// All by which a sign of life of a member may make something due: who is gone, whether it was heard at the current
-    /// height, its own height. What it postpones is looked at when due.
+    /// All by which a sign of life of a member may make something due, beside a box that waits for it: who is gone,
+    /// whether it was heard at the current height, its own height. What it postpones is looked at when due.
     fn signs_of(&self, member: MemberId) -> (u64, bool, Option<Height>) {
         let heard = self.desk.heard.get(&member);
         let work = self.sessions.get(&self.ledger.next());

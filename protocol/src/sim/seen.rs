@@ -13,7 +13,7 @@ pub(super) struct Seen {
 }
 
 /// Letters of a generation: more than 200 members say in one height.
-const KEPT: usize = 65_536;
+pub(super) const KEPT: usize = 65_536;
 
 impl Seen {
     /// Whether a letter was not seen of late; from now on it was.

@@ -131,7 +131,8 @@ pub struct Watch {
     noted: Seen,
     /// By Commit: the shards of its vector that somebody besides its author has said that it holds.
     pub witnessed: BTreeMap<Digest, BTreeSet<u32>>,
-    haves_said: Seen,
+    /// Never forgotten: each counts for the Commits that were known when it was said first.
+    haves_said: BTreeSet<Digest>,
     /// The survivors of the records that anybody proposed, by the record's digest.
     pub proposed: BTreeMap<Digest, Vec<(MemberId, Digest)>>,
     /// Precommits of honest places for records with a vector that they did not hold: place, height, whose vector.
@@ -193,7 +194,7 @@ impl Watch {
                     by.or_default().extend(&ack.dealings);
                 }
             }
-            Kind::Have if self.haves_said.is_new(letter.digest()) => {
+            Kind::Have if self.haves_said.insert(letter.digest()) => {
                 if let Ok(have) = letter.body::<Have>() {
                     self.witness(envelope.sender, &have);
                 }
@@ -284,5 +285,37 @@ impl Watch {
     /// Mixes what happened into the trace.
     pub fn trace(&mut self, what: &[u8]) {
         self.trace = Digest::of("conclave/sim/trace", &[self.trace.as_bytes(), what]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use conclave_crypto::sign::IdentityKey;
+
+    use super::super::seen::KEPT;
+    use super::*;
+
+    #[test]
+    fn a_second_letter_in_a_slot_is_noted_however_late_it_comes() {
+        let key = IdentityKey::from_bytes(&[1; 32]);
+        let letter = |kind, seq, body: &[u8]| {
+            let sess = SessId(Digest([2; 32]));
+            Letter::sign(&key, kind, sess, MemberId(3), seq, body.to_vec())
+        };
+        let (first, second) = (letter(Kind::Deal, 0, b"1"), letter(Kind::Deal, 0, b"2"));
+        let mut watch = Watch::default();
+        watch.envelope(&first);
+        // Both generations are others.
+        for seq in 0..2 * KEPT {
+            watch
+                .noted
+                .is_new(Digest::of("other", &[&seq.to_le_bytes()]));
+        }
+        watch.envelope(&first);
+        assert!(watch.contradicted.is_empty(), "the same again");
+        watch.envelope(&second);
+        watch.envelope(&first);
+        let others: Vec<_> = watch.contradicted.values().flatten().collect();
+        assert_eq!(others, [&second.digest()]);
     }
 }

@@ -188,9 +188,11 @@ impl Session {
         let mut net = NetMask::new(desk.charter.aggregation.prg);
         net.add(own, Sign::Plus);
         let others = work.sharers.values().filter(|sharer| sharer.member != me);
-        let adverts = others.filter_map(|sharer| self.recorded_advert(sharer));
+        let adverts = others
+            .clone()
+            .filter_map(|sharer| self.recorded_advert(sharer));
         desk.memo.meet(&key, adverts.map(|advert| advert.body.mask));
-        for sharer in work.sharers.values().filter(|sharer| sharer.member != me) {
+        for sharer in others {
             let other = self.recorded_advert(sharer)?.body.mask;
             let shared = desk
                 .memo

@@ -298,11 +298,11 @@ mod tests {
     #[test]
     fn a_second_letter_in_a_slot_is_noted_however_late_it_comes() {
         let key = IdentityKey::from_bytes(&[1; 32]);
-        let letter = |kind, seq, body: &[u8]| {
+        let letter = |body: &[u8]| {
             let sess = SessId(Digest([2; 32]));
-            Letter::sign(&key, kind, sess, MemberId(3), seq, body.to_vec())
+            Letter::sign(&key, Kind::Deal, sess, MemberId(3), 0, body.to_vec())
         };
-        let (first, second) = (letter(Kind::Deal, 0, b"1"), letter(Kind::Deal, 0, b"2"));
+        let (first, second) = (letter(b"1"), letter(b"2"));
         let mut watch = Watch::default();
         watch.envelope(&first);
         // Both generations are others.

@@ -13,6 +13,7 @@ pub struct Digest(pub [u8; 32]);
 
 /// By their bytes. The first eight tell nearly any two apart, and maps of digests are searched much.
 impl Ord for Digest {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         let [own, others] = [self, other].map(|digest| {
             let bytes = digest.0.first_chunk().expect("a digest has 32 bytes");
@@ -23,6 +24,7 @@ impl Ord for Digest {
 }
 
 impl PartialOrd for Digest {
+    #[inline]
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }

@@ -88,15 +88,20 @@ impl Letter {
     where
         T: Decode<()> + Encode + Send + Sync + 'static,
     {
-        let body = &self.envelope()?.body;
-        let parse = || {
-            let parsed: T = message::decode(body).ok()?;
-            Some(Arc::new(parsed) as Arc<dyn Any + Send + Sync>)
-        };
-        let known = self.0.body.get_or_init(parse).clone().ok_or(Malformed)?;
+        self.read(|envelope| message::decode(&envelope.body).ok())
+    }
+
+    /// What the envelope says, by the reader of its kind.
+    pub(crate) fn read<T>(&self, reader: fn(&Envelope) -> Option<T>) -> Result<Arc<T>, Malformed>
+    where
+        T: Send + Sync + 'static,
+    {
+        let envelope = self.envelope()?;
+        let read = || Some(Arc::new(reader(envelope)?) as Arc<dyn Any + Send + Sync>);
+        let known = self.0.body.get_or_init(read).clone().ok_or(Malformed)?;
         known
             .downcast()
-            .or_else(|_| message::decode(body).map(Arc::new))
+            .or_else(|_| reader(envelope).map(Arc::new).ok_or(Malformed))
     }
 
     /// Verifies the signature under the sender's key.

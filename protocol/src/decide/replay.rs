@@ -8,7 +8,7 @@ use super::context::Ctx;
 use super::wire::Entry;
 use super::{Decider, Effect, StartError, shell};
 use crate::claim::Claim;
-use crate::letter::Bytes;
+use crate::letter::{Bytes, Letter};
 use crate::names::Height;
 use crate::time::Time;
 
@@ -96,7 +96,7 @@ impl Decider {
     fn recall(&mut self, entry: Entry) {
         match entry {
             Entry::Said(envelope) => {
-                let Ok((slot, said)) = self.read(&envelope) else {
+                let Ok((slot, said)) = self.read(&Letter::of(envelope.clone())) else {
                     return;
                 };
                 self.register(&said, slot);

@@ -7,16 +7,26 @@ use crate::time::Time;
 
 /// The events that are still to come.
 #[derive(Debug, Default)]
-pub(super) struct Agenda(BTreeMap<Time, Vec<Event>>);
+pub(super) struct Agenda {
+    moments: BTreeMap<Time, Vec<Event>>,
+    /// Room that moments past have left.
+    room: Vec<Vec<Event>>,
+}
 
 impl Agenda {
     /// Schedules an event.
     pub(super) fn add(&mut self, time: Time, event: Event) {
-        self.0.entry(time).or_default().push(event);
+        let room = || self.room.pop().unwrap_or_default();
+        self.moments.entry(time).or_insert_with(room).push(event);
     }
 
     /// The next moment with all its events.
     pub(super) fn next(&mut self) -> Option<(Time, Vec<Event>)> {
-        self.0.pop_first()
+        self.moments.pop_first()
+    }
+
+    /// Takes back the room of a moment whose events have happened.
+    pub(super) fn over(&mut self, events: Vec<Event>) {
+        self.room.push(events);
     }
 }

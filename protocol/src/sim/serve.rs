@@ -61,6 +61,10 @@ impl World {
         watch.refused.extend(refused);
         let found = places.get_mut(place)?;
         found.member = turn.member;
+        if found.inbox.is_empty() {
+            // The room that its inputs have left.
+            found.inbox = turn.inbox;
+        }
         if let Some(why) = turn.failed {
             found.die();
             return Some(Stuck(format!("place {place}: {why}")));

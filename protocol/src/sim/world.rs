@@ -180,16 +180,17 @@ impl World {
     /// Runs until `done`, at the latest until the virtual time `limit`.
     pub fn run(&mut self, limit: Time, done: impl Fn(&Self) -> bool) -> Result<Time, Stuck> {
         while !done(self) {
-            let Some((now, events)) = self.agenda.next() else {
+            let Some((now, mut events)) = self.agenda.next() else {
                 return Err(self.stuck("nothing happens any more"));
             };
             self.now = now;
             if now > limit {
                 return Err(self.stuck("time is up"));
             }
-            for event in events {
+            for event in events.drain(..) {
                 self.happen(event)?;
             }
+            self.agenda.over(events);
             self.serve()?;
         }
         Ok(self.now)

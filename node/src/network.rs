@@ -37,7 +37,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::count::Counters;
 use crate::store::{Blobs, StoreError};
 
-pub use names::{member_of, peer_of};
+pub use names::{member_of, met, peer_of};
 
 /// Where a node listens, what it tells others of that, and whom it asks first.
 #[derive(Debug, Clone, Default)]
@@ -213,7 +213,7 @@ pub fn start(
     charter: Digest,
     members: Vec<PublicKey>,
     addressing: Addressing,
-    known: Vec<(PublicKey, Vec<String>)>,
+    known: Vec<(PublicKey, Vec<Multiaddr>)>,
     inline_limit: u64,
     blobs: Blobs,
 ) -> Result<(Network, mpsc::Receiver<NetworkEvent>), NetworkError> {
@@ -344,7 +344,7 @@ struct NetworkSetup<'a> {
     charter: Digest,
     members: Vec<PublicKey>,
     addressing: Addressing,
-    known: Vec<(PublicKey, Vec<String>)>,
+    known: Vec<(PublicKey, Vec<Multiaddr>)>,
     envelope_max: usize,
     blobs: Blobs,
 }

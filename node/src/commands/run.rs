@@ -119,7 +119,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (end, last) = runtime.block_on(async {
         let (api, asks) = api::start(door, config.api.map_or(0, |address| address.port())).await?;
         let clock = Clock::start();
-        let known = known(&store)?;
+        let known = network::met(store.addresses()?);
         let (digest, inline_limit) = (charter.digest(), charter.aggregation.inline_limit);
         addressing.guests = charter.admission == Admission::Invite;
         let announced = addressing.announce.clone();
@@ -254,15 +254,6 @@ fn engine_setup(config: &NodeConfig, charter: &Charter, dir: &Path) -> anyhow::R
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
         adapters: Some(dir.join("adapters")),
     })
-}
-
-/// Where members were met before.
-fn known(store: &Store) -> anyhow::Result<Vec<(PublicKey, Vec<String>)>> {
-    let parse = |(key, addresses): (Vec<u8>, Vec<String>)| {
-        let key = <[u8; 32]>::try_from(key.as_slice()).ok()?;
-        Some((PublicKey::from_bytes(&key).ok()?, addresses))
-    };
-    Ok(store.addresses()?.into_iter().filter_map(parse).collect())
 }
 
 /// What the operator wants: Ctrl-C stops at once, SIGTERM leaves in order.

@@ -1,9 +1,11 @@
-//! A peer id is a member key in another spelling.
+//! A peer id is a member key in another spelling, and where it was met a text.
+
+use std::collections::BTreeMap;
 
 use conclave_crypto::digest::Digest;
 use conclave_crypto::sign::PublicKey;
 use libp2p::identity::{self, ed25519};
-use libp2p::{PeerId, StreamProtocol};
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
 
 /// The peer id of a member; none for bytes that libp2p takes for no key.
 pub fn peer_of(member: &PublicKey) -> Option<PeerId> {
@@ -22,6 +24,16 @@ pub fn member_of(peer: &PeerId) -> Option<PublicKey> {
     let key = identity::PublicKey::try_decode_protobuf(encoded).ok()?;
     let member = PublicKey::from_bytes(&key.try_into_ed25519().ok()?.to_bytes()).ok()?;
     (peer_of(&member)? == *peer).then_some(member)
+}
+
+/// Where members were met, as the store remembers it; what is no key or no address is passed over.
+pub fn met(stored: BTreeMap<Vec<u8>, Vec<String>>) -> Vec<(PublicKey, Vec<Multiaddr>)> {
+    let parse = |(key, addresses): (Vec<u8>, Vec<String>)| {
+        let key = <[u8; 32]>::try_from(key.as_slice()).ok()?;
+        let addresses = addresses.iter().filter_map(|text| text.parse().ok());
+        Some((PublicKey::from_bytes(&key).ok()?, addresses.collect()))
+    };
+    stored.into_iter().filter_map(parse).collect()
 }
 
 /// The name of one of our protocols in one federation: others do not even negotiate it.

@@ -109,10 +109,11 @@ impl Loop {
         let named = looped.directory.named();
         looped.admit(named);
         for (member, addresses) in setup.known {
-            for address in addresses.iter().filter_map(|text| text.parse().ok()) {
-                if let Some(peer) = peer_of(&member) {
-                    looped.learn(peer, address);
-                }
+            let Some(peer) = peer_of(&member) else {
+                continue;
+            };
+            for address in addresses {
+                looped.learn(peer, address);
             }
         }
         Ok(looped)

@@ -11,6 +11,8 @@ use conclave_crypto::agree::{AgreeError, ExchangeKey, ExchangePublic, Shared};
 use conclave_crypto::dealing::{Dealing, Secret};
 use conclave_crypto::digest::Digest;
 
+use crate::letter::{Bytes, Letter};
+
 /// The functions whose results may be remembered. Each is a function of the bytes that name it, and of nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Function {
@@ -32,6 +34,8 @@ pub enum Function {
     Seeds,
     /// A sum without its masks, applied.
     Sum,
+    /// A stored letter, with what follows from its bytes.
+    Letter,
 }
 
 /// A result that several members may hold.
@@ -84,6 +88,19 @@ impl Remembered {
 }
 
 impl Remembered {
+    /// The letter of stored bytes, parsed once for all that start again with it.
+    pub(crate) fn letter(&self, bytes: &Bytes) -> Letter {
+        let letter = Letter::from(bytes.clone());
+        let Some(memo) = &self.0 else { return letter };
+        let digest = letter.digest();
+        let known = memo.recall(Function::Letter, &digest);
+        if let Some(known) = known.and_then(|known| known.downcast::<Letter>().ok()) {
+            return known.as_ref().clone();
+        }
+        memo.keep(Function::Letter, digest, Arc::new(letter.clone()));
+        letter
+    }
+
     /// A member drew a key that others will agree with.
     pub(crate) fn drew(&self, key: &ExchangeKey) {
         if let Some(memo) = &self.0 {

@@ -108,7 +108,7 @@ impl Session {
         let prefix = outbox::height_key(self.height);
         for table in [Table::Outbox, Table::Inbox] {
             for (_, bytes) in outbox::under(stored, table, &prefix) {
-                let letter = Letter::from(bytes.clone());
+                let letter = desk.memo.letter(bytes);
                 let kept = self.keep(desk.me, &letter, Time(0));
                 let known = kept.is_ok() && self.take(desk, &letter).is_ok();
                 if !known {

@@ -62,7 +62,7 @@ pub const fn body(kind: Kind) -> usize {
         Kind::KeyAd => 96,
         Kind::Deal => 64 + 2 * (8 + 32 * MEMBERS),
         Kind::Seal => 256,
-        Kind::Ack => 8 + MEMBERS * 68,
+        Kind::Ack => 8 + MEMBERS * 36,
         Kind::Commit => INLINE + 256 + SHARDS * 32,
         Kind::Have => 16 + MEMBERS * 32 + SHARDS * 4,
         Kind::Proposal | Kind::Decided => 4 * 1024 * 1024,

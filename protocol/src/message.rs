@@ -52,10 +52,8 @@ pub struct Seal {
 pub struct Acked {
     /// The dealer.
     pub dealer: MemberId,
-    /// The digest of its KeyAd.
-    pub key_ad: Digest,
-    /// The digest of its Deal.
-    pub deal: Digest,
+    /// `SHA-256("conclave/v1/acked" ‖ digest of its KeyAd ‖ digest of its Deal)`.
+    pub pair: Digest,
 }
 
 /// All dealings that the sender holds shares of, by dealer.
@@ -262,6 +260,14 @@ pub fn decode<T: Decode<()> + Encode>(bytes: &[u8]) -> Result<T, Malformed> {
         Ok(value)
     } else {
         Err(Malformed)
+    }
+}
+
+impl Acked {
+    /// The dealing of a Deal under the keys of a KeyAd, given by their digests.
+    pub fn of(dealer: MemberId, key_ad: &Digest, deal: &Digest) -> Self {
+        let pair = Digest::of("conclave/v1/acked", &[key_ad.as_bytes(), deal.as_bytes()]);
+        Self { dealer, pair }
     }
 }
 

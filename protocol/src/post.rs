@@ -328,6 +328,7 @@ pub(crate) fn slot_of(letter: &Letter) -> Result<Slot, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Acked;
 
     #[test]
     fn the_first_bytes_of_a_slot_win_unless_a_record_names_others() {
@@ -402,11 +403,8 @@ mod tests {
         let key = conclave_crypto::sign::IdentityKey::from_bytes(&[1; 32]);
         let roster = Roster::new([2, 5].map(|id| (MemberId(id), key.public())).to_vec());
         let letter = |seq: u64, dealers: &[u32]| {
-            let acked = |dealer: &u32| crate::message::Acked {
-                dealer: MemberId(*dealer),
-                key_ad: Digest([1; 32]),
-                deal: Digest([2; 32]),
-            };
+            let [key_ad, deal] = [Digest([1; 32]), Digest([2; 32])];
+            let acked = |dealer: &u32| Acked::of(MemberId(*dealer), &key_ad, &deal);
             let dealings = dealers.iter().map(acked).collect();
             let body = crate::message::encode(&Ack { dealings });
             let sess = crate::names::SessId(Digest([3; 32]));

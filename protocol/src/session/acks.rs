@@ -17,15 +17,8 @@ use crate::session::Session;
 pub(crate) struct Acks {
     /// By holder: the dealers that it has acknowledged.
     dealers: Vec<Places>,
-    /// By dealer: each (KeyAd, Deal) that somebody acknowledged, and who.
-    pairs: Vec<Vec<Pair>>,
-}
-
-#[derive(Debug)]
-struct Pair {
-    key_ad: Digest,
-    deal: Digest,
-    holders: Places,
+    /// By dealer: each dealing that somebody acknowledged, by the pair that names it, and who.
+    pairs: Vec<Vec<(Digest, Places)>>,
 }
 
 impl Acks {
@@ -48,15 +41,10 @@ impl Acks {
             if !dealers.insert(dealer) {
                 continue;
             }
-            let fits = |pair: &&mut Pair| pair.fits(&acked.key_ad, &acked.deal);
-            if let Some(pair) = pairs.iter_mut().find(fits) {
-                pair.holders.insert(holder);
+            if let Some((_, holders)) = pairs.iter_mut().find(|(pair, _)| *pair == acked.pair) {
+                holders.insert(holder);
             } else {
-                pairs.push(Pair {
-                    key_ad: acked.key_ad,
-                    deal: acked.deal,
-                    holders: Places::from_iter([holder]),
-                });
+                pairs.push((acked.pair, Places::from_iter([holder])));
             }
         }
         Some(())
@@ -74,11 +62,11 @@ impl Acks {
         ack.dealings.iter().any(new)
     }
 
-    /// Who acknowledged this pair of this dealer.
-    pub(crate) fn holders(&self, dealer: usize, key_ad: &Digest, deal: &Digest) -> Places {
-        let pairs = self.pairs.get(dealer);
-        let pair = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.fits(key_ad, deal)));
-        pair.map_or_else(Places::default, |pair| pair.holders)
+    /// Who acknowledged this dealing, given with its dealer's place.
+    pub(crate) fn holders(&self, dealer: usize, acked: &Acked) -> Places {
+        let mut pairs = self.pairs.get(dealer).into_iter().flatten();
+        let found = pairs.find(|(pair, _)| *pair == acked.pair);
+        found.map_or_else(Places::default, |(_, holders)| *holders)
     }
 
     /// Whether a holder acknowledged any pair of this dealer.
@@ -91,12 +79,12 @@ impl Acks {
     /// What a holder acknowledged so far, ascending by dealer.
     pub(crate) fn said(&self, roster: &Roster, holder: usize) -> Vec<Acked> {
         let dealers = roster.ids().zip(&self.pairs);
-        let own = |(dealer, pairs): (MemberId, &Vec<Pair>)| {
-            let pair = pairs.iter().find(|pair| pair.holders.contains(holder))?;
+        let own = |(dealer, pairs): (MemberId, &Vec<(Digest, Places)>)| {
+            let mut pairs = pairs.iter();
+            let (pair, _) = pairs.find(|(_, holders)| holders.contains(holder))?;
             Some(Acked {
                 dealer,
-                key_ad: pair.key_ad,
-                deal: pair.deal,
+                pair: *pair,
             })
         };
         dealers.filter_map(own).collect()
@@ -144,7 +132,8 @@ impl Session {
     fn without_ack(&self, holders: &Places, sharer: &Sharer) -> Places {
         let acks = &self.dealings.acks;
         let dealer = self.roster.place(sharer.member);
-        let known = dealer.map(|dealer| acks.holders(dealer, &sharer.key_ad, &sharer.deal));
+        let acked = Acked::of(sharer.member, &sharer.key_ad, &sharer.deal);
+        let known = dealer.map(|dealer| acks.holders(dealer, &acked));
         holders.without(&known.unwrap_or_default())
     }
 
@@ -157,12 +146,6 @@ impl Session {
     }
 }
 
-impl Pair {
-    fn fits(&self, key_ad: &Digest, deal: &Digest) -> bool {
-        self.key_ad == *key_ad && self.deal == *deal
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use conclave_crypto::sign::IdentityKey;
@@ -170,11 +153,7 @@ mod tests {
     use super::*;
 
     fn acked(dealer: u32, deal: u8) -> Acked {
-        Acked {
-            dealer: MemberId(dealer),
-            key_ad: Digest([1; 32]),
-            deal: Digest([deal; 32]),
-        }
+        Acked::of(MemberId(dealer), &Digest([1; 32]), &Digest([deal; 32]))
     }
 
     #[test]
@@ -188,12 +167,11 @@ mod tests {
         assert!(take(2, vec![acked(9, 8)]).is_some());
         assert_eq!(take(2, vec![acked(3, 7)]), None, "nobody's dealing");
         assert_eq!(take(4, vec![acked(2, 7)]), None, "nobody's word");
-        let holders =
-            |dealer, deal: u8| acks.holders(dealer, &Digest([1; 32]), &Digest([deal; 32]));
-        assert_eq!(holders(2, 7), Places::from_iter([1]));
-        assert_eq!(holders(2, 8), Places::from_iter([0]));
-        assert_eq!(holders(0, 7), Places::from_iter([1]));
-        assert_eq!(holders(0, 8), Places::default());
+        let holders = |place, dealer, deal| acks.holders(place, &acked(dealer, deal));
+        assert_eq!(holders(2, 9, 7), Places::from_iter([1]));
+        assert_eq!(holders(2, 9, 8), Places::from_iter([0]));
+        assert_eq!(holders(0, 2, 7), Places::from_iter([1]));
+        assert_eq!(holders(0, 2, 8), Places::default());
         assert_eq!(acks.said(&roster, 1), [acked(2, 7), acked(9, 7)]);
         assert!(acks.has(0, 2) && !acks.has(0, 1) && !acks.has(2, 2));
         let says = |dealings| acks.says_more(&roster, MemberId(5), &Ack { dealings });

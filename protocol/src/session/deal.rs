@@ -247,11 +247,7 @@ impl Session {
         let fresh = |(dealer, portion): (&MemberId, &Portion)| {
             let known = self.dealings.acks.has(own, self.roster.place(*dealer)?);
             let advert = self.adverts.known.get(dealer).filter(|_| !known)?;
-            Some(Acked {
-                dealer: *dealer,
-                key_ad: advert.digest,
-                deal: portion.deal,
-            })
+            Some(Acked::of(*dealer, &advert.digest, &portion.deal))
         };
         let fresh: Vec<_> = self.dealings.shares.iter().filter_map(fresh).collect();
         if fresh.is_empty() {
@@ -295,7 +291,8 @@ impl Session {
         let key_ad = self.adverts.known.get(&dealer)?.digest;
         let deal = self.dealings.deals.get(&dealer)?.digest;
         let place = self.roster.place(dealer)?;
-        let holders = self.dealings.acks.holders(place, &key_ad, &deal);
+        let acked = Acked::of(dealer, &key_ad, &deal);
+        let holders = self.dealings.acks.holders(place, &acked);
         let enough = holders.count() >= self.roster.quorum() && holders.contains(place);
         let acked = |(place, id)| holders.contains(place).then_some(id);
         enough.then(|| Sharer {

@@ -3,6 +3,7 @@
 use conclave_crypto::sign::PublicKey;
 
 use crate::desk::Desk;
+use crate::message::Acked;
 use crate::names::MemberId;
 use crate::params;
 use crate::places::Places;
@@ -102,7 +103,8 @@ impl Session {
         let deal = self.dealings.deals.get(&dealer).map(|dealt| dealt.digest);
         let pair = self.roster.place(dealer).zip(deal);
         pair.map_or_else(Places::default, |(place, deal)| {
-            self.dealings.acks.holders(place, &advert.digest, &deal)
+            let acked = Acked::of(dealer, &advert.digest, &deal);
+            self.dealings.acks.holders(place, &acked)
         })
     }
 }

@@ -5,8 +5,8 @@ use conclave_crypto::dealing::{self, Secret, Share};
 use conclave_crypto::sealed;
 
 use super::{Hostile, Said, Scene};
-use crate::envelope::Kind;
-use crate::message::{self, Ack, Deal, Seal};
+use crate::envelope::{Envelope, Kind};
+use crate::message::{self, Ack, Acked, Deal, Seal};
 use crate::names::MemberId;
 use crate::outbox;
 use crate::output::Table;
@@ -68,9 +68,16 @@ impl Hostile {
     /// It acknowledges itself: what it bound itself to before the others.
     fn ack_of_false_deal(&self, scene: &Scene<'_>) -> Option<Vec<u8>> {
         let mut ack: Ack = message::decode(&scene.own.body).ok()?;
-        let own = ack.dealings.iter_mut().find(|ack| ack.dealer == scene.id)?;
-        let forged = self.forged.get(&own.deal)?;
-        own.deal = forged.digest();
+        let said = |kind| {
+            let key = outbox::slot_key(scene.height, kind, scene.id);
+            let said = scene.disk.get(&(Table::Outbox, key))?;
+            Some(Envelope::digest_of(said))
+        };
+        let (key_ad, deal) = (said(Kind::KeyAd)?, said(Kind::Deal)?);
+        let own = Acked::of(scene.id, &key_ad, &deal);
+        let own = ack.dealings.iter_mut().find(|ack| **ack == own)?;
+        let forged = self.forged.get(&deal)?;
+        *own = Acked::of(scene.id, &key_ad, &forged.digest());
         Some(message::encode(&ack))
     }
 

@@ -87,12 +87,8 @@ fn record(world: &World, chain: &Ledger, record: &Record) -> Result<(), String> 
     for sharer in &record.sharers_next {
         let ackers = sharer.ackers.iter().filter(|acker| {
             let said = watch.acks.get(&(sess, **acker));
-            let pair = Acked {
-                dealer: sharer.member,
-                key_ad: sharer.key_ad,
-                deal: sharer.deal,
-            };
-            roster.contains(**acker) && said.is_some_and(|said| said.contains(&pair))
+            let acked = Acked::of(sharer.member, &sharer.key_ad, &sharer.deal);
+            roster.contains(**acker) && said.is_some_and(|said| said.contains(&acked))
         });
         if ackers.count() < roster.quorum() || !sharer.ackers.contains(&sharer.member) {
             return Err(format!(

@@ -30,7 +30,7 @@ struct Inner {
     digest: OnceLock<Digest>,
     /// That of the body alone.
     hash: OnceLock<[u8; 64]>,
-    /// The body as the type that its kind has.
+    /// What it says, as the reader of its kind has it.
     body: OnceLock<Option<Arc<dyn Any + Send + Sync>>>,
     /// The key that the signature was first asked about, and whether it is that key's.
     signed: OnceLock<(PublicKey, bool)>,
@@ -91,7 +91,7 @@ impl Letter {
         self.read(|envelope| message::decode(&envelope.body).ok())
     }
 
-    /// What the envelope says, by the reader of its kind.
+    /// What the envelope says, by the reader of its kind: each kind has one.
     pub(crate) fn read<T>(&self, reader: fn(&Envelope) -> Option<T>) -> Result<Arc<T>, Malformed>
     where
         T: Send + Sync + 'static,

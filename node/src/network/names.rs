@@ -1,4 +1,4 @@
-//! A peer id is a member key in another spelling, and where it was met a text.
+//! Member keys as peer ids, and the texts of addresses at which members were met.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,5 @@
 //! What arrives: checked against the rules, heard once, and only then shown to the core.
 
-use std::sync::Arc;
-
 use arc_malachitebft_core_consensus::Input as Fed;
 use arc_malachitebft_core_types::VoteType;
 use conclave_crypto::digest::Digest;
@@ -66,14 +64,17 @@ impl Decider {
     }
 
     /// A vote or proposal that follows the rules, and its slot.
-    pub(super) fn read(&self, letter: &Letter) -> Result<(Slot, Arc<Fed<Ctx>>), Refusal> {
-        let envelope = letter.envelope().map_err(|_| Refusal::Malformed)?;
+    pub(super) fn read(
+        &self,
+        envelope: &Envelope,
+        said: impl FnOnce() -> Option<Fed<Ctx>>,
+    ) -> Result<(Slot, Fed<Ctx>), Refusal> {
         let vote = envelope.kind == Kind::Vote;
         if envelope.body.len() > if vote { VOTE_MAX } else { PROPOSAL_MAX } {
             return Err(Refusal::Oversized);
         }
-        let said = letter.read(wire::said).map_err(|_| Refusal::Malformed)?;
-        let (height, slot) = match &*said {
+        let said = said().ok_or(Refusal::Malformed)?;
+        let (height, slot) = match &said {
             Fed::Vote(vote) => (vote.height, shell::slot_of(vote)),
             Fed::Proposal(proposal) => {
                 let round = wire::number(proposal.round);
@@ -108,7 +109,8 @@ impl Decider {
         letter: &Letter,
         key: &IdentityKey,
     ) -> Result<(), Verdict> {
-        let (slot, said) = self.read(letter).map_err(Verdict::Refused)?;
+        let said = || Some(letter.read(wire::said).ok()?.as_ref().clone());
+        let (slot, said) = self.read(envelope, said).map_err(Verdict::Refused)?;
         let heard = self.shell.heard.get(&slot);
         if heard.is_some_and(|heard| heard.contains(envelope))
             || slot.0 > self.round().saturating_add(ROUNDS_AHEAD)
@@ -122,7 +124,6 @@ impl Decider {
             .note(slot, envelope.clone())
             .map_err(Verdict::Refused)?;
         self.register(&said, slot);
-        let said = Arc::unwrap_or_clone(said);
         if self.started {
             self.feed_said(said, key);
         } else {

@@ -5,10 +5,10 @@ use arc_malachitebft_core_types::VoteExtensionPolicy;
 use conclave_crypto::sign::IdentityKey;
 
 use super::context::Ctx;
-use super::wire::Entry;
+use super::wire::{self, Entry};
 use super::{Decider, Effect, StartError, shell};
 use crate::claim::Claim;
-use crate::letter::{Bytes, Letter};
+use crate::letter::Bytes;
 use crate::names::Height;
 use crate::time::Time;
 
@@ -96,7 +96,7 @@ impl Decider {
     fn recall(&mut self, entry: Entry) {
         match entry {
             Entry::Said(envelope) => {
-                let Ok((slot, said)) = self.read(&Letter::of(envelope.clone())) else {
+                let Ok((slot, said)) = self.read(&envelope, || wire::said(&envelope)) else {
                     return;
                 };
                 self.register(&said, slot);

@@ -73,32 +73,18 @@ impl Remembered {
         arguments: &[&[u8]],
         make: impl FnOnce() -> T,
     ) -> Arc<T> {
-        let Some(memo) = &self.0 else {
-            return Arc::new(make());
-        };
-        let arguments = name(arguments);
-        let known = memo.recall(function, &arguments);
-        if let Some(known) = known.and_then(|known| known.downcast::<T>().ok()) {
-            return known;
+        match &self.0 {
+            Some(memo) => known(memo.as_ref(), function, name(arguments), make),
+            None => Arc::new(make()),
         }
-        let made = Arc::new(make());
-        memo.keep(function, arguments, Arc::clone(&made) as Known);
-        made
     }
-}
 
-impl Remembered {
     /// The letter of stored bytes, parsed once for all that start again with it.
     pub(crate) fn letter(&self, bytes: &Bytes) -> Letter {
         let letter = Letter::from(bytes.clone());
         let Some(memo) = &self.0 else { return letter };
         let digest = letter.digest();
-        let known = memo.recall(Function::Letter, &digest);
-        if let Some(known) = known.and_then(|known| known.downcast::<Letter>().ok()) {
-            return known.as_ref().clone();
-        }
-        memo.keep(Function::Letter, digest, Arc::new(letter.clone()));
-        letter
+        Letter::clone(&known(memo.as_ref(), Function::Letter, digest, || letter))
     }
 
     /// A member drew a key that others will agree with.
@@ -167,6 +153,22 @@ type Agreed = Result<Arc<Shared>, AgreeError>;
 fn pair(key: &ExchangeKey, other: &ExchangePublic) -> [ExchangePublic; 2] {
     let own = key.public();
     [own.min(*other), own.max(*other)]
+}
+
+/// The result that a memo holds under a name, or made now and kept there.
+fn known<T: Send + Sync + 'static>(
+    memo: &dyn Memo,
+    function: Function,
+    name: Digest,
+    make: impl FnOnce() -> T,
+) -> Arc<T> {
+    let known = memo.recall(function, &name);
+    if let Some(known) = known.and_then(|known| known.downcast::<T>().ok()) {
+        return known;
+    }
+    let made = Arc::new(make());
+    memo.keep(function, name, Arc::clone(&made) as Known);
+    made
 }
 
 /// What a result is remembered by.

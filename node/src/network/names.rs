@@ -52,6 +52,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_no_key_or_no_address_is_passed_over() {
+        let key = IdentityKey::from_bytes(&[1; 32]).public();
+        let at = |text: &str| text.to_owned();
+        let stored = BTreeMap::from([
+            (
+                key.as_bytes().to_vec(),
+                vec![at("/ip4/10.0.0.1/tcp/4"), at("torn/tc"), at("")],
+            ),
+            (vec![7; 31], vec![at("/ip4/10.0.0.2/tcp/4")]),
+        ]);
+        let address = "/ip4/10.0.0.1/tcp/4".parse().expect("an address");
+        assert_eq!(met(stored), [(key, vec![address])]);
+    }
+
+    #[test]
     fn a_peer_id_is_a_member_key() {
         for seed in 0..20 {
             let member = IdentityKey::from_bytes(&[seed; 32]).public();

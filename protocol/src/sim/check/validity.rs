@@ -85,9 +85,9 @@ fn record(world: &World, chain: &Ledger, record: &Record) -> Result<(), String> 
         return Err("its next height has no members".to_owned());
     };
     for sharer in &record.sharers_next {
+        let acked = Acked::of(sharer.member, &sharer.key_ad, &sharer.deal);
         let ackers = sharer.ackers.iter().filter(|acker| {
             let said = watch.acks.get(&(sess, **acker));
-            let acked = Acked::of(sharer.member, &sharer.key_ad, &sharer.deal);
             roster.contains(**acker) && said.is_some_and(|said| said.contains(&acked))
         });
         if ackers.count() < roster.quorum() || !sharer.ackers.contains(&sharer.member) {

@@ -31,6 +31,8 @@ pub fn met(stored: BTreeMap<Vec<u8>, Vec<String>>) -> Vec<(PublicKey, Vec<Multia
     let parse = |(key, addresses): (Vec<u8>, Vec<String>)| {
         let key = <[u8; 32]>::try_from(key.as_slice()).ok()?;
         let addresses = addresses.iter().filter_map(|text| text.parse().ok());
+        // An empty text is an address too, of nowhere.
+        let addresses = addresses.filter(|address: &Multiaddr| !address.is_empty());
         Some((PublicKey::from_bytes(&key).ok()?, addresses.collect()))
     };
     stored.into_iter().filter_map(parse).collect()
